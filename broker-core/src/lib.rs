@@ -1,0 +1,1 @@
+//! Names, messages, exchanges, topology, queues and the message store: what every other floor stands on.

@@ -1,0 +1,1 @@
+//! Guaranteed multicast and mirrored queues. Filled by the mirroring issues: the ring (`group`, `view`, `member`, `frame`, `repair`) and the roles of a replica (`mirror/master`, `mirror/mirror`, `mirror/sync`, `mirror/promotion`, `mirror/placement`).

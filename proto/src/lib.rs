@@ -1,0 +1,1 @@
+//! Protobuf messages of the cluster, the catalog and the admin service.

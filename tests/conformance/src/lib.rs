@@ -1,0 +1,1 @@
+//! The same scenario against RabbitMQ 3.10.8 and ours; the frame transcripts compared.

@@ -1,0 +1,1 @@
+//! Real clients in five languages against real brokerd processes.

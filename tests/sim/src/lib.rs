@@ -1,0 +1,1 @@
+//! Queues, store and catalog under seeds and faults, against an oracle.

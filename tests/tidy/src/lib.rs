@@ -1,0 +1,1 @@
+//! The invariants of ARCHITECTURE.md that can be read from the tree.
