@@ -1,1 +1,6 @@
 //! Names, messages, exchanges, topology, queues and the message store: what every other floor stands on.
+//!
+//! Everything outside [`store`] is pure: no I/O, no clock, no randomness. A driver hands in the time and the inputs and carries out the outputs.
+
+pub mod message;
+pub mod window;

@@ -1,0 +1,222 @@
+//! A message as it travels: the octets it came in, shared by every queue that holds it.
+//!
+//! Exchange and routing key stay the two short strings they were on the wire (a `basic.publish` and a `basic.deliver` carry them side by side),
+//! properties stay the content header's payload, bodies stay bytes. So a delivery copies octets and never encodes a property, and what a client
+//! sent comes back unchanged, whatever it was.
+//!
+//! Layout of the first part, which is also what the store writes:
+//!
+//! | octets | what |
+//! |---|---|
+//! | 4 | length `h` of the content header's payload, little-endian |
+//! | 2 | length `r` of the route, little-endian |
+//! | 1 | flags: bit 0 persistent |
+//! | 1 | reserved, 0 |
+//! | r | route: exchange and routing key, each a short string (length octet, octets) |
+//! | h | content header's payload: class, weight, body size, property flags, properties |
+//! | … | the body, unless it is held apart |
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// Bodies up to this size lie in the same allocation as the rest of the message; larger ones are held as the chunks they arrived in.
+pub const INLINE_BODY_MAX_BYTES: usize = 8 * 1024;
+const PREFIX_BYTES: usize = 8;
+/// A content header's payload before its property flags: class, weight and body size.
+const HEADER_FIXED_BYTES: usize = 12;
+const FLAG_PERSISTENT: u8 = 1;
+
+/// A published message, immutable and cheap to share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    first: Arc<[u8]>,
+    /// The body in chunks, when it is not part of `first`.
+    chunks: Option<Arc<[Bytes]>>,
+}
+
+/// Why stored octets are not a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the octets do not hold a message: {0}")]
+pub struct Malformed(&'static str);
+
+impl Message {
+    /// A message whose body is at hand. `route` is exchange and routing key as two short strings, `header` the content header's payload.
+    /// `scratch` is reused between calls; the message itself is one allocation. `None` if route or header are not well formed or too long.
+    pub fn new(route: &[u8], header: &[u8], body: &[u8], persistent: bool, scratch: &mut Vec<u8>) -> Option<Message> {
+        scratch.clear();
+        write_first(route, header, persistent, scratch)?;
+        if body.len() <= INLINE_BODY_MAX_BYTES {
+            scratch.extend_from_slice(body);
+            return Some(Message { first: Arc::from(scratch.as_slice()), chunks: None });
+        }
+        Message::with_chunks(route, header, vec![Bytes::copy_from_slice(body)], persistent)
+    }
+
+    /// A message whose body arrived in chunks, which are kept as they are. `None` if route or header are not well formed or too long.
+    pub fn with_chunks(route: &[u8], header: &[u8], chunks: Vec<Bytes>, persistent: bool) -> Option<Message> {
+        let mut first = Vec::with_capacity(PREFIX_BYTES + route.len() + header.len());
+        write_first(route, header, persistent, &mut first)?;
+        Some(Message { first: Arc::from(first), chunks: Some(Arc::from(chunks)) })
+    }
+
+    /// A message from what [`Message::parts`] wrote, one after the other.
+    pub fn from_stored(octets: &[u8]) -> Result<Message, Malformed> {
+        let first_len = first_len(octets).ok_or(Malformed("lengths do not fit"))?;
+        let head = octets.get(..first_len).ok_or(Malformed("cut short"))?;
+        if !route_is_well_formed(&head[PREFIX_BYTES..first_len - header_len(head)]) {
+            return Err(Malformed("route"));
+        }
+        if octets.len() - first_len <= INLINE_BODY_MAX_BYTES {
+            return Ok(Message { first: Arc::from(octets), chunks: None });
+        }
+        let body = Bytes::copy_from_slice(&octets[first_len..]);
+        Ok(Message { first: Arc::from(head), chunks: Some(Arc::from(vec![body])) })
+    }
+
+    /// The octets to store, in order; [`Message::from_stored`] reads them back.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&*self.first).chain(self.chunks.iter().flat_map(|chunks| chunks.iter().map(|chunk| &**chunk)))
+    }
+
+    /// How many octets [`Message::parts`] yields.
+    pub fn stored_len(&self) -> usize {
+        self.first.len() + self.chunks.as_ref().map_or(0, |chunks| chunks.iter().map(Bytes::len).sum())
+    }
+
+    /// What the message costs in memory, about.
+    pub fn memory(&self) -> usize {
+        self.stored_len() + 64
+    }
+
+    /// Exchange and routing key as on the wire: two short strings.
+    pub fn route(&self) -> &[u8] {
+        &self.first[PREFIX_BYTES..PREFIX_BYTES + self.route_len()]
+    }
+
+    /// The name of the exchange it was published to.
+    pub fn exchange(&self) -> &[u8] {
+        let route = self.route();
+        &route[1..1 + usize::from(route[0])]
+    }
+
+    /// The routing key it was published with.
+    pub fn routing_key(&self) -> &[u8] {
+        let route = self.route();
+        &route[2 + usize::from(route[0])..]
+    }
+
+    /// The content header's payload: class, weight, body size, property flags and properties.
+    pub fn header(&self) -> &[u8] {
+        let start = PREFIX_BYTES + self.route_len();
+        &self.first[start..start + header_len(&self.first)]
+    }
+
+    /// Property flags and properties, as the client sent them.
+    pub fn properties(&self) -> &[u8] {
+        self.header().get(HEADER_FIXED_BYTES..).unwrap_or_default()
+    }
+
+    /// Length of the body in octets.
+    pub fn body_len(&self) -> usize {
+        self.body().map(<[u8]>::len).sum()
+    }
+
+    /// The body, in one or more pieces, or none when it is empty.
+    pub fn body(&self) -> impl Iterator<Item = &[u8]> {
+        let inline = &self.first[PREFIX_BYTES + self.route_len() + header_len(&self.first)..];
+        let chunks = self.chunks.as_deref().unwrap_or_default();
+        std::iter::once(inline).filter(|body| !body.is_empty()).chain(chunks.iter().map(|chunk| &**chunk))
+    }
+
+    /// The body's chunks when it is held apart, to be sent without a copy.
+    pub fn chunks(&self) -> Option<&Arc<[Bytes]>> {
+        self.chunks.as_ref()
+    }
+
+    /// The body when it lies in one allocation with the rest.
+    pub fn inline_body(&self) -> Option<&[u8]> {
+        if self.chunks.is_some() {
+            return None;
+        }
+        Some(&self.first[PREFIX_BYTES + self.route_len() + header_len(&self.first)..])
+    }
+
+    /// Whether it was published with delivery-mode 2.
+    pub fn persistent(&self) -> bool {
+        self.first[6] & FLAG_PERSISTENT != 0
+    }
+
+    fn route_len(&self) -> usize {
+        usize::from(u16::from_le_bytes([self.first[4], self.first[5]]))
+    }
+}
+
+/// The two short strings of a route, or `None` if the octets are not exactly two short strings.
+pub fn split_route(route: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&exchange_len, rest) = route.split_first()?;
+    let (exchange, rest) = rest.split_at_checked(usize::from(exchange_len))?;
+    let (&key_len, key) = rest.split_first()?;
+    (key.len() == usize::from(key_len)).then_some((exchange, key))
+}
+
+fn route_is_well_formed(route: &[u8]) -> bool {
+    split_route(route).is_some()
+}
+
+fn write_first(route: &[u8], header: &[u8], persistent: bool, out: &mut Vec<u8>) -> Option<()> {
+    if !route_is_well_formed(route) || header.len() < HEADER_FIXED_BYTES {
+        return None;
+    }
+    out.extend_from_slice(&u32::try_from(header.len()).ok()?.to_le_bytes());
+    out.extend_from_slice(&u16::try_from(route.len()).ok()?.to_le_bytes());
+    out.extend_from_slice(&[if persistent { FLAG_PERSISTENT } else { 0 }, 0]);
+    out.extend_from_slice(route);
+    out.extend_from_slice(header);
+    Some(())
+}
+
+fn header_len(first: &[u8]) -> usize {
+    u32::from_le_bytes([first[0], first[1], first[2], first[3]]) as usize
+}
+
+/// Length of prefix, route and header, if the octets are long enough to tell.
+fn first_len(octets: &[u8]) -> Option<usize> {
+    let prefix = octets.get(..PREFIX_BYTES)?;
+    let route = usize::from(u16::from_le_bytes([prefix[4], prefix[5]]));
+    let header = header_len(prefix);
+    (header >= HEADER_FIXED_BYTES).then(|| PREFIX_BYTES.checked_add(route)?.checked_add(header))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(body: &[u8]) -> Message {
+        Message::new(b"\x03foo\x02rk", b"\x00\x3c\x00\x00\0\0\0\0\0\0\0\x04\x10\x00\x02", body, true, &mut Vec::new())
+            .unwrap()
+    }
+
+    #[test]
+    fn parts_of_a_message_read_back_as_the_same_message() {
+        for len in [0, 1, INLINE_BODY_MAX_BYTES, INLINE_BODY_MAX_BYTES + 1, 100_000] {
+            let message = message(&vec![7; len]);
+            let stored: Vec<u8> = message.parts().flatten().copied().collect();
+            assert_eq!(stored.len(), message.stored_len());
+            assert_eq!(Message::from_stored(&stored).unwrap(), message);
+            assert_eq!(message.body_len(), len);
+            assert_eq!((message.exchange(), message.routing_key()), (&b"foo"[..], &b"rk"[..]));
+            assert_eq!(message.properties(), b"\x10\x00\x02");
+            assert!(message.persistent());
+        }
+    }
+
+    #[test]
+    fn damaged_octets_are_refused() {
+        let stored: Vec<u8> = message(b"body").parts().flatten().copied().collect();
+        for cut in 0..stored.len() - 4 {
+            assert!(Message::from_stored(&stored[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(Message::new(b"\x09foo\x02rk", &[0; 14], b"", false, &mut Vec::new()).is_none());
+    }
+}
