@@ -1,0 +1,196 @@
+//! Debian's rabbitmq-server 3.10.8 as the oracle and the peer in measurements.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::process::{Launch, Process};
+use crate::{Broker, Error, Options, free_port};
+
+/// Where Debian's package puts the scripts.
+const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
+/// RabbitMQ needs 5 to 10 s on two idle cores; this leaves room for busy ones.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// RabbitMQ must be gone this long after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// epmd must listen within this time.
+const EPMD_LIMIT: Duration = Duration::from_secs(10);
+
+/// A RabbitMQ node of its own: ports, node name, cookie, data, logs and epmd are apart from every other one's.
+#[derive(Debug)]
+pub struct RabbitMq {
+    process: Process,
+    environment: Vec<(String, String)>,
+    // Fields drop in order: the node, then its epmd, then the directory.
+    _epmd: Process,
+    _directory: TempDir,
+}
+
+impl RabbitMq {
+    /// Starts an empty node with the defaults and waits until it serves.
+    pub fn start() -> Result<Self, Error> {
+        Self::start_with(Options::default())
+    }
+
+    /// Starts a node; of the options the configuration lines, the data directory and the environment count. The data
+    /// directory holds the node name in its files, so it is of no use to another node.
+    pub fn start_with(options: Options) -> Result<Self, Error> {
+        let server = installed()?;
+        let directory = TempDir::with_prefix("rabbitmq-").map_err(|error| Error::io("making a directory", error))?;
+        let home = directory.path().to_owned();
+        let (port, epmd_port, dist_port) = (free_port()?, free_port()?, free_port()?);
+        write_files(&home, port, &options)?;
+        let environment = environment(&home, port, epmd_port, dist_port, &options);
+        let epmd = start_epmd(&home, epmd_port)?;
+        let process = Process::start(Launch {
+            name: "rabbitmq",
+            command: vec![server.display().to_string()],
+            environment: environment.clone(),
+            directory: home.clone(),
+            log: home.join("rabbitmq.out"),
+            port,
+            start_limit: START_LIMIT,
+            stop_limit: STOP_LIMIT,
+        })?;
+        Ok(RabbitMq { process, environment, _epmd: epmd, _directory: directory })
+    }
+
+    /// True when the package is on this machine. A test that needs it prints the error of [`RabbitMq::start`] and is
+    /// skipped when it is not.
+    pub fn is_installed() -> bool {
+        installed().is_ok()
+    }
+
+    /// Runs `rabbitmqctl ARGUMENTS` against this node and gives back what it printed.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String, Error> {
+        let output = Command::new(Path::new(SCRIPTS).join("rabbitmqctl"))
+            .args(arguments)
+            .envs(self.environment.iter().cloned())
+            .output()
+            .map_err(|error| Error::io("running rabbitmqctl", error))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return Ok(text);
+        }
+        let words = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        Err(Error::io(format!("rabbitmqctl {}", arguments.join(" ")), std::io::Error::other(words)))
+    }
+}
+
+impl Broker for RabbitMq {
+    fn name(&self) -> &'static str {
+        "rabbitmq"
+    }
+
+    fn amqp_port(&self) -> u16 {
+        self.process.port()
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    fn kill_9(&mut self) -> Result<(), Error> {
+        self.process.kill_9()
+    }
+
+    fn terminate(&mut self) -> Result<(), Error> {
+        self.process.terminate()
+    }
+
+    fn restart(&mut self) -> Result<(), Error> {
+        self.process.restart()
+    }
+
+    fn cpu_time(&self) -> Result<Duration, Error> {
+        self.process.cpu_time()
+    }
+
+    fn rss_peak(&self) -> Result<u64, Error> {
+        self.process.status_bytes("VmHWM")
+    }
+
+    fn rss_now(&self) -> Result<u64, Error> {
+        self.process.status_bytes("VmRSS")
+    }
+
+    fn log_tail(&self) -> String {
+        self.process.log_tail()
+    }
+}
+
+fn installed() -> Result<PathBuf, Error> {
+    let server = Path::new(SCRIPTS).join("rabbitmq-server");
+    let missing = [server.clone(), PathBuf::from("/usr/bin/epmd")].into_iter().find(|path| !path.exists());
+    missing.map_or(Ok(server), |missing| Err(Error::RabbitMqNotInstalled { missing }))
+}
+
+fn write_files(home: &Path, port: u16, options: &Options) -> Result<(), Error> {
+    let write = |name: &str, content: String, mode: u32| {
+        let path = home.join(name);
+        fs::File::create(&path)
+            .and_then(|mut file| file.write_all(content.as_bytes()))
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
+            .map_err(|error| Error::io(format!("writing {}", path.display()), error))
+    };
+    // Nobody else knows this node's name and epmd port, so the cookie only has to differ from other nodes'.
+    write(".erlang.cookie", format!("HARNESS{port}"), 0o400)?;
+    write("enabled_plugins", "[].\n".to_owned(), 0o644)?;
+    write("rabbitmq-env.conf", String::new(), 0o644)?;
+    let conf = format!("listeners.tcp.default = 127.0.0.1:{port}\nlog.console = true\nlog.file = false\n");
+    write("rabbitmq.conf", conf + &options.conf, 0o644)
+}
+
+fn environment(home: &Path, port: u16, epmd: u16, dist: u16, options: &Options) -> Vec<(String, String)> {
+    let inside = |name: &str| home.join(name).display().to_string();
+    let data = options.data_dir.as_ref().map_or_else(|| inside("mnesia"), |path| path.display().to_string());
+    let mut environment: Vec<(String, String)> = [
+        ("HOME", home.display().to_string()),
+        ("ERL_EPMD_PORT", epmd.to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+        ("RABBITMQ_NODENAME", format!("harness{port}@localhost")),
+        ("RABBITMQ_DIST_PORT", dist.to_string()),
+        ("RABBITMQ_MNESIA_BASE", data),
+        ("RABBITMQ_LOG_BASE", inside("log")),
+        ("RABBITMQ_SCHEMA_DIR", inside("schema")),
+        ("RABBITMQ_CONFIG_FILE", inside("rabbitmq.conf")),
+        ("RABBITMQ_CONF_ENV_FILE", inside("rabbitmq-env.conf")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", inside("enabled_plugins")),
+        ("RABBITMQ_PID_FILE", inside("rabbitmq.pid")),
+        // The start script then replaces itself by the Erlang machine, so that the process id is the broker's own.
+        ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    environment.extend(options.environment.iter().cloned());
+    environment
+}
+
+/// An epmd of this node's own, in the foreground, so that it ends with the test.
+fn start_epmd(home: &Path, port: u16) -> Result<Process, Error> {
+    let epmd = Process::start_without_waiting(Launch {
+        name: "epmd",
+        command: ["epmd", "-port", &port.to_string(), "-address", "127.0.0.1"].map(str::to_owned).to_vec(),
+        environment: Vec::new(),
+        directory: home.to_owned(),
+        log: home.join("epmd.out"),
+        port,
+        start_limit: EPMD_LIMIT,
+        stop_limit: EPMD_LIMIT,
+    })?;
+    let give_up = Instant::now() + EPMD_LIMIT;
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() >= give_up {
+            return Err(Error::NoAnswer { program: "epmd".into(), port, waited: EPMD_LIMIT, log: epmd.log_tail() });
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(epmd)
+}
