@@ -3,5 +3,6 @@
 //! Everything outside [`store`] is pure: no I/O, no clock, no randomness. A driver hands in the time and the inputs and carries out the outputs.
 
 pub mod message;
+pub mod queue;
 pub mod store;
 pub mod window;

@@ -1,0 +1,159 @@
+//! What the journal has yet to be told, and the publishers that wait for it.
+
+use std::collections::VecDeque;
+
+use super::{ChannelKey, JournalSink, Output};
+use crate::message::Message;
+use crate::store::ids::Seq;
+
+#[derive(Debug, Default)]
+pub(super) struct Confirms {
+    /// Messages not handed to the journal yet, by place; `None` once settled: what is consumed before it must be on disk never goes there.
+    unflushed: VecDeque<(Seq, Option<Message>)>,
+    /// Ranges settled since the last flush, of messages the journal has been given.
+    settles: Vec<(Seq, Seq)>,
+    /// Publishers that wait, in order of the places of their messages.
+    waiting: VecDeque<Waiting>,
+    /// A publisher waits for a flush although there may be nothing to write any more.
+    unflushed_waiters: bool,
+}
+
+/// Publishes of one channel with consecutive publish numbers; the last of them has the place `last_seq`.
+#[derive(Debug)]
+struct Waiting {
+    last_seq: Seq,
+    channel: ChannelKey,
+    first: u64,
+    last: u64,
+    /// Places of later publishes may join only while none of them has been flushed.
+    flushed: bool,
+}
+
+impl Confirms {
+    pub(super) fn store(&mut self, seq: Seq, message: &Message) {
+        self.unflushed.push_back((seq, Some(message.clone())));
+    }
+
+    pub(super) fn wait(&mut self, seq: Seq, channel: ChannelKey, publish_seq: u64) {
+        self.unflushed_waiters = true;
+        if let Some(waiting) = self.waiting.back_mut()
+            && !waiting.flushed
+            && waiting.channel == channel
+            && waiting.last + 1 == publish_seq
+        {
+            waiting.last = publish_seq;
+            waiting.last_seq = seq;
+            return;
+        }
+        self.waiting.push_back(Waiting {
+            last_seq: seq,
+            channel,
+            first: publish_seq,
+            last: publish_seq,
+            flushed: false,
+        });
+    }
+
+    /// Whether the message last given to [`Confirms::store`] is still to be stored.
+    pub(super) fn will_store(&self, seq: Seq) -> bool {
+        self.unflushed.back().is_some_and(|&(last, _)| last == seq)
+    }
+
+    pub(super) fn settled(&mut self, seq: Seq) {
+        if self.will_store(seq) {
+            self.unflushed.pop_back();
+            return;
+        }
+        if self.unflushed.front().is_some_and(|&(first, _)| seq >= first)
+            && let Ok(at) = self.unflushed.binary_search_by_key(&seq, |&(seq, _)| seq)
+            && let Some((_, message)) = self.unflushed.get_mut(at)
+        {
+            *message = None;
+            return;
+        }
+        self.settled_range(seq, seq);
+    }
+
+    pub(super) fn settled_range(&mut self, first: Seq, last: Seq) {
+        if let Some(range) = self.settles.last_mut()
+            && range.1 + 1 == first
+        {
+            range.1 = last;
+            return;
+        }
+        self.settles.push((first, last));
+    }
+
+    pub(super) fn needs_flush(&self) -> bool {
+        !self.unflushed.is_empty() || !self.settles.is_empty() || self.unflushed_waiters
+    }
+
+    pub(super) fn flush(&mut self, sink: &mut impl JournalSink) {
+        for (seq, message) in self.unflushed.drain(..) {
+            if let Some(message) = message {
+                sink.enqueue(seq, false, &message);
+            }
+        }
+        for (first, last) in self.settles.drain(..) {
+            sink.settle(first, last);
+        }
+        for waiting in self.waiting.iter_mut().rev() {
+            if std::mem::replace(&mut waiting.flushed, true) {
+                break;
+            }
+        }
+        self.unflushed_waiters = false;
+        release_if_large(&mut self.unflushed);
+    }
+
+    pub(super) fn stored(&mut self, seq: Seq, out: &mut Vec<Output>) {
+        while let Some(waiting) = self.waiting.front()
+            && waiting.flushed
+            && waiting.last_seq <= seq
+        {
+            out.push(Output::Confirm { channel: waiting.channel, first: waiting.first, last: waiting.last });
+            self.waiting.pop_front();
+        }
+        release_if_large(&mut self.waiting);
+    }
+
+    /// Confirms all that wait.
+    pub(super) fn release(&mut self, out: &mut Vec<Output>) {
+        out.extend(self.waiting.drain(..).map(|Waiting { channel, first, last, .. }| Output::Confirm {
+            channel,
+            first,
+            last,
+        }));
+    }
+}
+
+/// Publishes that need no storing, confirmed together as far as their numbers follow each other.
+#[derive(Default)]
+pub(super) struct AtOnce(Option<(ChannelKey, u64, u64)>);
+
+impl AtOnce {
+    pub(super) fn confirm(&mut self, channel: ChannelKey, publish_seq: u64, out: &mut Vec<Output>) {
+        if let Some((other, _, last)) = &mut self.0
+            && *other == channel
+            && *last + 1 == publish_seq
+        {
+            *last = publish_seq;
+            return;
+        }
+        self.finish(out);
+        self.0 = Some((channel, publish_seq, publish_seq));
+    }
+
+    pub(super) fn finish(&mut self, out: &mut Vec<Output>) {
+        if let Some((channel, first, last)) = self.0.take() {
+            out.push(Output::Confirm { channel, first, last });
+        }
+    }
+}
+
+/// An idle queue holds no buffers.
+pub(super) fn release_if_large<T>(buffer: &mut VecDeque<T>) {
+    if buffer.is_empty() && buffer.capacity() > 4096 {
+        *buffer = VecDeque::new();
+    }
+}

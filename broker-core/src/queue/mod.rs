@@ -1,0 +1,678 @@
+//! One queue: which messages are ready, who holds which unacknowledged, and who gets the next.
+//!
+//! A pure state machine. Inputs come in batches (all publishes of one socket read, ranges of acknowledgements); outputs are what the driver
+//! carries out. A queue never waits: for a client (its consumers have credit), for a disk (what must be stored is handed out by
+//! [`Queue::flush`] and confirmed by [`Input::Stored`]), or for a page it asked for.
+//!
+//! A message's place is its [`Seq`]. It is either *ready* (in [`ready::Ready`]), or *unacked* under a queue tag, or gone. A requeued message goes
+//! back to its place. What lies long enough is paged out to the store in runs and read back in order when a consumer comes near.
+
+mod confirms;
+mod consumers;
+mod ready;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::message::Message;
+use crate::store::ids::{RunId, Seq};
+use crate::window::Window;
+use confirms::{AtOnce, Confirms};
+use consumers::Consumers;
+use ready::{Paged, Ready};
+
+/// A queue's ready messages stay in memory up to this many octets before its newest are paged out, unless [`Input::Pressure`] says less.
+pub const RESIDENT_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// A page-out hands about this many octets to the store at once.
+pub const PAGE_BYTES: usize = 1024 * 1024;
+/// A load asks the store for about this many octets at once.
+pub const LOAD_BYTES: usize = 512 * 1024;
+/// Octets a consumer may be sent before the driver gives it room again.
+pub const CONSUMER_ROOM_BYTES: i64 = 256 * 1024;
+
+/// A channel of a client connection on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelKey {
+    /// The connection's number, never used twice by a node.
+    pub connection: u64,
+    /// The channel's number in it.
+    pub channel: u16,
+}
+
+/// A consumer: its channel, and the number its connection knows it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConsumerKey {
+    /// The channel it was started on.
+    pub channel: ChannelKey,
+    /// Its number, unique in the connection.
+    pub consumer: u32,
+}
+
+/// What a channel's consumers may hold together (`basic.qos` with global set): shared by the channel and the queues its consumers are on.
+#[derive(Debug)]
+pub struct ChannelLimit {
+    room: AtomicI64,
+}
+
+impl ChannelLimit {
+    /// A limit with this much room.
+    pub fn new(room: i64) -> Self {
+        ChannelLimit { room: AtomicI64::new(room) }
+    }
+
+    /// Takes room for one delivery if there is any.
+    pub fn try_take(&self) -> bool {
+        self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| (room > 0).then(|| room - 1)).is_ok()
+    }
+
+    /// Adds room (or, negative, takes it away when the limit is lowered).
+    pub fn add(&self, room: i64) {
+        self.room.fetch_add(room, Ordering::Relaxed);
+    }
+}
+
+/// One message on its way into the queue.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// Who published it.
+    pub channel: ChannelKey,
+    /// Its publish number, 0 when the channel does not want confirms.
+    pub publish_seq: u64,
+    /// The message.
+    pub message: Message,
+}
+
+/// What a new consumer asks for.
+#[derive(Clone, Debug)]
+pub struct ConsumerSettings {
+    /// Who it is.
+    pub key: ConsumerKey,
+    /// Deliveries need no acknowledgement.
+    pub no_ack: bool,
+    /// No other consumer beside it.
+    pub exclusive: bool,
+    /// Unacknowledged deliveries it may hold, 0 for no limit.
+    pub prefetch: u16,
+    /// The limit it shares with the other consumers of its channel.
+    pub limit: Option<Arc<ChannelLimit>>,
+}
+
+/// How a client settled deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged: the messages are gone.
+    Ack,
+    /// Back to their places, marked as redelivered.
+    Requeue,
+    /// Rejected without requeue: the messages are gone (dead-lettered where the queue says so).
+    Discard,
+}
+
+/// A message with its place, as the store hands it back.
+#[derive(Clone, Debug)]
+pub struct StoredEntry {
+    /// Its place.
+    pub seq: Seq,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// It survives a restart.
+    pub persistent: bool,
+    /// The message.
+    pub message: Message,
+}
+
+/// What a queue finds of itself in the store at start.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The place the next message takes.
+    pub next_seq: Seq,
+    /// Ready messages in all runs.
+    pub messages: u64,
+    /// Runs in order of their first place, with the ranges in each that are settled.
+    pub runs: Vec<RecoveredRun>,
+}
+
+/// One run a queue finds at start.
+#[derive(Clone, Debug)]
+pub struct RecoveredRun {
+    /// The run.
+    pub run: RunId,
+    /// Its first place.
+    pub first: Seq,
+    /// Its last place.
+    pub last: Seq,
+}
+
+/// What happens to a queue.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Messages routed here, in order; the vector is left empty.
+    Publish(&'a mut Vec<Publish>),
+    /// A client settled the deliveries `first..=last` (queue tags); those already settled or unknown are passed over.
+    Settle {
+        /// First queue tag.
+        first: u64,
+        /// Last queue tag.
+        last: u64,
+        /// What becomes of them.
+        outcome: Outcome,
+    },
+    /// A consumer starts; the driver has asked [`Queue::may_consume`] before.
+    Consume(ConsumerSettings),
+    /// A consumer ends. What it holds stays unacked until its channel settles it.
+    Cancel(ConsumerKey),
+    /// The driver has sent what a consumer was given: it may get this many octets more, up to [`CONSUMER_ROOM_BYTES`] in all.
+    Room {
+        /// The consumer.
+        key: ConsumerKey,
+        /// Octets.
+        bytes: i64,
+    },
+    /// A channel limit has room again.
+    LimitRoom(ConsumerKey),
+    /// A client asks for one message.
+    Get {
+        /// Its channel.
+        channel: ChannelKey,
+        /// It will not acknowledge.
+        no_ack: bool,
+    },
+    /// All ready messages are to be forgotten; answered by [`Output::Purged`].
+    Purge,
+    /// The queue is deleted: publishers and gets that wait are answered. The driver drops the queue afterwards.
+    Delete,
+    /// Everything handed out by [`Queue::flush`] up to this place is stored.
+    Stored(Seq),
+    /// A page-out is written.
+    Paged {
+        /// The number of the [`Output::Page`].
+        ticket: u64,
+        /// Where it lies.
+        run: RunId,
+    },
+    /// What [`Output::Load`] asked for.
+    Loaded {
+        /// The run it came from.
+        run: RunId,
+        /// The messages, in order.
+        entries: Vec<StoredEntry>,
+        /// Where to go on, `None` at the end of the run.
+        next: Option<Seq>,
+    },
+    /// The journal wants to reuse a file: persistent messages up to this place that are in no run must be written to one. Answered by a page-out
+    /// or by [`Output::NothingToPage`].
+    PageThrough(Seq),
+    /// Ready messages may take this many octets of memory from now on.
+    Pressure(usize),
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message to a consumer.
+    Deliver {
+        /// The consumer.
+        key: ConsumerKey,
+        /// Under this number it is settled; 0 when it need not be.
+        queue_tag: u64,
+        /// It may have been delivered before.
+        redelivered: bool,
+        /// The message.
+        message: Message,
+    },
+    /// Answer a get.
+    GetOk {
+        /// The channel.
+        channel: ChannelKey,
+        /// Under this number it is settled; 0 when it need not be.
+        queue_tag: u64,
+        /// It may have been delivered before.
+        redelivered: bool,
+        /// Ready messages left.
+        remaining: u64,
+        /// The message.
+        message: Message,
+    },
+    /// Answer a get on an empty queue.
+    GetEmpty(ChannelKey),
+    /// The queue has taken responsibility for these publishes.
+    Confirm {
+        /// The publisher.
+        channel: ChannelKey,
+        /// First publish number.
+        first: u64,
+        /// Last publish number.
+        last: u64,
+    },
+    /// So many messages were purged.
+    Purged(u64),
+    /// Something is to be stored: call [`Queue::flush`] when the journal can take it.
+    NeedsFlush,
+    /// Write these messages as a run, and answer [`Input::Paged`].
+    Page {
+        /// Names this page-out.
+        ticket: u64,
+        /// The messages, in order of their places.
+        entries: Vec<StoredEntry>,
+        /// It answers [`Input::PageThrough`]: it must be on disk before it is answered.
+        for_journal: bool,
+    },
+    /// Nothing had to be paged out for [`Input::PageThrough`].
+    NothingToPage,
+    /// Read from a run, and answer [`Input::Loaded`].
+    Load {
+        /// The run.
+        run: RunId,
+        /// From this place on.
+        from: Seq,
+        /// About so many octets.
+        max_bytes: usize,
+    },
+    /// Messages that were paged out are settled: the store may forget them.
+    Forget {
+        /// First place.
+        first: Seq,
+        /// Last place.
+        last: Seq,
+    },
+    /// The last consumer is gone.
+    LastConsumerGone,
+}
+
+/// What a queue hands to the journal.
+pub trait JournalSink {
+    /// Store a message.
+    fn enqueue(&mut self, seq: Seq, redelivered: bool, message: &Message);
+    /// Messages that were stored are settled.
+    fn settle(&mut self, first: Seq, last: Seq);
+    /// Stored messages may have been delivered (written at a clean stop).
+    fn delivered(&mut self, first: Seq, last: Seq);
+}
+
+/// A message in memory, or its place when only the store has it.
+#[derive(Clone, Debug)]
+struct Entry {
+    seq: Seq,
+    message: Message,
+    redelivered: bool,
+    /// Must survive a restart: persistent, in a durable queue.
+    stored: bool,
+    /// Part of a run (or of a page-out under way).
+    paged: bool,
+}
+
+#[derive(Debug)]
+struct Unacked {
+    entry: Entry,
+    consumer: u64,
+}
+
+/// A get that waits for its message to be read.
+#[derive(Debug)]
+struct Get {
+    channel: ChannelKey,
+    no_ack: bool,
+}
+
+/// Marks an unacked message taken by a get, which no consumer's prefetch counts.
+const NO_CONSUMER: u64 = 0;
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Queue {
+    durable: bool,
+    next_seq: Seq,
+    ready: Ready,
+    /// By queue tag, from 1.
+    unacked: Window<Unacked>,
+    unacked_bytes: usize,
+    consumers: Consumers,
+    gets: Vec<Get>,
+    confirms: Confirms,
+    /// Messages handed to [`Output::Page`] for the journal, by ticket, are answered there.
+    next_ticket: u64,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(durable: bool) -> Self {
+        Queue::recovered(durable, Recovered::default())
+    }
+
+    /// A queue as the store found it.
+    pub fn recovered(durable: bool, recovered: Recovered) -> Self {
+        Queue {
+            durable,
+            next_seq: recovered.next_seq.max(1),
+            ready: Ready::recovered(recovered.runs, recovered.messages),
+            unacked: Window::new(1),
+            unacked_bytes: 0,
+            consumers: Consumers::default(),
+            gets: Vec::new(),
+            confirms: Confirms::default(),
+            next_ticket: 1,
+        }
+    }
+
+    /// Takes one input.
+    pub fn step(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+        match input {
+            Input::Publish(publishes) => self.publish(publishes, out),
+            Input::Settle { first, last, outcome } => self.settle(first, last, outcome, out),
+            Input::Consume(settings) => {
+                self.consumers.add(settings);
+                self.deliver(out);
+            }
+            Input::Cancel(key) => {
+                if self.consumers.remove(key) && self.consumers.is_empty() {
+                    out.push(Output::LastConsumerGone);
+                }
+            }
+            Input::Room { key, bytes } => {
+                if self.consumers.give_room(key, bytes) {
+                    self.deliver(out);
+                }
+            }
+            Input::LimitRoom(key) => {
+                if self.consumers.limit_has_room(key) {
+                    self.deliver(out);
+                }
+            }
+            Input::Get { channel, no_ack } => self.get(Get { channel, no_ack }, out),
+            Input::Purge => self.purge(out),
+            Input::Delete => self.delete(out),
+            Input::Stored(seq) => self.confirms.stored(seq, out),
+            Input::Paged { ticket, run } => {
+                self.ready.paged(Paged { ticket, run });
+                self.deliver(out);
+            }
+            Input::Loaded { run, entries, next } => {
+                self.ready.loaded(run, entries, next, &self.unacked);
+                self.answer_gets(out);
+                self.deliver(out);
+            }
+            Input::PageThrough(seq) => self.page_through(seq, out),
+            Input::Pressure(bytes) => {
+                self.ready.set_resident_max(bytes);
+                self.page_out(out);
+            }
+        }
+    }
+
+    /// Hands to the journal all that must be stored and has not been, leaving out what was settled meanwhile. Returns the place to answer in
+    /// [`Input::Stored`] once it is on disk.
+    pub fn flush(&mut self, sink: &mut impl JournalSink) -> Seq {
+        self.confirms.flush(sink);
+        self.next_seq - 1
+    }
+
+    /// Notes for a clean stop which stored messages may have been delivered.
+    pub fn note_delivered(&mut self, sink: &mut impl JournalSink) {
+        for (_, unacked) in self.unacked.iter() {
+            if unacked.entry.stored {
+                sink.delivered(unacked.entry.seq, unacked.entry.seq);
+            }
+        }
+        self.ready.each_resident(|entry| {
+            if entry.stored && entry.redelivered {
+                sink.delivered(entry.seq, entry.seq);
+            }
+        });
+    }
+
+    /// Whether a consumer may start: not beside an exclusive one, and not exclusive beside others.
+    pub fn may_consume(&self, exclusive: bool) -> bool {
+        self.consumers.may_add(exclusive)
+    }
+
+    /// Messages that wait to be delivered.
+    pub fn ready_count(&self) -> u64 {
+        self.ready.len()
+    }
+
+    /// Deliveries not settled yet.
+    pub fn unacked_count(&self) -> u64 {
+        self.unacked.len() as u64
+    }
+
+    /// Consumers.
+    pub fn consumer_count(&self) -> usize {
+        self.consumers.len()
+    }
+
+    /// The consumers, to cancel them when the queue is deleted.
+    pub fn consumer_keys(&self) -> impl Iterator<Item = ConsumerKey> {
+        self.consumers.keys()
+    }
+
+    /// Octets of messages in memory.
+    pub fn resident_bytes(&self) -> usize {
+        self.ready.resident_bytes() + self.unacked_bytes
+    }
+
+    fn publish(&mut self, publishes: &mut Vec<Publish>, out: &mut Vec<Output>) {
+        let had_pending = self.confirms.needs_flush();
+        let mut at_once = AtOnce::default();
+        for Publish { channel, publish_seq, message } in publishes.drain(..) {
+            let seq = self.next_seq;
+            self.next_seq += 1;
+            let stored = self.durable && message.persistent();
+            let entry = Entry { seq, message, redelivered: false, stored, paged: false };
+            if stored {
+                self.confirms.store(seq, &entry.message);
+            }
+            // A consumer that is waiting has emptied the ready list: the message goes to it without being queued.
+            let kept = if self.ready.is_empty() { self.hand_over(entry, out) } else { Some(entry) };
+            if let Some(entry) = kept {
+                self.ready.push(entry);
+            }
+            if publish_seq == 0 {
+                continue;
+            }
+            if stored && self.confirms.will_store(seq) {
+                self.confirms.wait(seq, channel, publish_seq);
+            } else {
+                at_once.confirm(channel, publish_seq, out);
+            }
+        }
+        at_once.finish(out);
+        if !had_pending && self.confirms.needs_flush() {
+            out.push(Output::NeedsFlush);
+        }
+        self.page_out(out);
+        if !self.ready.is_empty() {
+            self.deliver(out);
+        }
+    }
+
+    /// Gives a message to the next consumer with room, or back if there is none.
+    fn hand_over(&mut self, entry: Entry, out: &mut Vec<Output>) -> Option<Entry> {
+        let Some(consumer) = self.consumers.next(entry.message.memory() as i64) else { return Some(entry) };
+        let (key, redelivered) = (consumer.key, entry.redelivered);
+        if consumer.no_ack {
+            self.settled(&entry, out);
+            out.push(Output::Deliver { key, queue_tag: 0, redelivered, message: entry.message });
+        } else {
+            let message = entry.message.clone();
+            self.unacked_bytes += message.memory();
+            let queue_tag = self.unacked.push(Unacked { entry, consumer: consumer.number });
+            out.push(Output::Deliver { key, queue_tag, redelivered, message });
+        }
+        None
+    }
+
+    /// Delivers ready messages while consumers have room.
+    fn deliver(&mut self, out: &mut Vec<Output>) {
+        while self.consumers.any_ready() {
+            let Some(entry) = self.ready.pop() else { break };
+            if let Some(entry) = self.hand_over(entry, out) {
+                self.ready.push_back_to_front(entry);
+                break;
+            }
+        }
+        if self.consumers.any_ready() || !self.gets.is_empty() {
+            self.load(out);
+        }
+    }
+
+    fn load(&mut self, out: &mut Vec<Output>) {
+        if let Some((run, from)) = self.ready.wants_load() {
+            out.push(Output::Load { run, from, max_bytes: LOAD_BYTES });
+        }
+    }
+
+    fn get(&mut self, get: Get, out: &mut Vec<Output>) {
+        if self.ready.len() <= self.gets.len() as u64 {
+            out.push(Output::GetEmpty(get.channel));
+            return;
+        }
+        self.gets.push(get);
+        self.answer_gets(out);
+        if !self.gets.is_empty() {
+            self.load(out);
+        }
+    }
+
+    fn answer_gets(&mut self, out: &mut Vec<Output>) {
+        let mut answered = 0;
+        while answered < self.gets.len() {
+            if self.ready.is_empty() {
+                out.push(Output::GetEmpty(self.gets[answered].channel));
+            } else {
+                let Some(entry) = self.ready.pop() else { break };
+                let Get { channel, no_ack } = self.gets[answered];
+                let (redelivered, remaining, message) = (entry.redelivered, self.ready.len(), entry.message.clone());
+                let queue_tag = if no_ack {
+                    self.settled(&entry, out);
+                    0
+                } else {
+                    self.unacked_bytes += message.memory();
+                    self.unacked.push(Unacked { entry, consumer: NO_CONSUMER })
+                };
+                out.push(Output::GetOk { channel, queue_tag, redelivered, remaining, message });
+            }
+            answered += 1;
+        }
+        self.gets.drain(..answered);
+    }
+
+    fn settle(&mut self, first: u64, last: u64, outcome: Outcome, out: &mut Vec<Output>) {
+        let had_pending = self.confirms.needs_flush();
+        for tag in first..=last.min(self.unacked.next_number()) {
+            let Some(Unacked { mut entry, consumer }) = self.unacked.remove(tag) else { continue };
+            self.unacked_bytes -= entry.message.memory();
+            self.consumers.settled(consumer);
+            match outcome {
+                Outcome::Ack | Outcome::Discard => self.settled(&entry, out),
+                Outcome::Requeue => {
+                    entry.redelivered = true;
+                    self.ready.insert(entry);
+                }
+            }
+        }
+        if !had_pending && self.confirms.needs_flush() {
+            out.push(Output::NeedsFlush);
+        }
+        self.deliver(out);
+    }
+
+    /// A message is gone for good.
+    fn settled(&mut self, entry: &Entry, out: &mut Vec<Output>) {
+        if entry.stored {
+            self.confirms.settled(entry.seq);
+        }
+        if entry.paged {
+            forget(out, entry.seq);
+        }
+    }
+
+    fn purge(&mut self, out: &mut Vec<Output>) {
+        let had_pending = self.confirms.needs_flush();
+        let purged = self.ready.len();
+        let (resident, on_disk) = self.ready.take_all();
+        for entry in &resident {
+            self.settled(entry, out);
+        }
+        // Ranges on disk may enclose messages that were delivered from memory before the range was written: those stay unacked.
+        let mut held: Vec<Seq> = self.unacked.iter().map(|(_, unacked)| unacked.entry.seq).collect();
+        held.sort_unstable();
+        for (first, last) in on_disk {
+            let mut from = first;
+            let start = held.partition_point(|&seq| seq < first);
+            for &seq in held[start..].iter().take_while(|&&seq| seq <= last) {
+                self.forget_range(from, seq - 1, out);
+                from = seq + 1;
+            }
+            self.forget_range(from, last, out);
+        }
+        if !had_pending && self.confirms.needs_flush() {
+            out.push(Output::NeedsFlush);
+        }
+        out.push(Output::Purged(purged));
+        self.answer_gets(out);
+    }
+
+    /// As in RabbitMQ, a publish to a queue that is deleted counts as taken.
+    fn delete(&mut self, out: &mut Vec<Output>) {
+        self.confirms.release(out);
+        out.extend(self.gets.drain(..).map(|get| Output::GetEmpty(get.channel)));
+    }
+
+    fn forget_range(&mut self, first: Seq, last: Seq, out: &mut Vec<Output>) {
+        if first <= last {
+            self.confirms.settled_range(first, last);
+            out.push(Output::Forget { first, last });
+        }
+    }
+
+    fn page_out(&mut self, out: &mut Vec<Output>) {
+        while let Some(entries) = self.ready.page_out(self.next_ticket) {
+            out.push(Output::Page { ticket: self.next_ticket, entries, for_journal: false });
+            self.next_ticket += 1;
+        }
+    }
+
+    fn page_through(&mut self, seq: Seq, out: &mut Vec<Output>) {
+        let mut entries = Vec::new();
+        let mut take = |entry: &mut Entry| {
+            if entry.stored && !entry.paged && entry.seq <= seq {
+                entry.paged = true;
+                entries.push(stored_entry(entry));
+            }
+        };
+        self.ready.each_resident_mut(&mut take);
+        for (_, unacked) in self.unacked.iter_mut() {
+            take(&mut unacked.entry);
+        }
+        if entries.is_empty() {
+            out.push(Output::NothingToPage);
+            return;
+        }
+        entries.sort_unstable_by_key(|entry| entry.seq);
+        out.push(Output::Page { ticket: self.next_ticket, entries, for_journal: true });
+        self.next_ticket += 1;
+    }
+}
+
+fn stored_entry(entry: &Entry) -> StoredEntry {
+    StoredEntry {
+        seq: entry.seq,
+        redelivered: entry.redelivered,
+        persistent: entry.stored,
+        message: entry.message.clone(),
+    }
+}
+
+/// Adds a place to the last [`Output::Forget`] if it follows it, else a new one.
+fn forget(out: &mut Vec<Output>, seq: Seq) {
+    if let Some(Output::Forget { last, .. }) = out.last_mut()
+        && *last + 1 == seq
+    {
+        *last = seq;
+        return;
+    }
+    out.push(Output::Forget { first: seq, last: seq });
+}
+
+#[cfg(test)]
+mod tests;

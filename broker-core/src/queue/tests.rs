@@ -1,0 +1,308 @@
+//! The queue against a model, with a store that answers late and in batches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const CHANNEL: ChannelKey = ChannelKey { connection: 1, channel: 1 };
+
+fn message(number: u64, persistent: bool, size: usize) -> Message {
+    let mut body = number.to_be_bytes().to_vec();
+    body.resize(size.max(8), 0);
+    Message::new(b"\0\x01q", &[0; 14], &body, persistent, &mut Vec::new()).unwrap()
+}
+
+fn number(message: &Message) -> u64 {
+    let body: Vec<u8> = message.body().flatten().copied().collect();
+    u64::from_be_bytes(body[..8].try_into().unwrap())
+}
+
+fn key(consumer: u32) -> ConsumerKey {
+    ConsumerKey { channel: CHANNEL, consumer }
+}
+
+fn consumer(number: u32, prefetch: u16) -> Input<'static> {
+    Input::Consume(ConsumerSettings { key: key(number), no_ack: false, exclusive: false, prefetch, limit: None })
+}
+
+fn publish(queue: &mut Queue, numbers: std::ops::Range<u64>, persistent: bool) -> Vec<Output> {
+    let mut out = Vec::new();
+    let mut batch =
+        numbers.map(|n| Publish { channel: CHANNEL, publish_seq: n, message: message(n, persistent, 8) }).collect();
+    queue.step(Input::Publish(&mut batch), &mut out);
+    out
+}
+
+fn delivered(out: &[Output]) -> Vec<(u32, u64, bool)> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Deliver { key, message, redelivered, .. } => Some((key.consumer, number(message), *redelivered)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[derive(Default)]
+struct Journal {
+    stored: BTreeSet<Seq>,
+    written: usize,
+}
+
+impl JournalSink for Journal {
+    fn enqueue(&mut self, seq: Seq, _: bool, _: &Message) {
+        self.written += 1;
+        assert!(self.stored.insert(seq), "{seq} stored twice");
+    }
+    fn settle(&mut self, first: Seq, last: Seq) {
+        self.stored.retain(|&seq| seq < first || seq > last);
+    }
+    fn delivered(&mut self, _: Seq, _: Seq) {}
+}
+
+#[test]
+fn consumers_take_turns_and_stop_at_their_prefetch() {
+    let mut queue = Queue::new(false);
+    let mut out = Vec::new();
+    queue.step(consumer(1, 2), &mut out);
+    queue.step(consumer(2, 1), &mut out);
+    let out = publish(&mut queue, 1..6, false);
+    assert_eq!(delivered(&out), [(1, 1, false), (2, 2, false), (1, 3, false)]);
+    assert_eq!((queue.ready_count(), queue.unacked_count()), (2, 3));
+    let mut out = Vec::new();
+    queue.step(Input::Settle { first: 2, last: 2, outcome: Outcome::Ack }, &mut out);
+    assert_eq!(delivered(&out), [(2, 4, false)]);
+}
+
+#[test]
+fn requeued_messages_go_back_to_their_places_and_are_marked() {
+    let mut queue = Queue::new(false);
+    publish(&mut queue, 1..6, false);
+    let mut out = Vec::new();
+    queue.step(consumer(1, 3), &mut out);
+    queue.step(Input::Cancel(key(1)), &mut out);
+    assert!(matches!(out.last(), Some(Output::LastConsumerGone)));
+    queue.step(Input::Settle { first: 2, last: 3, outcome: Outcome::Requeue }, &mut out);
+    queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Requeue }, &mut out);
+    out.clear();
+    queue.step(consumer(2, 0), &mut out);
+    assert_eq!(delivered(&out), [(2, 1, true), (2, 2, true), (2, 3, true), (2, 4, false), (2, 5, false)]);
+}
+
+#[test]
+fn what_is_consumed_before_the_flush_is_never_stored_but_confirmed_in_order() {
+    let mut queue = Queue::new(true);
+    let mut out = Vec::new();
+    queue.step(consumer(1, 0), &mut out);
+    let out = publish(&mut queue, 1..4, true);
+    assert!(out.iter().any(|output| matches!(output, Output::NeedsFlush)));
+    assert!(!out.iter().any(|output| matches!(output, Output::Confirm { .. })));
+    let mut out = Vec::new();
+    queue.step(Input::Settle { first: 1, last: 2, outcome: Outcome::Ack }, &mut out);
+    let mut journal = Journal::default();
+    let seq = queue.flush(&mut journal);
+    assert_eq!((journal.written, seq), (1, 3));
+    publish(&mut queue, 4..5, true);
+    out.clear();
+    queue.step(Input::Stored(seq), &mut out);
+    assert!(matches!(out[..], [Output::Confirm { first: 1, last: 3, .. }]));
+}
+
+#[test]
+fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
+    let mut queue = Queue::new(true);
+    let mut out = Vec::new();
+    queue.step(
+        Input::Consume(ConsumerSettings { key: key(1), no_ack: true, exclusive: false, prefetch: 0, limit: None }),
+        &mut out,
+    );
+    let out = publish(&mut queue, 1..4, true);
+    assert!(out.iter().any(|output| matches!(output, Output::Confirm { first: 1, last: 3, .. })));
+    assert!(!queue.confirms.needs_flush());
+}
+
+#[test]
+fn a_channel_limit_is_shared_and_exact() {
+    let limit = Arc::new(ChannelLimit::new(3));
+    let mut queue = Queue::new(false);
+    let mut out = Vec::new();
+    for number in 1..3 {
+        queue.step(
+            Input::Consume(ConsumerSettings {
+                key: key(number),
+                no_ack: false,
+                exclusive: false,
+                prefetch: 0,
+                limit: Some(limit.clone()),
+            }),
+            &mut out,
+        );
+    }
+    assert_eq!(delivered(&publish(&mut queue, 1..10, false)).len(), 3);
+    queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
+    limit.add(1);
+    out.clear();
+    queue.step(Input::LimitRoom(key(2)), &mut out);
+    assert_eq!(delivered(&out).len(), 1);
+}
+
+/// A queue with a store beside it that answers when told to.
+struct World {
+    queue: Queue,
+    runs: BTreeMap<u64, Vec<StoredEntry>>,
+    pages: Vec<(u64, Vec<StoredEntry>)>,
+    loads: Vec<(RunId, Seq, usize)>,
+    journal: Journal,
+    flushed: Option<Seq>,
+    /// What a client holds: queue tag -> number.
+    held: BTreeMap<u64, u64>,
+    /// Numbers the queue must hold as ready, and whether they were delivered before.
+    ready: BTreeMap<u64, bool>,
+    confirmed: BTreeSet<u64>,
+    next: u64,
+    next_run: u64,
+    consuming: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        World {
+            queue: Queue::new(true),
+            runs: BTreeMap::new(),
+            pages: Vec::new(),
+            loads: Vec::new(),
+            journal: Journal::default(),
+            flushed: None,
+            held: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            confirmed: BTreeSet::new(),
+            next: 1,
+            next_run: 1,
+            consuming: false,
+        }
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        let mut out = Vec::new();
+        self.queue.step(input, &mut out);
+        for output in out {
+            match output {
+                Output::Deliver { queue_tag, redelivered, message, .. }
+                | Output::GetOk { queue_tag, redelivered, message, .. } => {
+                    let number = number(&message);
+                    assert_eq!(self.ready.keys().next(), Some(&number), "out of order");
+                    assert_eq!(self.ready.remove(&number), Some(redelivered));
+                    assert!(self.held.insert(queue_tag, number).is_none());
+                }
+                Output::GetEmpty(_) => assert!(self.ready.is_empty()),
+                Output::Confirm { first, last, .. } => {
+                    (first..=last).for_each(|n| assert!(self.confirmed.insert(n), "confirmed twice"))
+                }
+                Output::Purged(count) => {
+                    assert_eq!(count, self.ready.len() as u64);
+                    self.ready.clear();
+                }
+                Output::Page { ticket, entries, .. } => {
+                    assert!(!entries.is_empty());
+                    self.pages.push((ticket, entries));
+                }
+                Output::Load { run, from, max_bytes } => self.loads.push((run, from, max_bytes)),
+                Output::Forget { first, last } => {
+                    for run in self.runs.values_mut().chain(self.pages.iter_mut().map(|(_, entries)| entries)) {
+                        run.retain(|entry| entry.seq < first || entry.seq > last);
+                    }
+                }
+                Output::NeedsFlush | Output::LastConsumerGone | Output::NothingToPage => {}
+            }
+        }
+    }
+
+    fn answer_store(&mut self) {
+        if let Some((ticket, entries)) = (!self.pages.is_empty()).then(|| self.pages.remove(0)) {
+            let run = RunId(self.next_run);
+            self.next_run += 1;
+            self.runs.insert(run.0, entries);
+            self.step(Input::Paged { ticket, run });
+        }
+        if let Some((run, from, max_bytes)) = (!self.loads.is_empty()).then(|| self.loads.remove(0)) {
+            let mut entries: Vec<StoredEntry> =
+                self.runs[&run.0].iter().filter(|entry| entry.seq >= from).cloned().collect();
+            let fits = (max_bytes / 200).clamp(1, 3).min(entries.len());
+            let next = entries.get(fits).map(|entry| entry.seq);
+            entries.truncate(fits);
+            self.step(Input::Loaded { run, entries, next });
+        }
+    }
+
+    fn settle(&mut self, at: usize, count: usize, outcome: Outcome) {
+        let Some(first) = self.held.keys().nth(at % self.held.len().max(1)).copied() else { return };
+        let last = first + count as u64;
+        let tags: Vec<u64> = self.held.range(first..=last).map(|(&tag, _)| tag).collect();
+        for tag in tags {
+            let number = self.held.remove(&tag).unwrap();
+            if outcome == Outcome::Requeue {
+                self.ready.insert(number, true);
+            }
+        }
+        self.step(Input::Settle { first, last, outcome });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn nothing_is_lost_doubled_or_out_of_order(steps in prop::collection::vec((0_u8..13, 0_usize..40, 0_usize..8), 1..250), resident in 300_usize..3000) {
+        let mut world = World::new();
+        world.step(Input::Pressure(resident));
+        for (kind, a, b) in steps {
+            match kind {
+                0..=3 => {
+                    let persistent = b % 2 == 0;
+                    let mut batch: Vec<Publish> = Vec::new();
+                    for _ in 0..=a {
+                        world.ready.insert(world.next, false);
+                        batch.push(Publish { channel: CHANNEL, publish_seq: world.next, message: message(world.next, persistent, 20) });
+                        world.next += 1;
+                    }
+                    world.step(Input::Publish(&mut batch));
+                }
+                4 => world.settle(a, b, Outcome::Ack),
+                5 => world.settle(a, b, Outcome::Requeue),
+                6 | 7 => world.answer_store(),
+                8 => {
+                    if world.consuming { world.step(Input::Cancel(key(7))) } else { world.step(consumer(7, b as u16 + 1)) }
+                    world.consuming = !world.consuming;
+                }
+                9 => world.step(Input::Get { channel: CHANNEL, no_ack: false }),
+                10 => match world.flushed.take() {
+                    Some(seq) => world.step(Input::Stored(seq)),
+                    None => world.flushed = Some(world.queue.flush(&mut world.journal)),
+                },
+                11 if b == 0 => world.step(Input::Purge),
+                _ if b < 3 => world.step(Input::PageThrough(a as u64 * 4)),
+                _ => world.step(Input::Room { key: key(7), bytes: 1000 }),
+            }
+            prop_assert_eq!(world.queue.ready_count(), world.ready.len() as u64);
+            prop_assert_eq!(world.queue.unacked_count(), world.held.len() as u64);
+        }
+        // Everything comes out in the end, and every publish is confirmed once.
+        if !world.consuming {
+            world.step(consumer(7, 0));
+        }
+        for _ in 0..10_000 {
+            if world.ready.is_empty() { break; }
+            world.answer_store();
+            world.step(Input::Room { key: key(7), bytes: CONSUMER_ROOM_BYTES });
+            world.settle(0, 1000, Outcome::Ack);
+        }
+        prop_assert!(world.ready.is_empty(), "stuck with {:?}", world.ready);
+        while !world.held.is_empty() { world.settle(0, 100_000, Outcome::Ack); }
+        if let Some(seq) = world.flushed.take() { world.step(Input::Stored(seq)); }
+        let seq = world.queue.flush(&mut world.journal);
+        world.step(Input::Stored(seq));
+        prop_assert_eq!(world.confirmed.len() as u64, world.next - 1);
+        prop_assert!(world.journal.stored.is_empty(), "settled messages left in the journal: {:?}", world.journal.stored);
+        prop_assert_eq!(world.queue.resident_bytes(), 0);
+    }
+}
