@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{ChannelKey, JournalSink, Output};
 use crate::message::Message;
-use crate::store::ids::Seq;
+use crate::store::Seq;
 
 #[derive(Debug, Default)]
 pub(super) struct Confirms {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::message::Message;
-use crate::store::ids::{RunId, Seq};
+use crate::store::{RunId, Seq};
 use crate::window::Window;
 use confirms::{AtOnce, Confirms};
 use consumers::Consumers;

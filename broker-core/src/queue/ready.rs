@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use super::confirms::release_if_large;
 use super::{Entry, LOAD_BYTES, PAGE_BYTES, RESIDENT_MAX_BYTES, RecoveredRun, StoredEntry, Unacked, stored_entry};
-use crate::store::ids::{RunId, Seq};
+use crate::store::{RunId, Seq};
 use crate::window::Window;
 
 #[derive(Debug)]
