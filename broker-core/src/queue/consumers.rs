@@ -1,8 +1,9 @@
 //! The consumers of a queue: round-robin over those that have room.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::{CONSUMER_ROOM_BYTES, ConsumerKey, ConsumerSettings, NO_CONSUMER};
+use super::{CONSUMER_ROOM_BYTES, ChannelLimit, ConsumerKey, ConsumerSettings, NO_CONSUMER};
 
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
@@ -99,6 +100,12 @@ impl Consumers {
         let consumer = &mut self.consumers[at];
         consumer.room_bytes = (consumer.room_bytes + bytes).min(CONSUMER_ROOM_BYTES);
         take_turn(consumer, &mut self.turns)
+    }
+
+    pub(super) fn set_limit(&mut self, key: ConsumerKey, limit: Arc<ChannelLimit>) {
+        if let Some(at) = self.position(key) {
+            self.consumers[at].settings.limit = Some(limit);
+        }
     }
 
     pub(super) fn limit_has_room(&mut self, key: ConsumerKey) -> bool {

@@ -128,8 +128,10 @@ pub struct Recovered {
     pub next_seq: Seq,
     /// Ready messages in all runs.
     pub messages: u64,
-    /// Runs in order of their first place, with the ranges in each that are settled.
+    /// Its runs.
     pub runs: Vec<RecoveredRun>,
+    /// Ranges of places, in order, of messages that may have been delivered before the node stopped.
+    pub redelivered: Vec<(Seq, Seq)>,
 }
 
 /// One run a queue finds at start.
@@ -167,6 +169,13 @@ pub enum Input<'a> {
         key: ConsumerKey,
         /// Octets.
         bytes: i64,
+    },
+    /// From now on a consumer shares a limit with the others of its channel.
+    Limit {
+        /// The consumer.
+        key: ConsumerKey,
+        /// The limit.
+        limit: Arc<ChannelLimit>,
     },
     /// A channel limit has room again.
     LimitRoom(ConsumerKey),
@@ -344,7 +353,7 @@ impl Queue {
         Queue {
             durable,
             next_seq: recovered.next_seq.max(1),
-            ready: Ready::recovered(recovered.runs, recovered.messages),
+            ready: Ready::recovered(recovered),
             unacked: Window::new(1),
             unacked_bytes: 0,
             consumers: Consumers::default(),
@@ -373,6 +382,7 @@ impl Queue {
                     self.deliver(out);
                 }
             }
+            Input::Limit { key, limit } => self.consumers.set_limit(key, limit),
             Input::LimitRoom(key) => {
                 if self.consumers.limit_has_room(key) {
                     self.deliver(out);

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use super::confirms::release_if_large;
-use super::{Entry, LOAD_BYTES, PAGE_BYTES, RESIDENT_MAX_BYTES, RecoveredRun, StoredEntry, Unacked, stored_entry};
+use super::{Entry, LOAD_BYTES, PAGE_BYTES, RESIDENT_MAX_BYTES, Recovered, StoredEntry, Unacked, stored_entry};
 use crate::store::{RunId, Seq};
 use crate::window::Window;
 
@@ -26,6 +26,8 @@ pub(super) struct Ready {
     resident_max: u32,
     /// The run something is being read from.
     loading: Option<RunId>,
+    /// Places of messages that may have been delivered before the node was started.
+    redelivered: Vec<(Seq, Seq)>,
 }
 
 /// A stretch of the middle.
@@ -45,7 +47,8 @@ pub(super) struct Paged {
 }
 
 impl Ready {
-    pub(super) fn recovered(runs: Vec<RecoveredRun>, messages: u64) -> Self {
+    pub(super) fn recovered(recovered: Recovered) -> Self {
+        let Recovered { messages, runs, redelivered, .. } = recovered;
         let mut middle: VecDeque<Span> =
             runs.into_iter().map(|run| Span::OnDisk { run: run.run, from: run.first, to: run.last }).collect();
         middle.make_contiguous().sort_by_key(Span::first);
@@ -54,6 +57,7 @@ impl Ready {
             middle,
             tail: VecDeque::new(),
             len: messages,
+            redelivered,
             resident_bytes: 0,
             tail_bytes: 0,
             resident_max: RESIDENT_MAX_BYTES as u32,
@@ -218,6 +222,7 @@ impl Ready {
             }
             self.resident_bytes += stored.message.memory();
             let StoredEntry { seq, redelivered, persistent, message } = stored;
+            let redelivered = redelivered || contains(&self.redelivered, seq);
             self.head.push_back(Entry { seq, message, redelivered, stored: persistent, paged: true });
         }
         if self.middle.is_empty() {
@@ -348,6 +353,11 @@ fn insert_sorted(entries: &mut VecDeque<Entry>, entry: Entry) {
     }
     let at = entries.partition_point(|other| other.seq < entry.seq);
     entries.insert(at, entry);
+}
+
+fn contains(ranges: &[(Seq, Seq)], seq: Seq) -> bool {
+    let at = ranges.partition_point(|&(_, last)| last < seq);
+    ranges.get(at).is_some_and(|&(first, _)| first <= seq)
 }
 
 fn held_between(unacked: &Window<Unacked>, first: Seq, last: Seq) -> Vec<Seq> {
