@@ -2,7 +2,13 @@
 //!
 //! Everything outside [`store`] is pure: no I/O, no clock, no randomness. A driver hands in the time and the inputs and carries out the outputs.
 
+pub mod arguments;
+pub mod exchange;
+pub mod field_table;
 pub mod message;
+pub mod name;
 pub mod queue;
+pub mod refusal;
 pub mod store;
+pub mod topology;
 pub mod window;

@@ -1,0 +1,349 @@
+//! Topic exchanges: binding keys are patterns of words separated by dots, in which `*` stands for one word and `#` for any number of words.
+//!
+//! Patterns share a trie: an edge per word, per `*` and per `#`. A routing key walks it as a set of places, word by word, instead of trying one
+//! way after another: a place under a `#` stays in the set once it was reached. So the work is at most words times places in the trie, whatever
+//! the patterns are (`#.#.#.#` cannot blow it up), and for usual patterns a handful of look-ups a word.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
+use smallvec::SmallVec;
+
+use super::targets::{Target, Targets};
+
+type Map<K, V> = GenericHashMap<K, V, foldhash::quality::RandomState, DefaultSharedPtr>;
+
+/// The trie. Nodes are numbered and lie in one map, edges by word in another: a trie of small maps would cost a kilobyte a node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TopicTable {
+    nodes: Map<NodeNumber, Node>,
+    edges: Map<Edge, NodeNumber>,
+    next: NodeNumber,
+}
+
+type NodeNumber = u32;
+/// The node every walk begins at. It is there even while the map does not hold it: then nothing is bound.
+const ROOT: NodeNumber = 0;
+/// Beyond so many places a hash set replaces the search through a list.
+const FEW: usize = 16;
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    star: Option<NodeNumber>,
+    hash: Option<NodeNumber>,
+    /// Edges by word that leave from here.
+    word_edges: u32,
+    targets: Targets,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Edge {
+    from: NodeNumber,
+    word: Arc<[u8]>,
+}
+
+/// An edge to look for, without owning its word.
+struct EdgeRef<'a> {
+    from: NodeNumber,
+    word: &'a [u8],
+}
+
+impl Hash for Edge {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        EdgeRef { from: self.from, word: &self.word }.hash(state);
+    }
+}
+
+impl Hash for EdgeRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.from);
+        self.word.hash(state);
+    }
+}
+
+impl hashbrown::Equivalent<Edge> for EdgeRef<'_> {
+    fn equivalent(&self, edge: &Edge) -> bool {
+        self.from == edge.from && *self.word == *edge.word
+    }
+}
+
+impl TopicTable {
+    pub fn add(&mut self, pattern: &[u8], target: Target) {
+        let mut at = ROOT;
+        for word in words(pattern) {
+            at = self.child_or_new(at, word);
+        }
+        self.nodes.entry(at).or_default().targets.add(target);
+    }
+
+    pub fn remove(&mut self, pattern: &[u8], target: &Target) {
+        let mut path: SmallVec<[(NodeNumber, &[u8]); 8]> = SmallVec::new();
+        let mut at = ROOT;
+        for word in words(pattern) {
+            path.push((at, word));
+            let Some(child) = self.child(at, word) else { return };
+            at = child;
+        }
+        if let Some(node) = self.nodes.get_mut(&at) {
+            node.targets.remove(target);
+        }
+        // Nodes that lead nowhere any more go, from the leaf upwards.
+        while self.nodes.get(&at).is_some_and(Node::is_needless) {
+            self.nodes.remove(&at);
+            let Some((parent, word)) = path.pop() else { return };
+            self.remove_edge(parent, word);
+            at = parent;
+        }
+    }
+
+    pub fn route<'t>(&'t self, key: &[u8], found: &mut dyn FnMut(&'t Target)) {
+        let Some(root) = self.nodes.get(&ROOT) else { return };
+        let mut current: SmallVec<[(NodeNumber, &'t Node); 16]> = SmallVec::new();
+        let mut next = SmallVec::new();
+        let mut lasting = Lasting::default();
+        current.push((ROOT, root));
+        self.reach_lasting(&current, &mut lasting);
+        for word in words(key) {
+            for &(number, node) in current.iter().chain(&lasting.nodes) {
+                self.follow(number, node, word, &mut next);
+            }
+            std::mem::swap(&mut current, &mut next);
+            next.clear();
+            self.reach_lasting(&current, &mut lasting);
+        }
+        for (_, node) in current.iter().chain(&lasting.nodes) {
+            node.targets.for_each(found);
+        }
+    }
+
+    /// Adds the places one word leads to from a node. Each node has one parent, so no place is added twice.
+    fn follow<'t>(
+        &'t self,
+        from: NodeNumber,
+        node: &Node,
+        word: &[u8],
+        next: &mut SmallVec<[(NodeNumber, &'t Node); 16]>,
+    ) {
+        let by_word = if node.word_edges > 0 { self.edges.get(&EdgeRef { from, word }).copied() } else { None };
+        for number in by_word.into_iter().chain(node.star) {
+            next.extend(self.nodes.get(&number).map(|child| (number, child)));
+        }
+    }
+
+    /// Adds the places that `#`, standing for no word, leads to from the current ones.
+    fn reach_lasting<'t>(&'t self, current: &[(NodeNumber, &'t Node)], lasting: &mut Lasting<'t>) {
+        let already = lasting.nodes.len();
+        for (_, node) in current {
+            lasting.add(node.hash, self);
+        }
+        let mut at = already;
+        while let Some(&(_, node)) = lasting.nodes.get(at) {
+            lasting.add(node.hash, self);
+            at += 1;
+        }
+    }
+
+    fn child(&self, from: NodeNumber, word: &[u8]) -> Option<NodeNumber> {
+        match word {
+            b"*" => self.nodes.get(&from)?.star,
+            b"#" => self.nodes.get(&from)?.hash,
+            _ => self.edges.get(&EdgeRef { from, word }).copied(),
+        }
+    }
+
+    fn child_or_new(&mut self, from: NodeNumber, word: &[u8]) -> NodeNumber {
+        if let Some(child) = self.child(from, word) {
+            return child;
+        }
+        let child = self.free_number();
+        self.nodes.insert(child, Node::default());
+        let parent = self.nodes.entry(from).or_default();
+        match word {
+            b"*" => parent.star = Some(child),
+            b"#" => parent.hash = Some(child),
+            _ => {
+                parent.word_edges += 1;
+                self.edges.insert(Edge { from, word: Arc::from(word) }, child);
+            }
+        }
+        child
+    }
+
+    /// Numbers are handed out upwards; after four thousand million changes they begin again, skipping those in use.
+    fn free_number(&mut self) -> NodeNumber {
+        loop {
+            self.next = self.next.wrapping_add(1);
+            if self.next != ROOT && !self.nodes.contains_key(&self.next) {
+                return self.next;
+            }
+        }
+    }
+
+    fn remove_edge(&mut self, from: NodeNumber, word: &[u8]) {
+        let Some(parent) = self.nodes.get_mut(&from) else { return };
+        match word {
+            b"*" => parent.star = None,
+            b"#" => parent.hash = None,
+            _ => {
+                parent.word_edges -= 1;
+                self.edges.remove(&EdgeRef { from, word });
+            }
+        }
+    }
+}
+
+impl Node {
+    fn is_needless(&self) -> bool {
+        self.targets.is_empty() && self.star.is_none() && self.hash.is_none() && self.word_edges == 0
+    }
+}
+
+/// Places reached behind a `#`: they match whatever follows, so they are kept once they are in.
+#[derive(Default)]
+struct Lasting<'t> {
+    nodes: SmallVec<[(NodeNumber, &'t Node); 8]>,
+    /// Numbers of `nodes`, once there are more than [`FEW`].
+    numbers: HashSet<NodeNumber, foldhash::fast::FixedState>,
+}
+
+impl<'t> Lasting<'t> {
+    fn add(&mut self, number: Option<NodeNumber>, table: &'t TopicTable) {
+        let Some((number, node)) = number.and_then(|number| Some((number, table.nodes.get(&number)?))) else { return };
+        if self.nodes.len() <= FEW {
+            if self.nodes.iter().any(|(held, _)| *held == number) {
+                return;
+            }
+        } else {
+            if self.numbers.is_empty() {
+                self.numbers.extend(self.nodes.iter().map(|(held, _)| *held));
+            }
+            if !self.numbers.insert(number) {
+                return;
+            }
+        }
+        self.nodes.push((number, node));
+    }
+}
+
+/// The words of a key or pattern: none in an empty one, and empty words count.
+fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
+    key.split(|&octet| octet == b'.').take(if key.is_empty() { 0 } else { usize::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::name::QueueId;
+
+    fn matched(table: &TopicTable, key: &str) -> Vec<u64> {
+        let mut found = Vec::new();
+        table.route(key.as_bytes(), &mut |target| match target {
+            Target::Queue(id) => found.push(id.0),
+            Target::Exchange(name) => panic!("no exchange {name} was bound"),
+        });
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn table(patterns: &[&str]) -> TopicTable {
+        let mut table = TopicTable::default();
+        for (at, pattern) in patterns.iter().enumerate() {
+            table.add(pattern.as_bytes(), Target::Queue(QueueId(at as u64)));
+        }
+        table
+    }
+
+    /// The definition, by recursion.
+    fn matches(pattern: &[&str], key: &[&str]) -> bool {
+        match (pattern, key) {
+            ([], []) => true,
+            (["#", rest @ ..], _) => (0..=key.len()).any(|skip| matches(rest, &key[skip..])),
+            (["*", rest @ ..], [_, key @ ..]) => matches(rest, key),
+            ([word, rest @ ..], [first, key @ ..]) => word == first && matches(rest, key),
+            _ => false,
+        }
+    }
+
+    fn split(text: &str) -> Vec<&str> {
+        if text.is_empty() { Vec::new() } else { text.split('.').collect() }
+    }
+
+    #[test]
+    fn patterns_match_as_amqp_says() {
+        for (pattern, yes, no) in [
+            ("a.b", &["a.b"][..], &["a", "a.b.c", "", "a.c"][..]),
+            ("a.*", &["a.b", "a."], &["a", "a.b.c"]),
+            ("a.#", &["a", "a.b", "a.b.c", "a."], &["", "b", "b.a"]),
+            ("#", &["", "a", "a.b", "."], &[]),
+            ("#.#", &["", "a", "a.b.c"], &[]),
+            ("*", &["a"], &["", "a.b", "."]),
+            ("", &[""], &["a", "."]),
+            ("#.b.#", &["b", "a.b", "a.b.c", "b.b"], &["a", "", "ab"]),
+            ("*.*", &[".", "a.b"], &["a", ""]),
+            ("a..b", &["a..b"], &["a.b"]),
+            ("#.a.#.a.#", &["a.a", "a.b.a", "x.a.y.a.z"], &["a", "a.b"]),
+        ] {
+            let table = table(&[pattern]);
+            for key in yes {
+                assert_eq!(matched(&table, key), [0], "{pattern} should match {key:?}");
+            }
+            for key in no {
+                assert!(matched(&table, key).is_empty(), "{pattern} should not match {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_costs_words_times_places() {
+        let pattern = ["#.a"; 60].join(".");
+        let key = ["a"; 120].join(".");
+        let table = table(&[&pattern]);
+        assert_eq!(matched(&table, &key), [0]);
+        assert!(matched(&table, &format!("{key}.b")).is_empty());
+    }
+
+    #[test]
+    fn what_is_unbound_leaves_nothing_behind() {
+        let mut table = table(&["a.b.c", "a.*.#", "#", "", "a"]);
+        for (at, pattern) in ["a.b.c", "a.*.#", "#", "", "a"].iter().enumerate() {
+            table.remove(pattern.as_bytes(), &Target::Queue(QueueId(at as u64)));
+        }
+        assert_eq!((table.nodes.len(), table.edges.len()), (0, 0));
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "", "*", "#"]), 0..5)
+            .prop_map(|words| words.join("."))
+    }
+
+    fn key() -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(vec!["a", "b", ""]), 0..6).prop_map(|words| words.join("."))
+    }
+
+    proptest! {
+        #[test]
+        fn matches_what_the_definition_matches(
+            patterns in prop::collection::vec(pattern(), 0..30),
+            removed in prop::collection::vec(any::<bool>(), 30),
+            keys in prop::collection::vec(key(), 1..10),
+        ) {
+            let mut table = table(&patterns.iter().map(String::as_str).collect::<Vec<_>>());
+            for (at, pattern) in patterns.iter().enumerate().filter(|(at, _)| removed[*at]) {
+                table.remove(pattern.as_bytes(), &Target::Queue(QueueId(at as u64)));
+            }
+            for key in &keys {
+                let expected: Vec<u64> = (0..patterns.len())
+                    .filter(|&at| !removed[at] && matches(&split(&patterns[at]), &split(key)))
+                    .map(|at| at as u64)
+                    .collect();
+                prop_assert_eq!(matched(&table, key), expected, "key {:?} patterns {:?}", key, patterns);
+            }
+        }
+    }
+}

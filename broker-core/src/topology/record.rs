@@ -1,0 +1,132 @@
+//! What a topology holds: vhosts, exchanges, queues and bindings, as they were declared.
+
+use std::sync::Arc;
+
+use crate::arguments::{ALTERNATE_EXCHANGE, QueueArguments};
+use crate::exchange::ExchangeKind;
+use crate::field_table::Arguments;
+use crate::name::{ExchangeName, NodeId, QueueId, QueueName, VhostName};
+use crate::refusal::Resource;
+
+/// A vhost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostRecord {
+    /// Its name.
+    pub name: VhostName,
+    /// What an operator wrote about it.
+    pub description: String,
+    /// Tags an operator gave it.
+    pub tags: Vec<String>,
+    /// Whether messages are traced.
+    pub tracing: bool,
+}
+
+/// An exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeRecord {
+    /// Where it is.
+    pub vhost: VhostName,
+    /// Its name.
+    pub name: ExchangeName,
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// Whether it survives a restart.
+    pub durable: bool,
+    /// Whether it goes with its last binding.
+    pub auto_delete: bool,
+    /// Whether clients cannot publish to it.
+    pub internal: bool,
+    /// Arguments of its declaration.
+    pub arguments: Arguments,
+}
+
+/// A queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueRecord {
+    /// Its identity.
+    pub id: QueueId,
+    /// Where it is.
+    pub vhost: VhostName,
+    /// Its name.
+    pub name: QueueName,
+    /// Whether it survives a restart; never true of an exclusive one.
+    pub durable: bool,
+    /// Whether it goes with its last consumer.
+    pub auto_delete: bool,
+    /// The connection it belongs to and goes with, if it is exclusive.
+    pub exclusive_owner: Option<u64>,
+    /// Arguments of its declaration.
+    pub arguments: Arguments,
+    /// The node it lives on.
+    pub node: NodeId,
+}
+
+/// A binding. Two bindings are the same if all four parts are equal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Binding {
+    /// The exchange that messages come from.
+    pub source: ExchangeName,
+    /// Where they go to.
+    pub destination: Destination,
+    /// The binding key: up to 255 octets.
+    pub routing_key: Arc<[u8]>,
+    /// Arguments, sorted by name.
+    pub arguments: Arguments,
+}
+
+/// Where a binding leads, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Destination {
+    /// To an exchange.
+    Exchange(ExchangeName),
+    /// To a queue.
+    Queue(QueueName),
+}
+
+impl Destination {
+    /// The destination with its vhost, for texts.
+    pub fn resource(&self, vhost: &VhostName) -> Resource {
+        match self {
+            Destination::Exchange(name) => Resource::Exchange(vhost.clone(), name.clone()),
+            Destination::Queue(name) => Resource::Queue(vhost.clone(), name.clone()),
+        }
+    }
+}
+
+impl ExchangeRecord {
+    /// The exchange that gets what this one could not route.
+    pub fn alternate_exchange(&self) -> Option<&str> {
+        if self.arguments.is_empty() {
+            return None;
+        }
+        self.arguments.table().lookup(ALTERNATE_EXCHANGE.as_bytes())?.text()
+    }
+
+    /// The exchange with its vhost, for texts.
+    pub fn resource(&self) -> Resource {
+        Resource::Exchange(self.vhost.clone(), self.name.clone())
+    }
+}
+
+impl QueueRecord {
+    /// What the arguments ask for.
+    pub fn settings(&self) -> QueueArguments {
+        QueueArguments::of_declared(&self.arguments)
+    }
+
+    /// The queue with its vhost, for texts.
+    pub fn resource(&self) -> Resource {
+        Resource::Queue(self.vhost.clone(), self.name.clone())
+    }
+}
+
+/// Exchanges that every vhost has: name, kind, internal. All are durable.
+pub const PREDECLARED_EXCHANGES: &[(&str, ExchangeKind, bool)] = &[
+    ("", ExchangeKind::Direct, false),
+    ("amq.direct", ExchangeKind::Direct, false),
+    ("amq.fanout", ExchangeKind::Fanout, false),
+    ("amq.headers", ExchangeKind::Headers, false),
+    ("amq.match", ExchangeKind::Headers, false),
+    ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+    ("amq.topic", ExchangeKind::Topic, false),
+];
