@@ -1,1 +1,11 @@
-//! Ours beside RabbitMQ 3.10.8 and a null broker in one run.
+//! Ours beside RabbitMQ 3.10.8 and a null broker in one run: a load generator that checks every delivery and costs as
+//! little as possible, a null broker as the ceiling, and a report of ratios against the bars.
+
+pub mod checker;
+pub mod confirms;
+pub mod delivery;
+pub mod flow;
+pub mod null;
+pub mod payload;
+pub mod session;
+pub mod wire;
