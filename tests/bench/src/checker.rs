@@ -122,13 +122,12 @@ impl Ledger {
         for (producer, ((seen, &sent), _)) in
             self.producers.iter().zip(sent).zip(&self.expected).enumerate().filter(|(_, (_, expected))| **expected)
         {
-            let lost = sent.saturating_sub(seen.count());
-            if lost > 0 {
+            if seen.first_missing() < sent {
                 faults.add(FaultKind::Lost, || {
-                    format!("{lost} of {sent} of producer {producer}, the first is {}", seen.first_missing())
+                    let came = seen.count();
+                    format!("{came} of {sent} of producer {producer} came, not {}", seen.first_missing())
                 });
-            }
-            if seen.count() > sent {
+            } else if seen.count() > sent {
                 faults.add(FaultKind::Body, || format!("{} of {sent} of producer {producer}", seen.count()));
             }
         }

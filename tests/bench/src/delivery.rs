@@ -63,7 +63,7 @@ impl DeliveryReader {
     /// The delivery tag of the last message that came whole, 0 before the first.
     #[must_use]
     pub fn last_tag(&self) -> u64 {
-        self.next_tag - 1
+        self.current_tag() - u64::from(self.expect != Expect::Deliver)
     }
 
     /// Takes all whole frames of `octets`, notes the messages in `ledger` and what is wrong in `faults`. Returns how many
@@ -92,6 +92,11 @@ impl DeliveryReader {
         Ok(used)
     }
 
+    /// The delivery tag of the message that came last, whole or not.
+    fn current_tag(&self) -> u64 {
+        self.next_tag - 1
+    }
+
     fn deliver(&mut self, frame: &Frame<'_>, faults: &mut Faults) -> io::Result<()> {
         if !frame.payload.starts_with(&DELIVER_HEAD) {
             return Err(wire::broken(&format!(
@@ -114,7 +119,7 @@ impl DeliveryReader {
 
     fn header(&mut self, frame: &Frame<'_>, faults: &mut Faults) {
         if frame.payload != self.header {
-            faults.add(FaultKind::Properties, || format!("delivery {}: {:?}", self.last_tag(), frame.payload));
+            faults.add(FaultKind::Properties, || format!("delivery {}: {:?}", self.current_tag(), frame.payload));
         }
         self.expect = Expect::Body;
     }
@@ -138,7 +143,7 @@ impl DeliveryReader {
             Some((producer, sequence)) => ledger.delivered(self.consumer, producer, sequence, faults),
             None => faults.add(FaultKind::Body, || {
                 let head = body.get(..body.len().min(payload::BODY_HEAD)).unwrap_or_default();
-                format!("delivery {}: {} octets, the first are {head:?}", self.last_tag(), body.len())
+                format!("delivery {}: {} octets, the first are {head:?}", self.current_tag(), body.len())
             }),
         }
     }
@@ -165,14 +170,7 @@ mod tests {
 
     impl Delivery {
         fn right(sequence: u64) -> Self {
-            Self {
-                tag: sequence + 1,
-                redelivered: 0,
-                routing_key: "q",
-                sequence,
-                shape: SHAPE,
-                tail_of: sequence,
-            }
+            Self { tag: sequence + 1, redelivered: 0, routing_key: "q", sequence, shape: SHAPE, tail_of: sequence }
         }
 
         fn write(&self, pattern: &Pattern, pieces: usize, out: &mut Vec<u8>) {
@@ -235,10 +233,8 @@ mod tests {
     #[test]
     fn loss_duplicates_and_order_are_seen_on_the_wire() {
         let with = |sequences: &[u64]| {
-            let deliveries: Vec<_> = (1..)
-                .zip(sequences)
-                .map(|(tag, &sequence)| Delivery { tag, ..Delivery::right(sequence) })
-                .collect();
+            let deliveries: Vec<_> =
+                (1..).zip(sequences).map(|(tag, &sequence)| Delivery { tag, ..Delivery::right(sequence) }).collect();
             faults_of(&deliveries, 1, 10_000)
         };
         assert_eq!(with(&[0, 2, 3]), [FaultKind::Lost]);

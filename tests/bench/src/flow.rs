@@ -279,7 +279,8 @@ impl Flow {
         if self.in_flight_limit == u64::MAX {
             return true;
         }
-        let published: u64 = self.producers.iter().zip(&self.copies).map(|(one, copies)| one.ring.sent() * copies).sum();
+        let published: u64 =
+            self.producers.iter().zip(&self.copies).map(|(one, copies)| one.ring.sent() * copies).sum();
         let in_flight = published.saturating_sub(self.delivered());
         self.paused = in_flight >= if self.paused { self.in_flight_limit / 2 } else { self.in_flight_limit };
         // What is written in part must be finished: the broker waits for it.
@@ -413,8 +414,7 @@ impl Consumer {
         }
         let tag = format!("c{consumer}");
         session.consume(&queue_plan.name, &tag, plan.acks == Acks::Automatic)?;
-        let reader =
-            DeliveryReader::new(consumer, &tag, &queue_plan.exchange, &queue_plan.routing_key, plan.shape);
+        let reader = DeliveryReader::new(consumer, &tag, &queue_plan.exchange, &queue_plan.routing_key, plan.shape);
         Ok(Self { link: Link::register(session, poll, token)?, reader, queue, out: Vec::new(), acked: 0 })
     }
 

@@ -197,8 +197,8 @@ impl PublishRing {
 
 /// A number that a message mixed up from two others would not carry.
 fn check(producer: u32, sequence: u64) -> u32 {
-    let mixed = (sequence ^ (u64::from(producer) << 40)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (mixed >> 32) as u32
+    let mixed = sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(producer).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    (mixed ^ (mixed >> 32)) as u32
 }
 
 fn next_octet(state: &mut u64) -> u8 {

@@ -286,8 +286,7 @@ impl Session {
     pub fn receive(&mut self) -> io::Result<OwnedFrame> {
         loop {
             if let Some(frame) = wire::parse_frame(self.buffer.get(self.start..self.end).unwrap_or_default())? {
-                let owned =
-                    OwnedFrame { kind: frame.kind, channel: frame.channel, payload: frame.payload.to_vec() };
+                let owned = OwnedFrame { kind: frame.kind, channel: frame.channel, payload: frame.payload.to_vec() };
                 self.start += frame.wire_length();
                 return Ok(owned);
             }

@@ -106,10 +106,9 @@ impl Frame<'_> {
             return None;
         }
         match self.payload {
-            [class_high, class_low, method_high, method_low, ..] => Some((
-                u16::from_be_bytes([*class_high, *class_low]),
-                u16::from_be_bytes([*method_high, *method_low]),
-            )),
+            [class_high, class_low, method_high, method_low, ..] => {
+                Some((u16::from_be_bytes([*class_high, *class_low]), u16::from_be_bytes([*method_high, *method_low])))
+            }
             _ => None,
         }
     }

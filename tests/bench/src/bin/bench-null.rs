@@ -19,8 +19,7 @@ struct Options {
 
 fn main() -> std::io::Result<()> {
     let options = Options::parse();
-    let mut broker =
-        NullBroker::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)), options.fsync.as_deref())?;
+    let mut broker = NullBroker::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)), options.fsync.as_deref())?;
     println!("{}", broker.address()?.port());
     broker.run()
 }

@@ -164,7 +164,8 @@ impl NullBroker {
             }
             self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
             self.generation += 1;
-            self.outputs[slot] = Output { writable: true, ..Output::default() };
+            self.outputs[slot] = Output::default();
+            self.outputs[slot].writable = true;
             self.connections[slot] = Some(Connection::new(stream, self.generation));
         }
     }
@@ -352,13 +353,7 @@ impl NullBroker {
         });
     }
 
-    fn method(
-        &mut self,
-        slot: usize,
-        connection: &mut Connection,
-        id: MethodId,
-        frame: &Frame<'_>,
-    ) -> io::Result<()> {
+    fn method(&mut self, slot: usize, connection: &mut Connection, id: MethodId, frame: &Frame<'_>) -> io::Result<()> {
         let channel = frame.channel;
         let mut arguments = Arguments::of(frame);
         let nothing = |_: &mut Vec<u8>| {};

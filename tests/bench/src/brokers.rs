@@ -1,0 +1,126 @@
+//! The brokers that are measured, each a process of its own.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+
+use harness::{Broker, Brokerd, Options, RabbitMq};
+use tempfile::TempDir;
+
+/// Configuration lines for ours and RabbitMQ: no alarm may stop a run, a backlog of millions is part of the bench.
+const CONFIGURATION: &str = "vm_memory_high_watermark.relative = 0.9\ndisk_free_limit.absolute = 50MB";
+
+/// Which broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// This project's brokerd.
+    Ours,
+    /// Debian's rabbitmq-server 3.10.8.
+    RabbitMq,
+    /// The null broker; with `+fsync` where the workload asks for durability.
+    Null,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Ours => "ours",
+            Self::RabbitMq => "rabbitmq",
+            Self::Null => "null",
+        })
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Ours, Self::RabbitMq, Self::Null]
+            .into_iter()
+            .find(|kind| kind.to_string() == text)
+            .ok_or_else(|| format!("no broker {text:?}: it is ours, rabbitmq or null"))
+    }
+}
+
+/// A broker that runs. It ends when this is dropped.
+pub struct Running {
+    /// Where it serves.
+    pub address: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+    process: Process,
+}
+
+enum Process {
+    Harness(Box<dyn Broker>),
+    Null { child: Child, _directory: TempDir },
+}
+
+impl Running {
+    /// Starts an empty broker.
+    ///
+    /// # Errors
+    /// When the program is missing or does not come up.
+    pub fn start(kind: Kind, fsync: bool) -> io::Result<Self> {
+        match kind {
+            Kind::Ours => {
+                Brokerd::start(Options::default().conf(CONFIGURATION)).map(|broker| Self::of(Box::new(broker)))
+            }
+            Kind::RabbitMq => {
+                RabbitMq::start_with(Options::default().conf(CONFIGURATION)).map(|broker| Self::of(Box::new(broker)))
+            }
+            Kind::Null => return Self::null(fsync),
+        }
+        .map_err(io::Error::other)
+    }
+
+    /// What the broker printed last, for messages.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        match &self.process {
+            Process::Harness(broker) => broker.log_tail(),
+            Process::Null { .. } => String::new(),
+        }
+    }
+
+    fn of(broker: Box<dyn Broker>) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, broker.amqp_port()));
+        Self { address, pid: broker.pid(), process: Process::Harness(broker) }
+    }
+
+    fn null(fsync: bool) -> io::Result<Self> {
+        let directory = TempDir::with_prefix("bench-null-")?;
+        // setpriv replaces itself by the program and lets the kernel end it with this process.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(null_program()?);
+        if fsync {
+            command.arg("--fsync").arg(directory.path().join("log"));
+        }
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no output of bench-null"))?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let port: u16 = line.trim().parse().map_err(|_| io::Error::other("bench-null did not start"))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Self { address, pid: child.id(), process: Process::Null { child, _directory: directory } })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Process::Null { child, .. } = &mut self.process {
+            // It holds nothing; when it is gone already, that is what was wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The bench-null that was built beside this program.
+fn null_program() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("bench-null");
+    if program.is_file() { Ok(program) } else { Err(io::Error::other(format!("{} is missing", program.display()))) }
+}

@@ -1,0 +1,47 @@
+//! Many durable queues: how fast they are declared, and what each costs while it is empty.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Metric, Outcome, Scale, queue_name, settled};
+use crate::brokers::Running;
+use crate::session::{Session, queue_declare_arguments};
+use crate::wire;
+
+/// Declares that are on their way at the same time.
+const PIPELINE: usize = 50;
+/// A slow broker need not declare all of them.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+    let mut session = Session::open(broker.address)?;
+    declare(&mut session, 0, PIPELINE)?;
+    let before = settled(broker.pid)?;
+    let started = Instant::now();
+    let mut declared = 0;
+    while declared < scale.queues && started.elapsed() < TIME_LIMIT {
+        declare(&mut session, PIPELINE + declared, PIPELINE)?;
+        declared += PIPELINE;
+    }
+    let elapsed = started.elapsed();
+    let after = settled(broker.pid)?;
+    session.close()?;
+    let each = after.resident.saturating_sub(before.resident) as f64 / 1024.0 / declared as f64;
+    let rate = declared as f64 / elapsed.as_secs_f64();
+    let metrics = [(Metric::DeclareRate, rate), (Metric::EachKib, each)];
+    Ok(Outcome { metrics: metrics.into(), ..Outcome::default() })
+}
+
+fn declare(session: &mut Session, first: usize, count: usize) -> io::Result<()> {
+    let mut out = Vec::new();
+    for number in first..first + count {
+        wire::put_method(&mut out, 1, wire::QUEUE_DECLARE, |out| {
+            queue_declare_arguments(out, &queue_name("queues", number), 2);
+        });
+    }
+    session.send(&out)?;
+    for _ in 0..count {
+        session.expect(wire::QUEUE_DECLARE_OK)?;
+    }
+    Ok(())
+}
