@@ -1,1 +1,10 @@
-//! Real clients in five languages against real brokerd processes.
+//! Real clients in five languages, crashes and power cuts, against real broker processes.
+//!
+//! Each language's program runs the cases of `cases.txt` and reports one line a case; [`ClientProgram`] runs it and restarts the
+//! broker when it asks. `tests/clients.rs` asserts every case.
+
+mod client_program;
+mod subject;
+
+pub use client_program::{ClientProgram, Report, case_names};
+pub use subject::start_subject;
