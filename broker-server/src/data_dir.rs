@@ -29,8 +29,9 @@ const NEW_IDENTITY_FILE: &str = "identity.new";
 const MAGIC_LINE: &str = "broker data directory\n";
 /// Largest identity file of any format, in bytes.
 const MAX_IDENTITY_BYTES: u64 = 4_096;
-/// What a directory may hold and still count as new; `lost+found` is the root of a fresh file system.
-const OWN_BEFORE_IDENTITY: &[&str] = &[LOCK_FILE, NEW_IDENTITY_FILE, "lost+found"];
+/// What a directory may hold and still count as new: the log may be opened first, and `lost+found` is in the root of a
+/// fresh file system.
+const OWN_BEFORE_IDENTITY: &[&str] = &[LOCK_FILE, NEW_IDENTITY_FILE, "log", "lost+found"];
 /// Names that a data directory of RabbitMQ holds.
 const RABBITMQ_NAMES: &[&str] = &[
     "schema.DAT",
