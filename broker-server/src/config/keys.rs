@@ -56,6 +56,7 @@ pub(super) struct Draft {
     listeners: Vec<Listener>,
     listeners_off: bool,
     mechanisms: Vec<(u64, String)>,
+    mechanisms_left_out: bool,
     tags: Option<Vec<String>>,
     loopback_users: Option<Vec<String>>,
     loopback_users_none: bool,
@@ -68,6 +69,8 @@ pub(super) struct Draft {
     log_dir: Option<PathBuf>,
     log_file: Option<String>,
     log_file_output: Option<LogOutput>,
+    /// Something odd that the key applied last noticed.
+    pub warning: Option<&'static str>,
 }
 
 /// Name of the log file where only its being wanted is known.
@@ -76,6 +79,8 @@ const DEFAULT_LOG_FILE: &str = "brokerd.log";
 const NO_LOG_FILE: &str = "false";
 /// Most shards a node may have.
 const MAX_SHARDS: u64 = 256;
+/// SASL mechanisms of RabbitMQ's plugins.
+const OTHER_MECHANISMS: &[&str] = &["EXTERNAL", "RABBIT-CR-DEMO", "ANONYMOUS"];
 /// RabbitMQ's own bound of `max_message_size`.
 const MAX_MESSAGE_SIZE: u64 = 536_870_912;
 const MAX_SECONDS: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -106,7 +111,7 @@ impl Draft {
     /// The finished configuration, or what does not fit together: the key to blame and the complaint.
     pub fn finish(mut self) -> Result<Config, (&'static str, String)> {
         self.finish_listeners()?;
-        self.finish_access();
+        self.finish_access()?;
         self.finish_log();
         if let Some(bytes) = self.memory_absolute {
             self.config.alarm.memory_watermark = MemoryWatermark::Absolute(bytes);
@@ -144,7 +149,10 @@ impl Draft {
         Ok(())
     }
 
-    fn finish_access(&mut self) {
+    fn finish_access(&mut self) -> Result<(), (&'static str, String)> {
+        if self.mechanisms_left_out && self.mechanisms.is_empty() {
+            return Err(("auth_mechanisms", "none of these SASL mechanisms exists in this version".into()));
+        }
         self.mechanisms.sort_by_key(|(place, _)| *place);
         if !self.mechanisms.is_empty() {
             let names = self.mechanisms.drain(..).map(|(_, name)| name);
@@ -158,6 +166,7 @@ impl Draft {
         } else if let Some(users) = self.loopback_users.take() {
             self.config.authentication.loopback_users = users;
         }
+        Ok(())
     }
 
     /// As in RabbitMQ, a node told to keep off the console and nothing about a file logs to the default file.
@@ -669,11 +678,16 @@ pub const KEYS: &[Key] = &[
         meaning: "SASL mechanisms offered, `$name` being the place in the list.",
         unit: "name",
         default: "PLAIN, AMQPLAIN",
-        bounds: "PLAIN, AMQPLAIN",
+        bounds: "PLAIN, AMQPLAIN; EXTERNAL and others of RabbitMQ are left out with a warning",
         ..key(
             "auth_mechanisms.$name",
             |draft, given| {
                 let place = value::integer(given.name(), &(0..=1_000), "").map_err(|_| "has no number as its place")?;
+                if OTHER_MECHANISMS.contains(&given.value) {
+                    draft.mechanisms_left_out = true;
+                    draft.warning = Some("is not offered: this version has PLAIN and AMQPLAIN");
+                    return Ok(());
+                }
                 let name = value::choice(given.value, &[("PLAIN", "PLAIN"), ("AMQPLAIN", "AMQPLAIN")])?;
                 draft.mechanisms.push((place, name.into()));
                 Ok(())

@@ -135,6 +135,9 @@ impl Gathered {
             } else if let Some(reason) = key.pending {
                 let text = format!("{} has no effect: {reason}", given.join("."));
                 self.warnings.push(Complaint::new(&setting.origin, text));
+            } else if let Some(reason) = draft.warning.take() {
+                let text = format!("{} = '{}' {reason}", given.join("."), shortened(&setting.value));
+                self.warnings.push(Complaint::new(&setting.origin, text));
             }
         }
         self.warn_of_unused_variables(environment);

@@ -78,6 +78,15 @@ fn no_listener_wins_over_named_ones() {
 }
 
 #[test]
+fn a_sasl_mechanism_we_lack_is_left_out_unless_it_is_the_only_one() {
+    let loaded = load_text("auth_mechanisms.1 = EXTERNAL\nauth_mechanisms.2 = PLAIN\n", &[]).unwrap();
+    assert_eq!(loaded.config.authentication.mechanisms, ["PLAIN"]);
+    assert!(loaded.warnings[0].to_string().contains(":1: auth_mechanisms.1 = 'EXTERNAL' is not offered"));
+    let errors = errors_of("auth_mechanisms.1 = EXTERNAL\n");
+    assert_eq!(errors, ["rabbitmq.conf:1: none of these SASL mechanisms exists in this version"]);
+}
+
+#[test]
 fn two_listeners_on_one_port_are_an_error() {
     let errors = errors_of("listeners.tcp.a = 5672\nlisteners.tcp.b = 127.0.0.1:5672");
     assert_eq!(errors, ["rabbitmq.conf:2: listeners.tcp.a and listeners.tcp.b both take port 5672"]);
