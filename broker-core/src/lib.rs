@@ -2,6 +2,7 @@
 //!
 //! Everything outside [`store`] is pure: no I/O, no clock, no randomness. A driver hands in the time and the inputs and carries out the outputs.
 
+pub mod access;
 pub mod arguments;
 pub mod exchange;
 pub mod field_table;

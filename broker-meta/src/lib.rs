@@ -1,1 +1,12 @@
 //! The catalog: every change of metadata is a command applied by a pure function.
+//!
+//! - [`Catalog`]: the state and [`Catalog::apply`], the only way it changes;
+//! - [`command`]: what can be asked of it;
+//!
+//! Whoever routes, checks or authorizes reads the immutable snapshots [`Catalog::topology`] and [`Catalog::access`].
+
+pub mod catalog;
+pub mod command;
+
+pub use catalog::{Catalog, CatalogEvent};
+pub use command::Command;

@@ -8,7 +8,7 @@ use super::{
     VhostRecord,
 };
 use crate::exchange::{MatchingTable, Target};
-use crate::name::{ExchangeName, QueueId};
+use crate::name::{ExchangeName, NodeId, QueueId, VhostName};
 
 /// Something that went, as a consequence of what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +120,28 @@ impl Topology {
         true
     }
 
+    /// Removes what does not outlive a restart of a node: its queues that are not durable, and every exchange that is not. Durable exchanges
+    /// stay even if they are auto-delete and lose their last binding by it.
+    pub fn remove_transient(&mut self, node: NodeId, changes: &mut Vec<Change>) {
+        let gone = |queue: &&Arc<QueueRecord>| !queue.durable && queue.node == node;
+        let mut queues: Vec<Arc<QueueRecord>> = self.queues.values().filter(gone).cloned().collect();
+        queues.sort_by_key(|queue| queue.id);
+        for queue in queues {
+            self.queues.remove(&queue.id);
+            if let Some(vhost) = self.vhost_to_change(&queue.vhost) {
+                vhost.queues.remove(&queue.name);
+                vhost.unbind_destination(&Destination::Queue(queue.name.clone()), &Target::Queue(queue.id), changes);
+            }
+            changes.push(Change::QueueDeleted(queue));
+        }
+        let vhosts: Vec<VhostName> = self.vhosts.keys().cloned().collect();
+        for name in vhosts {
+            if let Some(vhost) = self.vhost_to_change(&name) {
+                vhost.remove_transient_exchanges(changes);
+            }
+        }
+    }
+
     /// The vhost, unshared, with a new generation.
     fn vhost_to_change(&mut self, name: &str) -> Option<&mut Vhost> {
         let vhost = Arc::make_mut(self.vhosts.get_mut(name)?);
@@ -169,12 +191,34 @@ impl Vhost {
     }
 
     fn remove_bindings_to(&mut self, destination: &Destination, target: Target, changes: &mut Vec<Change>) {
+        for source in self.unbind_destination(destination, &target, changes) {
+            self.auto_delete(&source, changes);
+        }
+    }
+
+    /// Removes all bindings to a destination and returns the exchanges they came from, each once.
+    fn unbind_destination(
+        &mut self,
+        destination: &Destination,
+        target: &Target,
+        changes: &mut Vec<Change>,
+    ) -> Vec<ExchangeName> {
         let bindings: Vec<Arc<Binding>> = self.bindings_to(destination).cloned().collect();
         for binding in &bindings {
-            self.remove_one_binding(binding, &target, changes);
+            self.remove_one_binding(binding, target, changes);
         }
-        for binding in &bindings {
-            self.auto_delete(&binding.source, changes);
+        let mut sources: Vec<ExchangeName> = bindings.iter().map(|binding| binding.source.clone()).collect();
+        sources.dedup();
+        sources
+    }
+
+    fn remove_transient_exchanges(&mut self, changes: &mut Vec<Change>) {
+        let gone = |exchange: &&Arc<Exchange>| !exchange.record.durable;
+        let mut names: Vec<ExchangeName> =
+            self.exchanges.values().filter(gone).map(|exchange| exchange.record.name.clone()).collect();
+        names.sort();
+        for name in names {
+            self.remove_one_exchange(&name, changes);
         }
     }
 
@@ -202,13 +246,8 @@ impl Vhost {
                 self.remove_one_binding(binding, &Target::Exchange(name.clone()), changes);
             }
         }
-        let destination = Destination::Exchange(name.clone());
-        let to: Vec<Arc<Binding>> = self.bindings_to(&destination).cloned().collect();
-        for binding in &to {
-            self.remove_one_binding(binding, &Target::Exchange(name.clone()), changes);
-        }
-        let mut unbound: Vec<ExchangeName> = to.iter().map(|binding| binding.source.clone()).collect();
-        unbound.dedup();
+        let mut unbound =
+            self.unbind_destination(&Destination::Exchange(name.clone()), &Target::Exchange(name.clone()), changes);
         unbound.retain(|source| self.wants_to_go(source));
         unbound
     }

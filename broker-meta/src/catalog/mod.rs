@@ -1,0 +1,51 @@
+//! The state of all metadata, changed by commands only.
+//!
+//! [`Catalog::apply`] is pure and total: the same commands in the same order give the same state everywhere, and no command can make it panic.
+//! It checks again what its proposer checked, because other commands may have come in between.
+
+mod apply;
+mod event;
+mod snapshot;
+
+use broker_core::access::Access;
+use broker_core::topology::Topology;
+
+pub use event::CatalogEvent;
+pub use snapshot::BadSnapshot;
+
+/// See the module's page. A copy costs a few pointers.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Index of the last command applied.
+    index: u64,
+    cluster_name: String,
+    topology: Topology,
+    access: Access,
+}
+
+impl Catalog {
+    /// Index of the last command applied; 0 before the first.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The cluster's name; empty until it is given one.
+    pub fn cluster_name(&self) -> &str {
+        &self.cluster_name
+    }
+
+    /// Vhosts, exchanges, queues and bindings, as they are now.
+    pub fn topology(&self) -> Topology {
+        self.topology.clone()
+    }
+
+    /// Users and permissions, as they are now.
+    pub fn access(&self) -> Access {
+        self.access.clone()
+    }
+
+    /// Whether nothing was ever done: then this is the first boot.
+    pub fn is_empty(&self) -> bool {
+        self.topology.vhosts().next().is_none() && self.access.users().next().is_none()
+    }
+}

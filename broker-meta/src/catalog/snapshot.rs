@@ -1,0 +1,132 @@
+//! The whole catalog as one message, and back.
+
+use broker_core::refusal::Refusal;
+use broker_core::topology::{ExchangeRecord, PREDECLARED_EXCHANGES, QueueRecord, Vhost, VhostRecord};
+use proto::meta::{self, Snapshot};
+
+use super::{Catalog, CatalogEvent};
+use crate::command::{binding_message, user_message};
+
+/// The message contradicts itself: it is not what [`Catalog::to_snapshot`] made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot of the catalog makes no sense: {0}")]
+pub struct BadSnapshot(String);
+
+impl Catalog {
+    /// All of it, in an order that depends on the content only.
+    pub fn to_snapshot(&self) -> Snapshot {
+        Snapshot {
+            index: self.index,
+            cluster_name: self.cluster_name.clone(),
+            vhosts: self.topology.vhosts().map(vhost_message).collect(),
+            users: self.access.users().map(|user| user_message(user)).collect(),
+            permissions: self
+                .access
+                .all_permissions()
+                .map(|(user, vhost, held)| permission_message(user, vhost, held))
+                .collect(),
+        }
+    }
+
+    /// The catalog a snapshot was made of.
+    pub fn from_snapshot(snapshot: &Snapshot) -> Result<Catalog, BadSnapshot> {
+        let mut catalog = Catalog { index: snapshot.index, ..Catalog::default() };
+        catalog.set_cluster_name(&meta::SetClusterName { name: snapshot.cluster_name.clone() });
+        for vhost in &snapshot.vhosts {
+            catalog.add_vhost(vhost)?;
+        }
+        for user in &snapshot.users {
+            accepted(catalog.put_user(user))?;
+        }
+        for permissions in &snapshot.permissions {
+            accepted(catalog.set_permissions(permissions))?;
+        }
+        Ok(catalog)
+    }
+
+    fn add_vhost(&mut self, state: &meta::VhostState) -> Result<(), BadSnapshot> {
+        let vhost = state.vhost.as_ref().ok_or_else(|| BadSnapshot("a vhost without a name".into()))?;
+        self.topology.add_vhost(VhostRecord {
+            name: vhost.name.as_str().into(),
+            description: vhost.description.clone(),
+            tags: vhost.tags.clone(),
+            tracing: state.tracing,
+        });
+        for exchange in &state.exchanges {
+            accepted(self.declare_exchange(exchange))?;
+        }
+        for queue in &state.queues {
+            let declaration = queue.queue.as_ref().ok_or_else(|| BadSnapshot("a queue without a name".into()))?;
+            accepted(self.declare_queue(queue.id, declaration))?;
+        }
+        for binding in &state.bindings {
+            accepted(self.bind(binding))?;
+        }
+        Ok(())
+    }
+}
+
+fn accepted(outcome: Result<Vec<CatalogEvent>, Refusal>) -> Result<(), BadSnapshot> {
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(BadSnapshot(refusal.to_string())),
+    }
+}
+
+fn permission_message(user: &str, vhost: &str, permissions: &broker_core::access::Permissions) -> meta::SetPermissions {
+    meta::SetPermissions {
+        user: user.into(),
+        vhost: vhost.into(),
+        configure: permissions.configure.as_str().into(),
+        write: permissions.write.as_str().into(),
+        read: permissions.read.as_str().into(),
+    }
+}
+
+fn vhost_message(vhost: &Vhost) -> meta::VhostState {
+    let record = vhost.record();
+    let mut exchanges: Vec<_> = vhost.exchanges().filter(|exchange| !is_predeclared(exchange)).collect();
+    exchanges.sort_by_key(|exchange| &exchange.name);
+    let mut queues: Vec<_> = vhost.queues().collect();
+    queues.sort_by_key(|queue| queue.id);
+    meta::VhostState {
+        vhost: Some(meta::CreateVhost {
+            name: record.name.as_str().into(),
+            description: record.description.clone(),
+            tags: record.tags.clone(),
+        }),
+        tracing: record.tracing,
+        exchanges: exchanges.into_iter().map(|exchange| exchange_message(exchange)).collect(),
+        queues: queues.into_iter().map(|queue| queue_message(queue)).collect(),
+        bindings: vhost.bindings().map(|binding| binding_message(&record.name, binding)).collect(),
+    }
+}
+
+fn is_predeclared(exchange: &ExchangeRecord) -> bool {
+    PREDECLARED_EXCHANGES.iter().any(|(name, ..)| **name == *exchange.name)
+}
+
+fn exchange_message(exchange: &ExchangeRecord) -> meta::DeclareExchange {
+    meta::DeclareExchange {
+        vhost: exchange.vhost.as_str().into(),
+        name: exchange.name.as_str().into(),
+        r#type: exchange.kind.name().into(),
+        durable: exchange.durable,
+        auto_delete: exchange.auto_delete,
+        internal: exchange.internal,
+        arguments: exchange.arguments.octets().to_vec(),
+    }
+}
+
+fn queue_message(queue: &QueueRecord) -> meta::QueueState {
+    let declaration = meta::DeclareQueue {
+        vhost: queue.vhost.as_str().into(),
+        name: queue.name.as_str().into(),
+        durable: queue.durable,
+        auto_delete: queue.auto_delete,
+        exclusive_owner: queue.exclusive_owner,
+        arguments: queue.arguments.octets().to_vec(),
+        node: queue.node.0,
+    };
+    meta::QueueState { id: queue.id.0, queue: Some(declaration) }
+}

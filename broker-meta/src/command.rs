@@ -1,0 +1,145 @@
+//! Commands: what can be asked of the catalog. They are protobuf messages, since they are kept in logs and travel between nodes; these
+//! functions make them.
+
+use broker_core::access::{PasswordHash, User};
+use broker_core::name::{NodeId, QueueId};
+use broker_core::topology::{Binding, Destination, ExchangeDeclaration, QueueDeclaration};
+use proto::meta;
+pub use proto::meta::Command;
+use proto::meta::command::Kind;
+
+/// Creates a vhost with its predeclared exchanges.
+pub fn create_vhost(name: &str, description: &str, tags: &[String]) -> Command {
+    of(Kind::CreateVhost(meta::CreateVhost { name: name.into(), description: description.into(), tags: tags.to_vec() }))
+}
+
+/// Deletes a vhost with all it holds.
+pub fn delete_vhost(name: &str) -> Command {
+    of(Kind::DeleteVhost(meta::DeleteVhost { name: name.into() }))
+}
+
+/// Creates or changes a user.
+pub fn put_user(user: &User) -> Command {
+    of(Kind::PutUser(user_message(user)))
+}
+
+/// Deletes a user with its permissions.
+pub fn delete_user(name: &str) -> Command {
+    of(Kind::DeleteUser(meta::DeleteUser { name: name.into() }))
+}
+
+/// Gives a user permissions in a vhost.
+pub fn set_permissions(user: &str, vhost: &str, configure: &str, write: &str, read: &str) -> Command {
+    of(Kind::SetPermissions(meta::SetPermissions {
+        user: user.into(),
+        vhost: vhost.into(),
+        configure: configure.into(),
+        write: write.into(),
+        read: read.into(),
+    }))
+}
+
+/// Takes a user's permissions in a vhost.
+pub fn clear_permissions(user: &str, vhost: &str) -> Command {
+    of(Kind::ClearPermissions(meta::ClearPermissions { user: user.into(), vhost: vhost.into() }))
+}
+
+/// Declares an exchange.
+pub fn declare_exchange(vhost: &str, declaration: &ExchangeDeclaration<'_>) -> Command {
+    of(Kind::DeclareExchange(meta::DeclareExchange {
+        vhost: vhost.into(),
+        name: declaration.name.into(),
+        r#type: declaration.kind.name().into(),
+        durable: declaration.durable,
+        auto_delete: declaration.auto_delete,
+        internal: declaration.internal,
+        arguments: declaration.arguments.octets().to_vec(),
+    }))
+}
+
+/// Deletes an exchange.
+pub fn delete_exchange(vhost: &str, name: &str, if_unused: bool) -> Command {
+    of(Kind::DeleteExchange(meta::DeleteExchange { vhost: vhost.into(), name: name.into(), if_unused }))
+}
+
+/// Declares a queue that is to live on a node.
+pub fn declare_queue(vhost: &str, declaration: &QueueDeclaration<'_>, node: NodeId) -> Command {
+    of(Kind::DeclareQueue(meta::DeclareQueue {
+        vhost: vhost.into(),
+        name: declaration.name.into(),
+        durable: declaration.durable,
+        auto_delete: declaration.auto_delete,
+        exclusive_owner: declaration.exclusive.then_some(declaration.connection),
+        arguments: declaration.arguments.octets().to_vec(),
+        node: node.0,
+    }))
+}
+
+/// Deletes a queue; with an identity only if it is still the same queue.
+pub fn delete_queue(vhost: &str, name: &str, id: Option<QueueId>) -> Command {
+    of(Kind::DeleteQueue(meta::DeleteQueue { vhost: vhost.into(), name: name.into(), id: id.map_or(0, |id| id.0) }))
+}
+
+/// Deletes as many of these queues as still exist.
+pub fn delete_queues(ids: impl IntoIterator<Item = QueueId>) -> Command {
+    of(Kind::DeleteQueues(meta::DeleteQueues { ids: ids.into_iter().map(|id| id.0).collect() }))
+}
+
+/// Binds.
+pub fn bind(vhost: &str, binding: &Binding) -> Command {
+    of(Kind::Bind(binding_message(vhost, binding)))
+}
+
+/// Unbinds.
+pub fn unbind(vhost: &str, binding: &Binding) -> Command {
+    let meta::Bind { vhost, source, destination_kind, destination, routing_key, arguments } =
+        binding_message(vhost, binding);
+    of(Kind::Unbind(meta::Unbind { vhost, source, destination_kind, destination, routing_key, arguments }))
+}
+
+/// Names the cluster.
+pub fn set_cluster_name(name: &str) -> Command {
+    of(Kind::SetClusterName(meta::SetClusterName { name: name.into() }))
+}
+
+/// Says that a node starts: what is not durable there is gone.
+pub fn end_transient(node: NodeId) -> Command {
+    of(Kind::EndTransient(meta::EndTransient { node: node.0 }))
+}
+
+/// What the first boot asks for: a vhost, and an administrator who may do everything in it.
+pub fn first_boot(vhost: &str, user: &User, configure: &str, write: &str, read: &str) -> Vec<Command> {
+    vec![
+        create_vhost(vhost, "Default virtual host", &[]),
+        put_user(user),
+        set_permissions(&user.name, vhost, configure, write, read),
+    ]
+}
+
+pub(crate) fn user_message(user: &User) -> meta::PutUser {
+    meta::PutUser {
+        name: user.name.as_str().into(),
+        password_hash: user.password.as_ref().map(PasswordHash::text).unwrap_or_default(),
+        hashing_algorithm: user.password.as_ref().map(|hash| hash.algorithm().into()).unwrap_or_default(),
+        tags: user.tags.clone(),
+    }
+}
+
+pub(crate) fn binding_message(vhost: &str, binding: &Binding) -> meta::Bind {
+    let (kind, destination) = match &binding.destination {
+        Destination::Queue(name) => (meta::DestinationKind::Queue, name.as_str()),
+        Destination::Exchange(name) => (meta::DestinationKind::Exchange, name.as_str()),
+    };
+    meta::Bind {
+        vhost: vhost.into(),
+        source: binding.source.as_str().into(),
+        destination_kind: kind.into(),
+        destination: destination.into(),
+        routing_key: binding.routing_key.to_vec(),
+        arguments: binding.arguments.octets().to_vec(),
+    }
+}
+
+fn of(kind: Kind) -> Command {
+    Command { kind: Some(kind) }
+}
