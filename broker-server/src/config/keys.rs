@@ -340,9 +340,10 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
-        meaning: "Whether closing a connection waits for unsent data for a set time (`SO_LINGER`).",
+        meaning: "Whether closing a connection waits for unsent data for the time below (`SO_LINGER`). RabbitMQ's default \
+                  is true, with 0.",
         unit: "boolean",
-        default: "true",
+        default: "false",
         bounds: "true, false",
         ..key(
             "tcp_listen_options.linger.on",
@@ -351,7 +352,7 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
-        meaning: "That time; 0 drops unsent data and resets. Setting only this turns lingering off, as in RabbitMQ.",
+        meaning: "That time; 0 drops unsent data and resets. Means nothing while lingering is off.",
         unit: "seconds",
         default: "0",
         bounds: "0 to 65535",
@@ -359,7 +360,6 @@ pub const KEYS: &[Key] = &[
             "tcp_listen_options.linger.timeout",
             |draft, given| {
                 draft.linger_timeout = Duration::from_secs(bounded(given, 0..=65_535, "seconds")?);
-                draft.linger_on.get_or_insert(false);
                 Ok(())
             },
             |config| optional("tcp_listen_options.linger.timeout", config.socket.linger.map(|time| time.as_secs())),

@@ -248,7 +248,8 @@ impl Default for Config {
                 keepalive: false,
                 send_buffer_bytes: None,
                 receive_buffer_bytes: None,
-                linger: Some(Duration::ZERO),
+                // RabbitMQ's default drops what is unsent; a last close or close-ok must reach the client.
+                linger: None,
             },
             limits: LimitConfig {
                 heartbeat_s: 60,
