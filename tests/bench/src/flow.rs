@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -26,8 +27,8 @@ const IN_FLIGHT_A_PRODUCER: u64 = 128 * 1024;
 const STALL: Duration = Duration::from_secs(30);
 /// Octets of the rings of all producers, divided among them.
 const RINGS: usize = 1024 * 1024;
-/// The most octets of the ring of one producer.
-const LONGEST_RING: usize = 256 * 1024;
+/// The fewest and the most octets of the ring of one producer; a write is at most one ring long.
+const RING: std::ops::RangeInclusive<usize> = 64 * 1024..=256 * 1024;
 
 /// When consumers acknowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +155,7 @@ impl Flow {
     /// When the broker refuses something.
     pub fn prepare(address: SocketAddr, plan: FlowPlan) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let ring = (RINGS / plan.producers.len().max(1)).min(LONGEST_RING);
+        let ring = (RINGS / plan.producers.len().max(1)).clamp(*RING.start(), *RING.end());
         let pattern = Pattern::new(plan.shape, PublishRing::period_for(plan.shape, ring));
         let known = plan.published_before.as_ref().map_or(plan.producers.len(), Vec::len);
         let mut copies = vec![0; known];
@@ -249,6 +250,27 @@ impl Flow {
             }
         }
         Ok(self.outcome(finished.duration_since(started)))
+    }
+
+    /// Acknowledges what is left and closes all connections in order, so that nothing is requeued and no work is left for
+    /// the next run. A broker that does not answer has been found out before: its silence is no error here.
+    ///
+    /// # Errors
+    /// When a connection breaks.
+    pub fn close(self) -> io::Result<()> {
+        let mut sessions = Vec::new();
+        for consumer in self.consumers {
+            let (tag, open) = (consumer.reader.last_tag(), consumer.reader.last_tag() > consumer.acked);
+            let mut session = consumer.link.into_session(&self.poll)?;
+            if open && self.plan.acks != Acks::Automatic {
+                session.send(&ack(tag, true))?;
+            }
+            sessions.push(session);
+        }
+        for producer in self.producers {
+            sessions.push(producer.link.into_session(&self.poll)?);
+        }
+        sessions.into_iter().try_for_each(Session::close)
     }
 
     /// One round over all sockets that epoll called ready. Whether anything moved.
@@ -435,18 +457,12 @@ impl Consumer {
     fn acknowledge(&mut self, acks: Acks) {
         let (step, multiple) = match acks {
             Acks::Automatic => return,
-            Acks::Each => (1, 0),
-            Acks::Every(count) => (count, 1),
+            Acks::Each => (1, false),
+            Acks::Every(count) => (count, true),
         };
         while self.acked + step <= self.reader.last_tag() {
             self.acked += step;
-            let mut frame = *ACK;
-            let (_, arguments) = frame.split_at_mut(wire::FRAME_PREFIX + 4);
-            if let Some((tag, rest)) = arguments.split_first_chunk_mut::<8>() {
-                *tag = self.acked.to_be_bytes();
-                rest[0] = multiple;
-            }
-            self.out.extend_from_slice(&frame);
+            self.out.extend_from_slice(&ack(self.acked, multiple));
         }
     }
 
@@ -469,8 +485,16 @@ impl Consumer {
     }
 }
 
-/// basic.ack on channel 1 with tag 0, not multiple.
-const ACK: &[u8; 21] = &[1, 0, 1, 0, 0, 0, 13, 0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, wire::FRAME_END];
+/// basic.ack on channel 1.
+fn ack(tag: u64, multiple: bool) -> [u8; 21] {
+    let mut frame = [1, 0, 1, 0, 0, 0, 13, 0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, wire::FRAME_END];
+    let (_, arguments) = frame.split_at_mut(wire::FRAME_PREFIX + 4);
+    if let Some((place, rest)) = arguments.split_first_chunk_mut::<8>() {
+        *place = tag.to_be_bytes();
+        rest[0] = u8::from(multiple);
+    }
+    frame
+}
 
 impl Link {
     fn register(session: Session, poll: &Poll, token: Token) -> io::Result<Self> {
@@ -479,6 +503,14 @@ impl Link {
         let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self { stream, readable: true, writable: true, leftover })
+    }
+
+    /// The connection as one for requests and answers again.
+    fn into_session(mut self, poll: &Poll) -> io::Result<Session> {
+        poll.registry().deregister(&mut self.stream)?;
+        let stream = std::net::TcpStream::from(OwnedFd::from(self.stream));
+        stream.set_nonblocking(false)?;
+        Ok(Session::from_parts(stream, self.leftover))
     }
 
     /// One read into the shared `buffer`, behind what was left over; `take` returns how much it used.
@@ -515,9 +547,10 @@ mod tests {
 
     #[test]
     fn the_ready_made_ack_is_an_ack() {
-        let frame = wire::parse_frame(ACK).unwrap().unwrap();
-        assert_eq!((frame.method_id(), frame.channel, frame.wire_length()), (Some(wire::BASIC_ACK), 1, ACK.len()));
+        let octets = ack(7, true);
+        let frame = wire::parse_frame(&octets).unwrap().unwrap();
+        assert_eq!((frame.method_id(), frame.channel, frame.wire_length()), (Some(wire::BASIC_ACK), 1, octets.len()));
         let mut arguments = Arguments::of(&frame);
-        assert_eq!((arguments.u64().unwrap(), arguments.u8().unwrap()), (0, 0));
+        assert_eq!((arguments.u64().unwrap(), arguments.u8().unwrap()), (7, 1));
     }
 }

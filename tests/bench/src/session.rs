@@ -95,7 +95,9 @@ impl Session {
             wire::put_short_string(out, "");
             wire::put_u32(out, 0);
         };
-        self.call(0, wire::CONNECTION_CLOSE, arguments, wire::CONNECTION_CLOSE_OK)?;
+        self.send_method(0, wire::CONNECTION_CLOSE, arguments)?;
+        // Whatever the broker sent before it read this does not matter any more.
+        while self.receive()?.borrow().method_id() != Some(wire::CONNECTION_CLOSE_OK) {}
         Ok(())
     }
 
@@ -300,6 +302,13 @@ impl Session {
         self.buffer.truncate(self.end);
         self.buffer.drain(..self.start);
         (self.stream, self.buffer)
+    }
+
+    /// A session of a socket on which channel 1 is open, and what was read from it and not used.
+    #[must_use]
+    pub fn from_parts(stream: TcpStream, buffer: Vec<u8>) -> Self {
+        let end = buffer.len();
+        Self { stream, buffer, start: 0, end }
     }
 
     fn fill(&mut self) -> io::Result<()> {

@@ -38,6 +38,8 @@ pub struct NullBroker {
     log: Option<Log>,
     batch: Batch,
     dirty: Vec<usize>,
+    /// How many outputs are above [`OUTPUT_LIMIT`].
+    congested: usize,
     buffer: Vec<u8>,
     generation: u64,
 }
@@ -56,6 +58,17 @@ struct Connection {
     route_of: Vec<u8>,
     route_generation: u64,
     route: Vec<usize>,
+    last: Last,
+}
+
+/// The frames of the last publish up to its body: most messages of a producer begin with the same octets.
+#[derive(Debug, Default)]
+struct Last {
+    head: Vec<u8>,
+    /// Octets of the publish frame.
+    method: usize,
+    /// Octets of the whole message, 0 before the first and when its body comes in several frames.
+    length: usize,
 }
 
 /// A whole publish inside a read buffer.
@@ -90,6 +103,7 @@ impl NullBroker {
             log,
             batch: Batch::default(),
             dirty: Vec::new(),
+            congested: 0,
             buffer: vec![0; READ_LENGTH * 2],
             generation: 0,
         })
@@ -146,7 +160,7 @@ impl NullBroker {
     }
 
     fn is_congested(&self) -> bool {
-        self.batch.octets.len() > LOG_LIMIT || self.outputs.iter().any(|output| output.waiting() > OUTPUT_LIMIT)
+        self.congested > 0 || self.batch.octets.len() > LOG_LIMIT
     }
 
     fn accept(&mut self) -> io::Result<()> {
@@ -185,6 +199,7 @@ impl NullBroker {
 
     fn drop_connection(&mut self, slot: usize) {
         self.connections[slot] = None;
+        self.congested -= usize::from(self.outputs[slot].congested);
         self.outputs[slot] = Output::default();
         self.dirty.retain(|&dirty| dirty != slot);
         self.queues.forget_connection(slot);
@@ -216,9 +231,16 @@ impl NullBroker {
             self.greet(slot);
         }
         let before = connection.published;
-        while let Some(frame) = wire::parse_frame(&octets[used..])? {
+        loop {
+            if let Some(publish) = connection.last.again(&octets[used..]) {
+                used += publish.length;
+                self.publish(slot, connection, &publish)?;
+                continue;
+            }
+            let Some(frame) = wire::parse_frame(&octets[used..])? else { break };
             if frame.kind == wire::METHOD && frame.payload.starts_with(&[0, 60, 0, 40]) {
                 let Some(publish) = Publish::parse(frame, &octets[used..])? else { break };
+                connection.last.remember(&octets[used..], &publish);
                 used += publish.length;
                 self.publish(slot, connection, &publish)?;
             } else {
@@ -320,15 +342,25 @@ impl NullBroker {
     }
 
     fn flush(&mut self) {
-        for slot in std::mem::take(&mut self.dirty) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for &slot in &dirty {
             let output = &mut self.outputs[slot];
             output.dirty = false;
-            if let Some(connection) = &mut self.connections[slot]
-                && output.flush(&mut connection.stream).is_err()
-            {
+            let Some(connection) = &mut self.connections[slot] else { continue };
+            let was_congested = output.congested;
+            if output.flush(&mut connection.stream).is_err() {
                 self.drop_connection(slot);
+                continue;
             }
+            output.congested = output.waiting() > OUTPUT_LIMIT;
+            self.congested = self.congested + usize::from(output.congested) - usize::from(was_congested);
         }
+        dirty.clear();
+        // Dropping a connection marks nothing dirty, so the emptied list can be used again.
+        self.dirty = dirty;
     }
 
     fn mark(&mut self, slot: usize) {
@@ -430,7 +462,44 @@ impl Connection {
             route_of: Vec::new(),
             route_generation: 0,
             route: Vec::new(),
+            last: Last::default(),
         }
+    }
+}
+
+impl Last {
+    fn remember(&mut self, octets: &[u8], publish: &Publish<'_>) {
+        self.method = publish.length - publish.content.len();
+        let head = self.method + publish.header.wire_length() + wire::FRAME_PREFIX;
+        self.length = 0;
+        if let Ok(Some(body)) = wire::parse_frame(&octets[head - wire::FRAME_PREFIX..publish.length])
+            && head + body.payload.len() + 1 == publish.length
+        {
+            self.head.clear();
+            self.head.extend_from_slice(&octets[..head]);
+            self.length = publish.length;
+        }
+    }
+
+    /// The publish that `octets` begin with, if it looks like the last one and is whole.
+    #[inline]
+    fn again<'a>(&self, octets: &'a [u8]) -> Option<Publish<'a>> {
+        let whole = octets.get(..self.length)?;
+        if self.length == 0 || !whole.starts_with(&self.head) || whole.last() != Some(&wire::FRAME_END) {
+            return None;
+        }
+        let (method, content) = whole.split_at_checked(self.method)?;
+        Some(Publish {
+            channel: u16::from_be_bytes([whole[1], whole[2]]),
+            route: method.get(wire::FRAME_PREFIX + 6..method.len() - 2)?,
+            header: Frame {
+                kind: wire::HEADER,
+                channel: u16::from_be_bytes([whole[1], whole[2]]),
+                payload: content.get(wire::FRAME_PREFIX..self.head.len() - self.method - wire::FRAME_PREFIX - 1)?,
+            },
+            content,
+            length: self.length,
+        })
     }
 }
 

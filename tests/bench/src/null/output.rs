@@ -11,6 +11,8 @@ pub struct Output {
     pub writable: bool,
     /// Whether it stands in the list of outputs to flush.
     pub dirty: bool,
+    /// Whether more waits than a publisher may add to.
+    pub congested: bool,
 }
 
 impl Output {

@@ -36,8 +36,11 @@ fn run(broker: &Running, scale: Scale, name: &str, shape: Shape) -> io::Result<O
     let taken = inward.run()?;
     let counted = count(&mut session, &queue, scale.backlog)?;
     let filled = Usage::of(broker.pid)?;
-    drop(inward);
     let mut outcome = Outcome { faults: taken.faults, ..Outcome::default() };
+    if outcome.faults.count() > 0 {
+        return Ok(outcome);
+    }
+    inward.close()?;
     if u64::from(counted) != scale.backlog {
         outcome.faults.add(FaultKind::Lost, || format!("the queue counts {counted} of {}", scale.backlog));
         return Ok(outcome);
@@ -48,7 +51,10 @@ fn run(broker: &Running, scale: Scale, name: &str, shape: Shape) -> io::Result<O
     let given = outward.run()?;
     let emptied = Usage::of(broker.pid)?;
     outcome.faults = given.faults;
-    drop(outward);
+    if outcome.faults.count() > 0 {
+        return Ok(outcome);
+    }
+    outward.close()?;
     session.close()?;
     clean_up(broker.address, &[queue], None)?;
 

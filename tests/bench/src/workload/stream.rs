@@ -154,10 +154,15 @@ fn plan(name: &str, exchange: &str, routing_key: &str, producers: Vec<bool>, con
 
 fn run(broker: &Running, scale: Scale, layout: &Layout, how: How) -> io::Result<Outcome> {
     layout.declare(broker)?;
-    let warm_up = Flow::prepare(broker.address, layout.plan(how, WARM_UP))?.run()?;
-    let mut outcome = Outcome { faults: warm_up.faults, ..Outcome::default() };
+    let mut warm_up = Flow::prepare(broker.address, layout.plan(how, WARM_UP))?;
+    let mut outcome = Outcome { faults: warm_up.run()?.faults, ..Outcome::default() };
     if outcome.faults.count() == 0 {
+        warm_up.close()?;
         measure(broker, layout.plan(how, scale.time), &mut outcome)?;
+    }
+    if outcome.faults.count() > 0 {
+        // The broker is not used again, and may no longer answer.
+        return Ok(outcome);
     }
     let names: Vec<_> = layout.queues.iter().map(|queue| queue.name.clone()).collect();
     clean_up(broker.address, &names, layout.exchange.as_deref())?;
@@ -180,7 +185,7 @@ fn measure(broker: &Running, plan: FlowPlan, outcome: &mut Outcome) -> io::Resul
         }
     }
     outcome.faults = result.faults;
-    Ok(())
+    if outcome.faults.count() == 0 { flow.close() } else { Ok(()) }
 }
 
 fn rate(result: &FlowOutcome) -> f64 {
