@@ -1,9 +1,11 @@
 //! How brokerd ends: exit codes as in sysexits.h, and messages that say what happened, to what, and what to do.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::{panic, thread};
 
 use crate::config::{ConfigErrors, Listener};
 use crate::data_dir::DataDirError;
@@ -73,9 +75,10 @@ impl Failure {
         Self::new(Code::Io, format!("cannot {action} {}: {error}", path.display()))
     }
 
-    /// Writes the message to standard error and gives the code to end with.
+    /// Writes the message to standard error and to the log file, and gives the code to end with.
     #[must_use]
     pub fn report(&self) -> ExitCode {
+        tracing::error!(target: crate::logging::ENDING, "{}", self.message);
         // There is nobody left to tell if standard error is gone.
         let _ = writeln!(io::stderr(), "brokerd: {}", crate::logging::one_screen(&self.message));
         ExitCode::from(self.code as u8)
@@ -108,6 +111,23 @@ pub fn of_arguments(error: &clap::Error) -> ExitCode {
     // A reader that went away, as in `brokerd --help | head -1`, is no failure.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS }
+}
+
+/// From now on a panic of any thread ends the process with code 70 and a message that says where it was.
+///
+/// A node with a missing thread would hang its clients; one that ends is started again and recovers what was confirmed.
+pub fn end_on_panic() {
+    panic::set_hook(Box::new(|info| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("without a name").to_string();
+        let place = info.location().map_or_else(String::new, |location| format!(" at {location}"));
+        let reason = info.payload_as_str().unwrap_or("no reason given");
+        let trace = Backtrace::capture();
+        let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+        let message = format!("a fault in thread '{name}'{place}: {reason}. Please report it with the log{trace}");
+        let _ = Failure::new(Code::Software, message).report();
+        process::exit(Code::Software as i32);
+    }));
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -24,6 +25,8 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{ConsoleStream, LogConfig, LogFormat, LogLevel, LogOutput};
 
+/// Target of the event that tells why brokerd ends: for the file only, because standard error gets the plain message.
+pub const ENDING: &str = "ending";
 /// Most bytes of one field or message; what is longer is cut.
 const MAX_VALUE_BYTES: usize = 8_192;
 
@@ -70,8 +73,8 @@ fn outputs(config: &LogConfig) -> io::Result<(Vec<Output>, Log)> {
     let mut outputs = Vec::new();
     let console = config.console.map(|output| {
         let (layer, handle) = match config.console_stream {
-            ConsoleStream::Stdout => layer(output, io::stdout),
-            ConsoleStream::Stderr => layer(output, io::stderr),
+            ConsoleStream::Stdout => layer(output, io::stdout, Audience::Console),
+            ConsoleStream::Stderr => layer(output, io::stderr, Audience::Console),
         };
         outputs.push(layer);
         handle
@@ -80,7 +83,7 @@ fn outputs(config: &LogConfig) -> io::Result<(Vec<Output>, Log)> {
         None => None,
         Some((path, output)) => {
             let file = LogFile::open(path)?;
-            let (layer, handle) = layer(*output, file.clone());
+            let (layer, handle) = layer(*output, file.clone(), Audience::File);
             outputs.push(layer);
             Some((file, handle))
         }
@@ -88,14 +91,22 @@ fn outputs(config: &LogConfig) -> io::Result<(Vec<Output>, Log)> {
     Ok((outputs, Log { console, file }))
 }
 
-fn layer<W>(output: LogOutput, writer: W) -> (Output, LevelHandle)
+/// Who reads an output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    Console,
+    File,
+}
+
+fn layer<W>(output: LogOutput, writer: W, audience: Audience) -> (Output, LevelHandle)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(filter_of(output.level));
     let lines =
         tracing_subscriber::fmt::layer().event_format(Lines(output.format)).with_ansi(false).with_writer(writer);
-    (lines.with_filter(filter).boxed(), handle)
+    let wanted = filter_fn(move |metadata| audience == Audience::File || metadata.target() != ENDING);
+    (lines.with_filter(filter.and(wanted)).boxed(), handle)
 }
 
 fn filter_of(level: LogLevel) -> LevelFilter {
