@@ -122,5 +122,9 @@ impl Drop for Running {
 /// The bench-null that was built beside this program.
 fn null_program() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("bench-null");
-    if program.is_file() { Ok(program) } else { Err(io::Error::other(format!("{} is missing", program.display()))) }
+    if program.is_file() {
+        return Ok(program);
+    }
+    let what = format!("{} is missing: run `cargo build --release -p bench`, or ./dev bench", program.display());
+    Err(io::Error::other(what))
 }

@@ -23,8 +23,8 @@ const READ_LENGTH: usize = 256 * 1024;
 const IN_FLIGHT: u64 = 4 * 1024 * 1024;
 /// The same, added for each producer.
 const IN_FLIGHT_A_PRODUCER: u64 = 128 * 1024;
-/// A run in which nothing moves for this long is given up.
-const STALL: Duration = Duration::from_secs(30);
+/// How long a run may stand still, unless a test has less patience.
+pub const STALL: Duration = Duration::from_secs(30);
 /// Octets of the rings of all producers, divided among them.
 const RINGS: usize = 1024 * 1024;
 /// The fewest and the most octets of the ring of one producer; a write is at most one ring long.
@@ -84,6 +84,8 @@ pub struct FlowPlan {
     pub extent: Extent,
     /// How many messages each producer published in an earlier run, that are now only to be consumed.
     pub published_before: Option<Vec<u64>>,
+    /// A run in which nothing moves for this long is given up.
+    pub stall: Duration,
 }
 
 /// What came of a run.
@@ -223,8 +225,8 @@ impl Flow {
             }
             match self.turn(now) {
                 Ok(true) => (moved, finished) = (now, now),
-                Ok(false) if now.duration_since(moved) > STALL => {
-                    self.faults.add(FaultKind::Broken, || format!("nothing came for {STALL:?}"));
+                Ok(false) if now.duration_since(moved) > self.plan.stall => {
+                    self.faults.add(FaultKind::Broken, || format!("nothing came for {:?}", self.plan.stall));
                     break;
                 }
                 Ok(false) => {}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Metric, Outcome, Scale, clean_up, cpu_us_each, mebibytes, queue_name, settled, stream};
 use crate::brokers::Running;
 use crate::checker::FaultKind;
-use crate::flow::{Acks, Extent, Flow, FlowPlan, QueuePlan};
+use crate::flow::{Acks, Extent, Flow, FlowPlan, QueuePlan, STALL};
 use crate::payload::Shape;
 use crate::session::Session;
 use crate::usage::{self, Usage};
@@ -85,6 +85,7 @@ fn plan(queue: &str, shape: Shape, messages: u64, inward: bool) -> FlowPlan {
         prefetch: PREFETCH,
         extent: Extent::Messages(messages),
         published_before: (!inward).then(|| vec![messages]),
+        stall: STALL,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Metric, Outcome, Scale, clean_up, cpu_us_each, mebibytes, queue_name};
 use crate::brokers::Running;
 use crate::confirms::percentile;
-use crate::flow::{Acks, Extent, Flow, FlowOutcome, FlowPlan, QueuePlan};
+use crate::flow::{Acks, Extent, Flow, FlowOutcome, FlowPlan, QueuePlan, STALL};
 use crate::payload::Shape;
 use crate::session::Session;
 use crate::usage::{self, Usage};
@@ -143,6 +143,7 @@ impl Layout {
             prefetch: how.prefetch,
             extent: Extent::Time(time),
             published_before: None,
+            stall: STALL,
         }
     }
 }
