@@ -1,0 +1,160 @@
+//! Publisher confirms: which publishes are still open, and one `basic.ack` for many where that is true.
+
+use broker_core::window::Window;
+
+use crate::codec;
+use crate::send_buffer::SendBuffer;
+
+const ACK: u8 = 80;
+const NACK: u8 = 120;
+
+/// The publishes of a channel that wants confirms.
+#[derive(Debug)]
+pub(crate) struct Confirms {
+    open: Window<()>,
+    /// Confirmed since the last flush: runs of numbers, mostly in order.
+    confirmed: Vec<(u64, u64)>,
+    /// Refused since the last flush.
+    refused: Vec<u64>,
+}
+
+impl Confirms {
+    pub(crate) fn new() -> Confirms {
+        Confirms { open: Window::new(1), confirmed: Vec::new(), refused: Vec::new() }
+    }
+
+    /// The number of the next publish.
+    pub(crate) fn publish(&mut self) -> u64 {
+        self.open.push(())
+    }
+
+    /// Publishes that are neither confirmed nor refused.
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A run of publishes is safe. Numbers that are not open are passed over.
+    pub(crate) fn confirm(&mut self, first: u64, last: u64) {
+        for number in first..=last.min(self.open.next_number().saturating_sub(1)) {
+            if self.open.remove(number).is_none() {
+                continue;
+            }
+            match self.confirmed.last_mut() {
+                Some((_, end)) if *end + 1 == number => *end = number,
+                _ => self.confirmed.push((number, number)),
+            }
+        }
+    }
+
+    /// A publish was refused.
+    pub(crate) fn refuse(&mut self, number: u64) {
+        if self.open.remove(number).is_some() {
+            self.refused.push(number);
+        }
+    }
+
+    /// Tells the client all that was gathered: what is refused first, as RabbitMQ does.
+    pub(crate) fn flush(&mut self, channel: u16, send: &mut SendBuffer) {
+        let open = self.open.first().unwrap_or(u64::MAX);
+        self.confirmed.sort_unstable();
+        self.refused.sort_unstable();
+        let first_refused = self.refused.first().copied().unwrap_or(u64::MAX);
+        let first_confirmed = self.confirmed.first().map_or(u64::MAX, |(first, _)| *first);
+        send.append(|out| {
+            let refused = self.refused.iter().map(|&number| (number, number));
+            write_runs(out, channel, NACK, refused, open.min(first_confirmed));
+            write_runs(out, channel, ACK, self.confirmed.iter().copied(), open.min(first_refused));
+        });
+        self.refused.clear();
+        self.confirmed.clear();
+        // What a burst needed is not kept for ever.
+        self.refused.shrink_to(8);
+        self.confirmed.shrink_to(8);
+    }
+}
+
+/// One answer for all numbers below `cutoff`, and one each for the rest. A lone number is never `multiple`.
+fn write_runs(out: &mut Vec<u8>, channel: u16, method: u8, runs: impl Iterator<Item = (u64, u64)> + Clone, cutoff: u64) {
+    let count: u64 = runs.clone().map(|(first, last)| last - first + 1).take(2).sum();
+    if count == 1 {
+        if let Some((only, _)) = runs.last() {
+            codec::write_confirm(out, channel, method, only, false);
+        }
+        return;
+    }
+    // No run straddles the cutoff: that number is open, or was answered the other way.
+    let below = runs.clone().take_while(|(_, last)| *last < cutoff).last();
+    if let Some((_, last)) = below {
+        codec::write_confirm(out, channel, method, last, true);
+    }
+    for (first, last) in runs.skip_while(|(_, last)| *last < cutoff) {
+        for number in first..=last {
+            codec::write_confirm(out, channel, method, number, false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `+5` ack, `-5` nack, `*` multiple.
+    fn flushed(confirms: &mut Confirms) -> Vec<String> {
+        let mut send = SendBuffer::default();
+        confirms.flush(1, &mut send);
+        let octets: Vec<u8> = send.as_io_slices(64).iter().flat_map(|slice| slice.to_vec()).collect();
+        octets
+            .chunks(21)
+            .map(|frame| {
+                let sign = if frame[10] == ACK { '+' } else { '-' };
+                let star = if frame[19] == 1 { "*" } else { "" };
+                format!("{sign}{}{star}", u64::from_be_bytes(frame[11..19].try_into().unwrap()))
+            })
+            .collect()
+    }
+
+    fn with_open(count: u64) -> Confirms {
+        let mut confirms = Confirms::new();
+        for number in 1..=count {
+            assert_eq!(confirms.publish(), number);
+        }
+        confirms
+    }
+
+    #[test]
+    fn confirms_are_joined_below_the_smallest_open() {
+        let mut confirms = with_open(10);
+        confirms.confirm(1, 3);
+        confirms.confirm(5, 5);
+        confirms.confirm(4, 4);
+        confirms.confirm(8, 9);
+        assert_eq!(flushed(&mut confirms), ["+5*", "+8", "+9"]);
+        confirms.confirm(6, 6);
+        assert_eq!(flushed(&mut confirms), ["+6"]);
+        assert_eq!(confirms.open(), 2);
+        assert_eq!(flushed(&mut confirms), [""; 0]);
+    }
+
+    #[test]
+    fn a_refused_publish_is_not_covered_by_a_confirm() {
+        let mut confirms = with_open(6);
+        confirms.confirm(1, 2);
+        confirms.refuse(3);
+        confirms.confirm(4, 6);
+        assert_eq!(flushed(&mut confirms), ["-3", "+2*", "+4", "+5", "+6"]);
+        let mut confirms = with_open(3);
+        for number in 1..=3 {
+            confirms.refuse(number);
+        }
+        assert_eq!(flushed(&mut confirms), ["-3*"]);
+    }
+
+    #[test]
+    fn numbers_that_are_not_open_are_passed_over() {
+        let mut confirms = with_open(2);
+        confirms.confirm(1, 1);
+        confirms.confirm(1, 99);
+        confirms.refuse(2);
+        assert_eq!(flushed(&mut confirms), ["+2*"]);
+    }
+}

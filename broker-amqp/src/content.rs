@@ -1,0 +1,357 @@
+//! Contents: what a content header says, and bodies while they arrive.
+//!
+//! Properties are read where they lie and never rebuilt, with one exception: the `BCC` header is cut out of a message before anyone receives it.
+
+use broker_core::message::{INLINE_BODY_MAX_BYTES, Message};
+use bytes::Bytes;
+
+use crate::exception::Exception;
+use crate::table;
+
+/// A content header's payload before its property flags: class, weight and body size.
+pub(crate) const FIXED_BYTES: usize = 12;
+/// Bodies that are held apart from their message are gathered in pieces of this size.
+const PIECE_BYTES: usize = 128 * 1024;
+/// The longest expiration, in milliseconds.
+const EXPIRATION_MAX_MS: i128 = 4_294_967_295;
+
+/// The property flags, by the property's name.
+pub mod flag {
+    /// `content-type`
+    pub const CONTENT_TYPE: u16 = 1 << 15;
+    /// `content-encoding`
+    pub const CONTENT_ENCODING: u16 = 1 << 14;
+    /// `headers`
+    pub const HEADERS: u16 = 1 << 13;
+    /// `delivery-mode`
+    pub const DELIVERY_MODE: u16 = 1 << 12;
+    /// `priority`
+    pub const PRIORITY: u16 = 1 << 11;
+    /// `correlation-id`
+    pub const CORRELATION_ID: u16 = 1 << 10;
+    /// `reply-to`
+    pub const REPLY_TO: u16 = 1 << 9;
+    /// `expiration`
+    pub const EXPIRATION: u16 = 1 << 8;
+    /// `message-id`
+    pub const MESSAGE_ID: u16 = 1 << 7;
+    /// `timestamp`
+    pub const TIMESTAMP: u16 = 1 << 6;
+    /// `type`
+    pub const TYPE: u16 = 1 << 5;
+    /// `user-id`
+    pub const USER_ID: u16 = 1 << 4;
+    /// `app-id`
+    pub const APP_ID: u16 = 1 << 3;
+    /// `cluster-id`
+    pub const CLUSTER_ID: u16 = 1 << 2;
+}
+
+/// Properties whose values are rules, not just data.
+const RULES: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
+
+/// What a publish needs to know of its properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// `delivery-mode` is 2.
+    pub persistent: bool,
+    /// There are properties that [`refusal`] must look at.
+    pub has_rules: bool,
+}
+
+/// Reads property flags and properties from end to end. `None` if they are not well formed.
+pub fn check(properties: &[u8]) -> Option<Facts> {
+    let (flags, rest) = split_flags(properties)?;
+    // Most messages have no property but the delivery mode.
+    match (flags & !0b11, rest) {
+        (0, []) => return Some(Facts { persistent: false, has_rules: false }),
+        (flag::DELIVERY_MODE, [mode]) => return Some(Facts { persistent: *mode == 2, has_rules: false }),
+        _ => {}
+    }
+    let mut values = Values { flags, rest };
+    let mut persistent = false;
+    while let Some((which, value)) = values.next_value()? {
+        match which {
+            flag::DELIVERY_MODE => persistent = value == [2],
+            flag::HEADERS if !table::is_well_formed(value) => return None,
+            _ => {}
+        }
+    }
+    values.rest.is_empty().then_some(Facts { persistent, has_rules: flags & RULES != 0 })
+}
+
+/// A property's value: a string's or table's octets without length, numbers as they are. `None` if it is not set.
+pub fn property(properties: &[u8], which: u16) -> Option<&[u8]> {
+    let (flags, rest) = split_flags(properties)?;
+    if flags & which == 0 {
+        return None;
+    }
+    let mut values = Values { flags, rest };
+    while let Some((at, value)) = values.next_value()? {
+        if at == which {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The routing keys in the headers `CC` and `BCC`.
+pub fn extra_routes(properties: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let headers = property(properties, flag::HEADERS).unwrap_or_default();
+    [&b"CC"[..], b"BCC"]
+        .into_iter()
+        .filter_map(|name| table::content_of(table::lookup(headers, name)?, b'A'))
+        .flat_map(table::items)
+        .filter_map(|item| table::content_of(item, b'S'))
+}
+
+/// The same message without its `BCC` header, or `None` if it has none.
+pub fn without_bcc(message: &Message) -> Option<Message> {
+    let header = message.header();
+    let headers = property(message.properties(), flag::HEADERS)?;
+    let (name, value) = table::fields(headers).find(|(name, _)| *name == b"BCC")?;
+    // All of these are slices of the header: their places follow from their lengths.
+    let field_len = 1 + name.len() + value.len();
+    let before: usize =
+        table::fields(headers).take_while(|(name, _)| *name != b"BCC").map(|(name, value)| 1 + name.len() + value.len()).sum();
+    let table_at = header.windows(headers.len()).rposition(|window| std::ptr::eq(window, headers))?;
+    let mut shorter = header.get(..table_at.checked_sub(4)?)?.to_vec();
+    shorter.extend_from_slice(&((headers.len() - field_len) as u32).to_be_bytes());
+    shorter.extend_from_slice(headers.get(..before)?);
+    shorter.extend_from_slice(headers.get(before + field_len..)?);
+    shorter.extend_from_slice(header.get(table_at + headers.len()..)?);
+    match (message.chunks(), message.inline_body()) {
+        (Some(chunks), _) => Message::with_chunks(message.route(), &shorter, chunks.to_vec(), message.persistent()),
+        (None, body) => {
+            Message::new(message.route(), &shorter, body.unwrap_or_default(), message.persistent(), &mut Vec::new())
+        }
+    }
+}
+
+/// Why a publish with these properties is refused, in the order RabbitMQ looks at them.
+pub(crate) fn refusal(properties: &[u8], user: &str, impersonator: bool) -> Option<Exception> {
+    if let Some(claimed) = property(properties, flag::USER_ID)
+        && claimed != user.as_bytes()
+        && !impersonator
+    {
+        return Some(Exception::wrong_user_id(&String::from_utf8_lossy(claimed), user));
+    }
+    if let Some(expiration) = property(properties, flag::EXPIRATION)
+        && let Err(why) = parse_expiration(expiration)
+    {
+        return Some(Exception::invalid_expiration(&String::from_utf8_lossy(expiration), why));
+    }
+    let headers = property(properties, flag::HEADERS)?;
+    ["CC", "BCC"].into_iter().find_map(|name| {
+        let value = table::lookup(headers, name.as_bytes())?;
+        (value.first() != Some(&b'A')).then(|| {
+            let kind = table::type_name(value);
+            Exception::precondition(format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}"))
+        })
+    })
+}
+
+/// The expiration in milliseconds, or what RabbitMQ says is wrong with it.
+pub fn parse_expiration(text: &[u8]) -> Result<u64, String> {
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        all => (false, all),
+    };
+    let len = digits.iter().take_while(|octet| octet.is_ascii_digit()).count();
+    let (number, leftover) = digits.split_at(len);
+    if number.is_empty() {
+        return Err("no_integer".into());
+    }
+    if !leftover.is_empty() {
+        return Err(format!("{{leftover_string,\"{}\"}}", String::from_utf8_lossy(leftover)));
+    }
+    // At most 255 digits: what does not fit is too large whatever it is.
+    let number = std::str::from_utf8(number).unwrap_or_default();
+    match number.parse::<i128>() {
+        Ok(value) if negative && value > 0 => Err(format!("{{value_negative,-{value}}}")),
+        Ok(value) if value <= EXPIRATION_MAX_MS => Ok(value as u64),
+        _ => Err(format!("{{value_too_large,{number}}}")),
+    }
+}
+
+fn split_flags(properties: &[u8]) -> Option<(u16, &[u8])> {
+    let (flags, rest) = properties.split_first_chunk()?;
+    Some((u16::from_be_bytes(*flags), rest))
+}
+
+/// Walks property values in the order of their flags.
+struct Values<'a> {
+    flags: u16,
+    rest: &'a [u8],
+}
+
+impl<'a> Values<'a> {
+    /// The next value; `Some(None)` at the end, `None` if the octets do not suffice.
+    fn next_value(&mut self) -> Option<Option<(u16, &'a [u8])>> {
+        let flags = self.flags & !0b11;
+        if flags == 0 {
+            return Some(None);
+        }
+        let which = 1 << (15 - flags.leading_zeros());
+        self.flags = flags & !which;
+        let (skip, len) = match which {
+            flag::HEADERS => (4, u32::from_be_bytes(*self.rest.first_chunk()?) as usize),
+            flag::DELIVERY_MODE | flag::PRIORITY => (0, 1),
+            flag::TIMESTAMP => (0, 8),
+            _ => (1, usize::from(*self.rest.first()?)),
+        };
+        let (value, rest) = self.rest.get(skip..)?.split_at_checked(len)?;
+        self.rest = rest;
+        Some(Some((which, value)))
+    }
+}
+
+/// A publish whose header or body has not arrived in full.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) mandatory: bool,
+    route: Vec<u8>,
+    /// The content header's payload; empty until it is here.
+    header: Vec<u8>,
+    facts: Facts,
+    /// Octets of the body that are still to come.
+    left: u64,
+    pieces: Vec<Bytes>,
+    current: Vec<u8>,
+}
+
+impl Content {
+    /// A publish of which only the method has come.
+    pub(crate) fn new(route: &[u8], mandatory: bool) -> Content {
+        Content {
+            mandatory,
+            route: route.to_vec(),
+            header: Vec::new(),
+            facts: Facts { persistent: false, has_rules: false },
+            left: 0,
+            pieces: Vec::new(),
+            current: Vec::new(),
+        }
+    }
+
+    pub(crate) fn has_header(&self) -> bool {
+        !self.header.is_empty()
+    }
+
+    pub(crate) fn start_body(&mut self, header: &[u8], facts: Facts, body_len: u64) {
+        self.header = header.to_vec();
+        self.facts = facts;
+        self.left = body_len;
+    }
+
+    /// Octets of the body that are still to come.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Adds octets of the body; `more` of the same frame will follow. The caller has checked that all of them are still wanted.
+    pub(crate) fn append(&mut self, mut octets: &[u8], more: usize) {
+        self.left = self.left.saturating_sub(octets.len() as u64);
+        while !octets.is_empty() {
+            if self.current.is_empty() {
+                self.current.reserve_exact((octets.len() + more).min(PIECE_BYTES));
+            }
+            let (now, later) = octets.split_at(octets.len().min(PIECE_BYTES - self.current.len()));
+            self.current.extend_from_slice(now);
+            octets = later;
+            if self.current.len() == PIECE_BYTES {
+                self.pieces.push(Bytes::from(std::mem::take(&mut self.current)));
+            }
+        }
+    }
+
+    /// The message, and what is to be known of it, once nothing is left to come.
+    pub(crate) fn finish(mut self, scratch: &mut Vec<u8>) -> Option<(Message, Facts)> {
+        let message = if self.pieces.is_empty() && self.current.len() <= INLINE_BODY_MAX_BYTES {
+            Message::new(&self.route, &self.header, &self.current, self.facts.persistent, scratch)?
+        } else {
+            if !self.current.is_empty() {
+                self.current.shrink_to_fit();
+                self.pieces.push(Bytes::from(self.current));
+            }
+            Message::with_chunks(&self.route, &self.header, self.pieces, self.facts.persistent)?
+        };
+        Some((message, self.facts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties(flags: u16, values: &[u8]) -> Vec<u8> {
+        [&flags.to_be_bytes()[..], values].concat()
+    }
+
+    #[test]
+    fn facts_are_read_from_flags() {
+        assert_eq!(check(&properties(0, b"")), Some(Facts { persistent: false, has_rules: false }));
+        assert_eq!(check(&properties(0x1000, b"\x02")), Some(Facts { persistent: true, has_rules: false }));
+        assert_eq!(check(&properties(0x9000, b"\x01a\x02")), Some(Facts { persistent: true, has_rules: false }));
+        assert_eq!(check(&properties(0x0100, b"\x0210")), Some(Facts { persistent: false, has_rules: true }));
+        assert_eq!(check(&properties(0x1000, b"")), None);
+        assert_eq!(check(&properties(0, b"x")), None);
+        assert_eq!(check(&properties(0x2000, b"\0\0\0\x03\x01aZ")), None);
+        assert_eq!(check(b"\0"), None);
+    }
+
+    #[test]
+    fn rules_are_refused_in_rabbitmqs_words() {
+        let text = |flags, values: &[u8]| refusal(&properties(flags, values), "guest", false).map(|refused| refused.text);
+        assert_eq!(
+            text(0x0010, b"\x01x").as_deref(),
+            Some("user_id property set to 'x' but authenticated user was 'guest'")
+        );
+        assert_eq!(text(0x0010, b"\x05guest"), None);
+        assert_eq!(text(0x0100, b"\x03abc").as_deref(), Some("invalid expiration 'abc': no_integer"));
+        assert_eq!(text(0x0100, b"\x021x").as_deref(), Some("invalid expiration '1x': {leftover_string,\"x\"}"));
+        assert_eq!(text(0x0100, b"\x02-1").as_deref(), Some("invalid expiration '-1': {value_negative,-1}"));
+        assert_eq!(text(0x0100, b"\x0210"), None);
+        assert_eq!(
+            text(0x2000, b"\0\0\0\x09\x02CCS\0\0\0\x01k").as_deref(),
+            Some("invalid message: {unacceptable_type_in_header,\"CC\",longstr}")
+        );
+    }
+
+    #[test]
+    fn bcc_routes_and_is_gone() {
+        let array = b"\0\0\0\x06S\0\0\0\x01k";
+        let headers = [&b"\x01at\x01\x03BCCA"[..], array, b"\x02CCA", array].concat();
+        let mut header = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0x28, 0x00];
+        header.extend_from_slice(&(headers.len() as u32).to_be_bytes());
+        header.extend_from_slice(&headers);
+        header.push(5);
+        let message = Message::new(b"\x01x\x01r", &header, b"body", false, &mut Vec::new()).unwrap();
+        assert_eq!(extra_routes(message.properties()).collect::<Vec<_>>(), [b"k", b"k"]);
+        let stripped = without_bcc(&message).unwrap();
+        assert_eq!(extra_routes(stripped.properties()).count(), 1);
+        assert_eq!(property(stripped.properties(), flag::PRIORITY), Some(&[5][..]));
+        assert!(check(stripped.properties()).is_some());
+        assert!(without_bcc(&stripped).is_none());
+        assert_eq!(stripped.inline_body(), Some(&b"body"[..]));
+    }
+
+    #[test]
+    fn bodies_are_gathered_whatever_their_pieces() {
+        for (total, step) in [(10, 3), (INLINE_BODY_MAX_BYTES, 1000), (INLINE_BODY_MAX_BYTES + 1, 1), (500_000, 131_064)] {
+            let body: Vec<u8> = (0..total).map(|at| at as u8).collect();
+            let mut content = Content::new(b"\x00\x01q", false);
+            let mut header = vec![0, 60, 0, 0];
+            header.extend_from_slice(&(total as u64).to_be_bytes());
+            header.extend_from_slice(&[0, 0]);
+            content.start_body(&header, Facts { persistent: false, has_rules: false }, total as u64);
+            for piece in body.chunks(step) {
+                content.append(piece, 0);
+            }
+            assert_eq!(content.left(), 0);
+            let (message, _) = content.finish(&mut Vec::new()).unwrap();
+            assert_eq!(message.body().flatten().copied().collect::<Vec<_>>(), body);
+        }
+    }
+}
