@@ -112,8 +112,10 @@ pub fn without_bcc(message: &Message) -> Option<Message> {
     let (name, value) = table::fields(headers).find(|(name, _)| *name == b"BCC")?;
     // All of these are slices of the header: their places follow from their lengths.
     let field_len = 1 + name.len() + value.len();
-    let before: usize =
-        table::fields(headers).take_while(|(name, _)| *name != b"BCC").map(|(name, value)| 1 + name.len() + value.len()).sum();
+    let before: usize = table::fields(headers)
+        .take_while(|(name, _)| *name != b"BCC")
+        .map(|(name, value)| 1 + name.len() + value.len())
+        .sum();
     let table_at = header.windows(headers.len()).rposition(|window| std::ptr::eq(window, headers))?;
     let mut shorter = header.get(..table_at.checked_sub(4)?)?.to_vec();
     shorter.extend_from_slice(&((headers.len() - field_len) as u32).to_be_bytes());
@@ -303,7 +305,8 @@ mod tests {
 
     #[test]
     fn rules_are_refused_in_rabbitmqs_words() {
-        let text = |flags, values: &[u8]| refusal(&properties(flags, values), "guest", false).map(|refused| refused.text);
+        let text =
+            |flags, values: &[u8]| refusal(&properties(flags, values), "guest", false).map(|refused| refused.text);
         assert_eq!(
             text(0x0010, b"\x01x").as_deref(),
             Some("user_id property set to 'x' but authenticated user was 'guest'")
@@ -339,7 +342,9 @@ mod tests {
 
     #[test]
     fn bodies_are_gathered_whatever_their_pieces() {
-        for (total, step) in [(10, 3), (INLINE_BODY_MAX_BYTES, 1000), (INLINE_BODY_MAX_BYTES + 1, 1), (500_000, 131_064)] {
+        for (total, step) in
+            [(10, 3), (INLINE_BODY_MAX_BYTES, 1000), (INLINE_BODY_MAX_BYTES + 1, 1), (500_000, 131_064)]
+        {
             let body: Vec<u8> = (0..total).map(|at| at as u8).collect();
             let mut content = Content::new(b"\x00\x01q", false);
             let mut header = vec![0, 60, 0, 0];

@@ -1,15 +1,34 @@
 //! AMQP 0-9-1 as pure state machines: frames, methods, connections, channels.
 //!
 //! Nothing here does I/O or reads a clock. A driver owns the socket and does, in a loop:
-//! octets in ([`Connection::receive`]), carry the [`Output`]s out, tell what became of them ([`Connection::step`] and its companions), write what is
-//! in the [`SendBuffer`].
+//!
+//! ```text
+//! octets in                     Connection::receive
+//! carry the outputs out         confirm, nack, returned, fail, deliver, step
+//! until nothing is held         Connection::wants_resume, Connection::resume
+//! end of its turn               Connection::flush_confirms
+//! octets out                    Connection::send_buffer
+//! time                          Connection::next_timeout, Connection::timeout
+//! ```
 
+mod channel;
+pub mod codec;
+mod connection;
+pub mod content;
+mod erlang;
 pub mod exception;
+pub mod frame;
+mod heartbeat;
 pub mod input;
+mod method;
+mod names;
 pub mod output;
+mod sasl;
 pub mod send_buffer;
 pub mod settings;
+pub mod table;
 
+pub use connection::{Connection, HANDSHAKE_MAX_BYTES, HELD_MAX_BYTES, SEND_MAX_BYTES};
 pub use exception::{Exception, ReplyCode, Resource, Scope};
 pub use input::{Delivery, Input, Reply};
 pub use output::{Binding, CloseReason, GET, Login, Outcome, Output, Request, Settle, TxCommit};

@@ -22,6 +22,8 @@ pub struct SendBuffer {
     written: usize,
     /// Octets still to be written.
     len: usize,
+    /// Octets ever put in.
+    appended: u64,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,11 @@ impl SendBuffer {
         (self.tail.capacity() > 0).then(|| std::mem::take(&mut self.tail))
     }
 
+    /// Octets ever put in.
+    pub(crate) fn appended(&self) -> u64 {
+        self.appended
+    }
+
     /// Appends octets through `write`, which must only append.
     pub(crate) fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.tail.len() >= SEGMENT_MAX_BYTES {
@@ -109,7 +116,9 @@ impl SendBuffer {
         }
         let before = self.tail.len();
         write(&mut self.tail);
-        self.len += self.tail.len() - before;
+        let count = self.tail.len() - before;
+        self.len += count;
+        self.appended += count as u64;
     }
 
     /// Appends octets that others hold too: small ones are copied.
@@ -119,6 +128,7 @@ impl SendBuffer {
         }
         self.seal();
         self.len += octets.len();
+        self.appended += octets.len() as u64;
         self.front.push_back(Segment::Shared(octets));
     }
 

@@ -74,7 +74,13 @@ impl Confirms {
 }
 
 /// One answer for all numbers below `cutoff`, and one each for the rest. A lone number is never `multiple`.
-fn write_runs(out: &mut Vec<u8>, channel: u16, method: u8, runs: impl Iterator<Item = (u64, u64)> + Clone, cutoff: u64) {
+fn write_runs(
+    out: &mut Vec<u8>,
+    channel: u16,
+    method: u8,
+    runs: impl Iterator<Item = (u64, u64)> + Clone,
+    cutoff: u64,
+) {
     let count: u64 = runs.clone().map(|(first, last)| last - first + 1).take(2).sum();
     if count == 1 {
         if let Some((only, _)) = runs.last() {

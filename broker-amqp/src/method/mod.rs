@@ -23,6 +23,8 @@ pub(crate) struct Method<'a> {
     pub(crate) fields: AMQPClass,
     /// The field table's content, if the method has one.
     pub(crate) table: &'a [u8],
+    /// The octets of all fields.
+    pub(crate) octets: &'a [u8],
 }
 
 /// Class and method of a payload, if it has both.
@@ -62,7 +64,7 @@ fn parse_fields(class: u16, method: u16, payload: &[u8]) -> Result<Method<'_>, E
         &without
     };
     let (_, fields) = parse_class(readable).map_err(|_| cannot_decode(body))?;
-    Ok(Method { class, method, fields, table: body.get(table).unwrap_or_default() })
+    Ok(Method { class, method, fields, table: body.get(table).unwrap_or_default(), octets: body })
 }
 
 /// Appends a method frame.
