@@ -2,11 +2,14 @@
 //!
 //! - [`Catalog`]: the state and [`Catalog::apply`], the only way it changes;
 //! - [`command`]: what can be asked of it;
+//! - [`log`]: where commands are kept on a single node, so that the catalog comes back after a restart.
 //!
 //! Whoever routes, checks or authorizes reads the immutable snapshots [`Catalog::topology`] and [`Catalog::access`].
 
 pub mod catalog;
 pub mod command;
+pub mod log;
 
 pub use catalog::{Catalog, CatalogEvent};
 pub use command::Command;
+pub use log::{LocalCatalog, LogError, Recovery};
