@@ -228,6 +228,7 @@ pub const KEYS: &[Key] = &[
         unit: "count",
         default: "cores less one, at least 1",
         bounds: "1 to 256",
+        pending: Some("this version runs one shard"),
         ..key(
             "broker.shards",
             |draft, given| {
@@ -396,6 +397,7 @@ pub const KEYS: &[Key] = &[
         unit: "bytes (`8KB` = 8192)",
         default: "4096",
         bounds: "4096 to 65536",
+        pending: Some("the limit is 4096 in this version"),
         ..key(
             "initial_frame_max",
             |draft, given| {
@@ -420,13 +422,13 @@ pub const KEYS: &[Key] = &[
         meaning: "Client connections of this node.",
         unit: "count",
         default: "infinity",
-        bounds: "0 to 4294967295, or infinity",
+        bounds: "1 to 4294967295, or infinity",
         ..key(
             "connection_max",
             |draft, given| {
                 let finite = given.value != "infinity";
                 draft.config.limits.connection_max =
-                    finite.then(|| bounded(given, 0..=u64::from(u32::MAX), "connections")).transpose()?;
+                    finite.then(|| bounded(given, 1..=u64::from(u32::MAX), "connections")).transpose()?;
                 Ok(())
             },
             |config| {
@@ -475,6 +477,7 @@ pub const KEYS: &[Key] = &[
         unit: "milliseconds",
         default: "1800000",
         bounds: "1 to 315360000000",
+        pending: Some("deliveries may be held without limit in this version"),
         ..key(
             "consumer_timeout",
             |draft, given| {

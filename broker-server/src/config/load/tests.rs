@@ -128,6 +128,16 @@ fn a_key_of_rabbitmq_without_meaning_here_warns_with_the_reason() {
 }
 
 #[test]
+fn a_key_without_effect_in_this_version_is_checked_and_warns() {
+    let loaded = load_text("load_definitions = /d.json\n", &[]).unwrap();
+    assert!(
+        loaded.warnings[0]
+            .to_string()
+            .ends_with(":1: load_definitions has no effect: definitions are not imported in this version")
+    );
+}
+
+#[test]
 fn flags_win_over_environment_over_directory_over_file() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("rabbitmq.conf");
