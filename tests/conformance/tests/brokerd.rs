@@ -1,0 +1,29 @@
+//! Every scenario against brokerd, compared with what RabbitMQ 3.10.8 was recorded to answer.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use conformance::{accepted, recorded, script, suite};
+
+#[test]
+fn brokerd_answers_as_rabbitmq_did() {
+    let scenarios = script::all().unwrap();
+    let mut broker = suite::brokerd().unwrap_or_else(|error| panic!("{error}"));
+    let played = suite::against(&scenarios, &mut broker);
+    assert_eq!(played.len(), scenarios.len(), "every scenario was played");
+    let accepted = accepted::all().unwrap();
+    let mut wrong = Vec::new();
+    for played in &played {
+        let accepted = accepted.iter().any(|(name, _)| *name == played.name);
+        let words = match (&played.transcript, recorded::load(&played.name)) {
+            (Ok(got), Ok(expected)) => recorded::difference(&expected, got),
+            (Err(error), _) => format!("  {error}\n"),
+            (_, Err(error)) => format!("  {error}\n"),
+        };
+        match (words.is_empty(), accepted) {
+            (true, true) => wrong.push(format!("{} agrees now: take it out of accepted.txt", played.name)),
+            (false, false) => wrong.push(format!("{}\n{words}", played.name)),
+            _ => {}
+        }
+    }
+    let (count, list) = (wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{count} of {} scenarios differ:\n{list}", played.len());
+}
