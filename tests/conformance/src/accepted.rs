@@ -6,6 +6,7 @@ use crate::Error;
 pub fn all() -> Result<Vec<(&'static str, &'static str)>, Error> {
     let lines = include_str!("../accepted.txt").lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let pair = |line: &'static str| line.split_once(": ").ok_or_else(|| Error::new(format!("not scenario: reason: {line}")));
+    let pair =
+        |line: &'static str| line.split_once(": ").ok_or_else(|| Error::new(format!("not scenario: reason: {line}")));
     lines.map(pair).collect()
 }

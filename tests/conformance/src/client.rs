@@ -360,11 +360,15 @@ impl Client {
             self.expand_confirm(channel, &decoded);
             return;
         }
-        let answer = if self.manual { None } else { by_name(match name {
-            "channel.close" => "channel.close-ok",
-            "connection.close" => "connection.close-ok",
-            _ => "",
-        }) };
+        let answer = if self.manual {
+            None
+        } else {
+            by_name(match name {
+                "channel.close" => "channel.close-ok",
+                "connection.close" => "connection.close-ok",
+                _ => "",
+            })
+        };
         self.events.push_back(Event::Method(channel, decoded, None));
         if let Some(answer) = answer {
             self.send_frame(frame::METHOD, channel, &[answer.class.to_be_bytes(), answer.id.to_be_bytes()].concat());

@@ -101,7 +101,10 @@ mod tests {
 
     #[test]
     fn the_product_hides_behind_a_star() {
-        assert_eq!(server_properties("{version:S 1, capabilities:F {b:t true, a:t true}}"), "{capabilities:F {a:t true, b:t true}, version:*}");
+        assert_eq!(
+            server_properties("{version:S 1, capabilities:F {b:t true, a:t true}}"),
+            "{capabilities:F {a:t true, b:t true}, version:*}"
+        );
         assert_eq!(sorted_words("\"PLAIN AMQPLAIN\""), "\"AMQPLAIN PLAIN\"");
     }
 }

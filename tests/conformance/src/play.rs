@@ -36,7 +36,7 @@ pub fn play<B: Broker + ?Sized>(scenario: &Scenario, target: &mut Target<'_, B>)
         made: BTreeSet::new(),
         transcript: Vec::new(),
     };
-    for step in &scenario.steps {
+    let played = scenario.steps.iter().try_for_each(|step| {
         play.transcript.push(format!("> {step}"));
         let done = match (step.as_str(), target.broker.as_deref_mut()) {
             ("restart", Some(broker)) => broker.restart().map_err(Error::from),
@@ -44,10 +44,11 @@ pub fn play<B: Broker + ?Sized>(scenario: &Scenario, target: &mut Target<'_, B>)
             ("restart" | "kill", None) => Err(Error::new("this broker cannot be restarted from here")),
             _ => play.step(step),
         };
-        done.map_err(|error| Error::new(format!("{}: {step}: {error}", scenario.name)))?;
-    }
-    play.end().map_err(|error| Error::new(format!("{}: at its end: {error}", scenario.name)))?;
-    Ok(play.transcript)
+        done.map_err(|error| Error::new(format!("{}: {step}: {error}", scenario.name)))
+    });
+    // Also after a failure: what is left behind would be in the way of the next scenario.
+    let ended = play.end().map_err(|error| Error::new(format!("{}: at its end: {error}", scenario.name)));
+    played.and(ended).map(|()| play.transcript)
 }
 
 /// `name=value` words of a step.
@@ -130,7 +131,11 @@ impl Play {
         let given = arguments(rest)?;
         self.send_method(name, channel, method, &given)?;
         let silent = given.contains(&("nowait", "true"));
-        if wait && !silent && !replies(method).is_empty() { self.answer(name, channel, replies(method)) } else { Ok(()) }
+        if wait && !silent && !replies(method).is_empty() {
+            self.answer(name, channel, replies(method))
+        } else {
+            Ok(())
+        }
     }
 
     fn send_method(&mut self, name: char, channel: u16, method: &str, given: &Arguments<'_>) -> Result<(), Error> {
@@ -218,25 +223,38 @@ impl Play {
     /// What has arrived once the queues and then the channel have answered; the answers themselves are not shown.
     fn barrier(&mut self, words: &[&str]) -> Result<(), Error> {
         let (name, channel) = place(words)?;
-        let queues = words.iter().skip(1).map(|queue| ("queue.declare", ("queue", *queue), "queue.declare-ok"));
-        let last = ("exchange.declare", ("exchange", "amq.direct"), "exchange.declare-ok");
         let mut events = Vec::new();
-        for (method, argument, reply) in queues.chain([last]) {
-            let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
-            client.send_method(channel, method, &[argument, ("passive", "true")])?;
-            loop {
-                match client.next(PATIENCE) {
-                    Some(Event::Method(on, decoded, None)) if on == channel && decoded.method.name == reply => break,
-                    Some(Event::Closed) | None => return Err(Error::new("the barrier was not answered")),
-                    Some(event) => events.push(event),
-                }
+        for round in 0..2 {
+            // RabbitMQ's queues answer a passive declare before what waits in their mailbox: hence the second round.
+            thread::sleep(AGAIN * round);
+            for queue in words.iter().skip(1) {
+                self.ask(name, channel, ["queue.declare", "queue", queue], &mut events)?;
             }
+            self.ask(name, channel, ["exchange.declare", "exchange", "amq.direct"], &mut events)?;
         }
         sort_confirms(&mut events);
         if events.is_empty() {
             return self.nothing(name);
         }
         events.into_iter().try_for_each(|event| self.note(name, event))
+    }
+
+    /// Declares passively and keeps what arrives before the answer.
+    fn ask(&mut self, name: char, channel: u16, question: [&str; 3], events: &mut Vec<Event>) -> Result<(), Error> {
+        let [method, argument, value] = question;
+        let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
+        client.send_method(channel, method, &[(argument, value), ("passive", "true")])?;
+        loop {
+            match client.next(PATIENCE) {
+                Some(Event::Method(on, decoded, None))
+                    if on == channel && replies(method).contains(&decoded.method.name) =>
+                {
+                    return Ok(());
+                }
+                Some(Event::Closed) | None => return Err(Error::new("the barrier was not answered")),
+                Some(event) => events.push(event),
+            }
+        }
     }
 
     /// Repeats a method until an argument of its answer has a value; shows the last answer.
@@ -322,18 +340,23 @@ impl Play {
         self.clients.get_mut(&name).ok_or_else(|| unknown(name))
     }
 
-    /// Notes an event; after either close of the connection also reads the end of the socket.
+    /// Notes an event. After a close by the broker the end of the socket must come; after a close by the client the
+    /// client hangs up, because RabbitMQ leaves that to it for some seconds.
     fn note_and_follow(&mut self, name: char, event: Event) -> Result<(), Error> {
-        let closing = matches!(&event, Event::Method(_, decoded, _)
-            if matches!(decoded.method.name, "connection.close" | "connection.close-ok"));
+        let method = if let Event::Method(_, decoded, _) = &event { decoded.method.name } else { "" };
         self.note(name, event)?;
         let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
-        if !closing || client.manual {
-            return Ok(());
-        }
-        match client.next(PATIENCE) {
-            Some(event) => self.note(name, event),
-            None => self.nothing(name),
+        match method {
+            _ if client.manual => Ok(()),
+            "connection.close-ok" => {
+                client.drop_socket();
+                Ok(())
+            }
+            "connection.close" => match client.next(PATIENCE) {
+                Some(event) => self.note(name, event),
+                None => self.nothing(name),
+            },
+            _ => Ok(()),
         }
     }
 
@@ -394,7 +417,8 @@ impl Play {
                 }
             }
         }
-        let made: Vec<(bool, String)> = self.made.iter().filter(|(queue, name)| may_be_deleted(*queue, name)).cloned().collect();
+        let made: Vec<(bool, String)> =
+            self.made.iter().filter(|(queue, name)| may_be_deleted(*queue, name)).cloned().collect();
         if made.is_empty() { Ok(()) } else { clean(self.port, &made) }
     }
 }

@@ -56,7 +56,10 @@ pub fn difference(expected: &[String], got: &[String]) -> String {
         let step = one.first().or(other.first()).map(String::as_str).unwrap_or_default();
         text.push_str(&format!("  {step}\n"));
         one.iter().skip(1).for_each(|line| text.push_str(&format!("    expected {}\n", line.trim_start_matches("< "))));
-        other.iter().skip(1).for_each(|line| text.push_str(&format!("    got      {}\n", line.trim_start_matches("< "))));
+        other
+            .iter()
+            .skip(1)
+            .for_each(|line| text.push_str(&format!("    got      {}\n", line.trim_start_matches("< "))));
         if one.first() != other.first() {
             text.push_str("    (the steps differ: the recording is of another version of the scenario)\n");
         }

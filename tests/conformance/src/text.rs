@@ -108,8 +108,7 @@ mod tests {
     #[test]
     fn words_keep_quotes_and_brackets_whole() {
         let line = r#"a1 basic.publish body="a b \" c" headers={x:S "}", y:A [I 1, I 2]} z"#;
-        let expected =
-            ["a1", "basic.publish", r#"body="a b \" c""#, r#"headers={x:S "}", y:A [I 1, I 2]}"#, "z"];
+        let expected = ["a1", "basic.publish", r#"body="a b \" c""#, r#"headers={x:S "}", y:A [I 1, I 2]}"#, "z"];
         assert_eq!(words(line).unwrap(), expected);
         assert!(words("a \"b").is_err());
     }
