@@ -1,3 +1,5 @@
+//! Configuration files, flags and environment together: which wins, and what each mistake says.
+
 #![allow(clippy::unwrap_used, clippy::panic)]
 use std::fs;
 use std::time::Duration;
