@@ -1,9 +1,10 @@
 //! Real clients in five languages, crashes and power cuts, against real broker processes.
 //!
 //! Each language's program runs the cases of `cases.txt` and reports one line a case; [`ClientProgram`] runs it and restarts the
-//! broker when it asks. `tests/clients.rs` asserts every case.
+//! broker when it asks. `tests/clients.rs` asserts every case. [`crash`] strikes brokers under load and checks what is left.
 
 mod client_program;
+pub mod crash;
 mod subject;
 
 pub use client_program::{ClientProgram, Report, case_names};

@@ -4,12 +4,12 @@ use std::env;
 
 use harness::{Broker, Brokerd, Error, Options, RabbitMq};
 
-/// Starts an empty broker: RabbitMQ if the environment variable E2E_BROKER is `rabbitmq`, else brokerd. The first serves to prove
+/// Starts a broker: RabbitMQ if the environment variable E2E_BROKER is `rabbitmq`, else brokerd. The first serves to prove
 /// the tests themselves.
-pub fn start_subject() -> Result<Box<dyn Broker>, Error> {
+pub fn start_subject(options: Options) -> Result<Box<dyn Broker>, Error> {
     if env::var("E2E_BROKER").is_ok_and(|name| name == "rabbitmq") {
-        Ok(Box::new(RabbitMq::start()?))
+        Ok(Box::new(RabbitMq::start_with(options)?))
     } else {
-        Ok(Box::new(Brokerd::start(Options::default())?))
+        Ok(Box::new(Brokerd::start(options)?))
     }
 }

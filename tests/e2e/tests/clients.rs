@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use e2e::{ClientProgram, start_subject};
+use harness::Options;
 
 /// Where `tests/e2e/install` puts what it builds: TARGET/e2e, beside TARGET/PROFILE/e2e-lapin.
 fn installed(name: &str) -> String {
@@ -18,7 +19,7 @@ fn installed(name: &str) -> String {
 fn check(language: &str, command: &[&str]) {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(language);
     let command = command.iter().map(|part| (*part).to_owned()).collect();
-    let mut broker = start_subject().unwrap_or_else(|error| panic!("{error}"));
+    let mut broker = start_subject(Options::default()).unwrap_or_else(|error| panic!("{error}"));
     let report = ClientProgram { command, directory }.run(broker.as_mut());
     let failures = report.failures();
     assert!(
