@@ -24,8 +24,7 @@ mod tests;
 mod varint;
 mod view;
 
-pub(crate) use entry::EntryFlags;
-pub use entry::{Page, Run};
+pub use entry::{Entry, EntryFlags, Page, Run};
 pub use error::StoreError;
 pub use ids::{QueueId, RunId, Seq};
 pub use journal::{Journal, JournalBatch, QueueState, Spare, SpareMaker};

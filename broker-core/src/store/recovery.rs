@@ -21,9 +21,8 @@ use super::journal::replay::{Event, Replay};
 use super::journal::{Journal, Start};
 use super::options::StoreOptions;
 use super::segments::Segments;
-use super::{EntryFlags, Page, QueueId, Ranges, RunId, Seq, StoreError};
+use super::{Entry, EntryFlags, Page, QueueId, Ranges, RunId, Seq, StoreError};
 use crate::message::Message;
-use crate::queue::StoredEntry;
 
 /// Octets of messages taken from the journal before they are written to segments.
 const PAGE_OUT_BYTES: usize = 8 * 1024 * 1024;
@@ -46,7 +45,7 @@ pub struct RecoveredQueue {
     pub queue: QueueId,
     /// The number for its next message.
     pub next_seq: Seq,
-    /// Where its messages are, in order. A run comes more than once if messages of others lie between its own.
+    /// Where its messages are, in order of their first numbers. Runs may interleave, but no message is in two.
     pub runs: Vec<RecoveredRun>,
     /// How many messages.
     pub messages: u64,
@@ -56,17 +55,19 @@ pub struct RecoveredQueue {
     pub redelivered: Ranges,
 }
 
-/// Part of a run, with something alive in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A run with something alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredRun {
     /// By this it is read.
-    pub run: RunId,
-    /// The first number that may be alive.
+    pub id: RunId,
+    /// The first number in it, alive or not.
     pub first: Seq,
-    /// The last number that may be alive. What the run holds beyond belongs to another part.
+    /// The last number in it, alive or not.
     pub last: Seq,
-    /// How many messages are alive from first to last.
+    /// How many messages are alive.
     pub count: u64,
+    /// Numbers from first to last of which nothing is alive in it.
+    pub excluded: Ranges,
 }
 
 /// What the journal says, put together.
@@ -104,7 +105,7 @@ pub fn recover(
     }
     let mut said = listen(&mut replay, known)?;
     for (queue, settled) in &said.settled {
-        settled.iter().try_for_each(|(first, last)| segments.settle(*queue, first, last))?;
+        settled.iter().for_each(|(first, last)| segments.settle(*queue, first, last));
     }
     for (queue, highest) in opened.highest {
         let known = said.highest.entry(queue).or_insert(0);
@@ -215,7 +216,7 @@ fn page_out(
     said: &Said,
     known: &dyn Fn(QueueId) -> bool,
 ) -> Result<(), StoreError> {
-    let mut pages: BTreeMap<QueueId, Vec<StoredEntry>> = BTreeMap::new();
+    let mut pages: BTreeMap<QueueId, Vec<Entry>> = BTreeMap::new();
     let mut octets = 0;
     let mut last: HashMap<QueueId, Seq, RandomState> = HashMap::default();
     replay.walk(|event| {
@@ -230,8 +231,8 @@ fn page_out(
         last.insert(queue, seq);
         octets += message.memory();
         let delivered = !said.clean || said.delivered.get(&queue).is_some_and(|delivered| delivered.contains(seq));
-        let redelivered = delivered || flags.contains(EntryFlags::REDELIVERED);
-        pages.entry(queue).or_default().push(StoredEntry { seq, redelivered, persistent: true, message });
+        let flags = flags.with(EntryFlags::of(delivered, false));
+        pages.entry(queue).or_default().push(Entry { seq, flags, message });
         if octets >= PAGE_OUT_BYTES {
             octets = 0;
             write_pages(segments, &mut pages)?;
@@ -241,10 +242,10 @@ fn page_out(
     write_pages(segments, &mut pages)
 }
 
-fn write_pages(segments: &mut Segments, pages: &mut BTreeMap<QueueId, Vec<StoredEntry>>) -> Result<(), StoreError> {
+fn write_pages(segments: &mut Segments, pages: &mut BTreeMap<QueueId, Vec<Entry>>) -> Result<(), StoreError> {
     let pages: Vec<Page> = std::mem::take(pages).into_iter().map(|(queue, entries)| Page { queue, entries }).collect();
     if !pages.is_empty() {
-        segments.write(&pages, true)?;
+        segments.write(&pages)?;
         crash_point!("recovery.run_written");
     }
     Ok(())
@@ -258,16 +259,12 @@ fn queues(segments: &Segments, highest: &HashMap<QueueId, Seq, RandomState>) -> 
             RecoveredQueue { queue, next_seq, runs: Vec::new(), messages: 0, bytes: 0, redelivered: Ranges::new() };
         queues.insert(queue, empty);
     }
-    let mut runs: BTreeMap<QueueId, Vec<RunId>> = BTreeMap::new();
-    for (queue, id, ..) in segments.live_runs() {
-        runs.entry(queue).or_default().push(id);
-    }
-    for (queue, runs) in runs {
+    for (queue, id, first, last, count) in segments.live_runs() {
         let Some(found) = queues.get_mut(&queue) else { continue };
-        found.bytes = runs.iter().map(|id| segments.live_bytes(*id)).sum();
-        runs.iter().for_each(|id| found.redelivered.extend(&segments.delivered(*id)));
-        found.runs = segments.in_order(&runs);
-        found.messages = found.runs.iter().map(|run| run.count).sum();
+        found.runs.push(RecoveredRun { id, first, last, count, excluded: segments.excluded(id) });
+        found.messages += count;
+        found.bytes += segments.live_bytes(id);
+        found.redelivered.extend(&segments.delivered(id));
     }
     queues.into_values().collect()
 }

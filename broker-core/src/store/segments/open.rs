@@ -97,7 +97,6 @@ impl Segments {
             dead: Default::default(),
             rewrite: Default::default(),
             removed: false,
-            reports: Vec::new(),
             failed: false,
             disk,
         };
