@@ -19,7 +19,7 @@ use crate::store::{RunId, Seq};
 use crate::window::Window;
 use confirms::{AtOnce, Confirms};
 use consumers::Consumers;
-use ready::{Paged, Ready};
+use ready::{Loaded, Paged, Ready};
 
 /// A queue's ready messages stay in memory up to this many octets before its newest are paged out, unless [`Input::Pressure`] says less.
 pub const RESIDENT_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -104,6 +104,8 @@ pub enum Outcome {
     Ack,
     /// Back to their places, marked as redelivered.
     Requeue,
+    /// Back to their places as they were: they never reached the client.
+    Undelivered,
     /// Rejected without requeue: the messages are gone (dead-lettered where the queue says so).
     Discard,
 }
@@ -128,20 +130,20 @@ pub struct Recovered {
     pub next_seq: Seq,
     /// Ready messages in all runs.
     pub messages: u64,
-    /// Its runs.
-    pub runs: Vec<RecoveredRun>,
+    /// Where they lie: stretches that do not overlap.
+    pub stretches: Vec<Stretch>,
     /// Ranges of places, in order, of messages that may have been delivered before the node stopped.
     pub redelivered: Vec<(Seq, Seq)>,
 }
 
-/// One run a queue finds at start.
-#[derive(Clone, Debug)]
-pub struct RecoveredRun {
+/// A stretch of a run: what of it has places from `first` to `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
     /// The run.
     pub run: RunId,
-    /// Its first place.
+    /// First place.
     pub first: Seq,
-    /// Its last place.
+    /// Last place.
     pub last: Seq,
 }
 
@@ -196,8 +198,8 @@ pub enum Input<'a> {
     Paged {
         /// The number of the [`Output::Page`].
         ticket: u64,
-        /// Where it lies.
-        run: RunId,
+        /// Where it lies: stretches that do not overlap, in order.
+        stretches: Vec<Stretch>,
     },
     /// What [`Output::Load`] asked for.
     Loaded {
@@ -207,6 +209,8 @@ pub enum Input<'a> {
         entries: Vec<StoredEntry>,
         /// Where to go on, `None` at the end of the run.
         next: Option<Seq>,
+        /// Ranges of messages that cannot be read any more: the disk has damaged them.
+        lost: Vec<(Seq, Seq)>,
     },
     /// The journal wants to reuse a file: persistent messages up to this place that are in no run must be written to one. Answered by a page-out
     /// or by [`Output::NothingToPage`].
@@ -392,12 +396,14 @@ impl Queue {
             Input::Purge => self.purge(out),
             Input::Delete => self.delete(out),
             Input::Stored(seq) => self.confirms.stored(seq, out),
-            Input::Paged { ticket, run } => {
-                self.ready.paged(Paged { ticket, run });
+            Input::Paged { ticket, stretches } => {
+                self.ready.paged(Paged { ticket, stretches });
                 self.deliver(out);
             }
-            Input::Loaded { run, entries, next } => {
-                self.ready.loaded(run, entries, next, &self.unacked);
+            Input::Loaded { run, entries, next, lost } => {
+                for (first, last) in self.ready.loaded(Loaded { run, entries, next, lost }, &self.unacked) {
+                    self.forget_range(first, last, out);
+                }
                 self.answer_gets(out);
                 self.deliver(out);
             }
@@ -578,6 +584,7 @@ impl Queue {
                     entry.redelivered = true;
                     self.ready.insert(entry);
                 }
+                Outcome::Undelivered => self.ready.insert(entry),
             }
         }
         if !had_pending && self.confirms.needs_flush() {

@@ -11,7 +11,9 @@
 use std::collections::VecDeque;
 
 use super::confirms::release_if_large;
-use super::{Entry, LOAD_BYTES, PAGE_BYTES, RESIDENT_MAX_BYTES, Recovered, StoredEntry, Unacked, stored_entry};
+use super::{
+    Entry, LOAD_BYTES, PAGE_BYTES, RESIDENT_MAX_BYTES, Recovered, StoredEntry, Stretch, Unacked, stored_entry,
+};
 use crate::store::{RunId, Seq};
 use crate::window::Window;
 
@@ -43,14 +45,22 @@ enum Span {
 #[derive(Debug)]
 pub(super) struct Paged {
     pub(super) ticket: u64,
+    pub(super) stretches: Vec<Stretch>,
+}
+
+/// What was read from a run.
+#[derive(Debug)]
+pub(super) struct Loaded {
     pub(super) run: RunId,
+    pub(super) entries: Vec<StoredEntry>,
+    pub(super) next: Option<Seq>,
+    pub(super) lost: Vec<(Seq, Seq)>,
 }
 
 impl Ready {
     pub(super) fn recovered(recovered: Recovered) -> Self {
-        let Recovered { messages, runs, redelivered, .. } = recovered;
-        let mut middle: VecDeque<Span> =
-            runs.into_iter().map(|run| Span::OnDisk { run: run.run, from: run.first, to: run.last }).collect();
+        let Recovered { messages, stretches, redelivered, .. } = recovered;
+        let mut middle: VecDeque<Span> = stretches.into_iter().map(Span::on_disk).collect();
         middle.make_contiguous().sort_by_key(Span::first);
         Ready {
             head: VecDeque::new(),
@@ -162,7 +172,7 @@ impl Ready {
 
     /// A page-out is on disk: its messages leave memory, unless they have been reached meanwhile.
     pub(super) fn paged(&mut self, paged: Paged) {
-        let Paged { ticket, run } = paged;
+        let Paged { ticket, stretches } = paged;
         let Some(at) = self
             .middle
             .iter()
@@ -170,14 +180,12 @@ impl Ready {
         else {
             return;
         };
-        let Some(Span::Resident { entries, .. }) = self.middle.get(at) else { return };
-        let (Some(first), Some(last)) = (entries.front(), entries.back()) else {
-            self.middle.remove(at);
-            return;
-        };
-        let span = Span::OnDisk { run, from: first.seq, to: last.seq };
-        self.resident_bytes -= entries.iter().map(|entry| entry.message.memory()).sum::<usize>();
-        self.middle[at] = span;
+        if let Some(Span::Resident { entries, .. }) = self.middle.remove(at) {
+            self.resident_bytes -= entries.iter().map(|entry| entry.message.memory()).sum::<usize>();
+        }
+        for (offset, stretch) in stretches.into_iter().enumerate() {
+            self.middle.insert(at + offset, Span::on_disk(stretch));
+        }
     }
 
     /// Where to read on, if the head runs low and nothing is being read.
@@ -194,21 +202,17 @@ impl Ready {
         }
     }
 
-    /// Takes what was read from a run. Messages that are held as unacked were delivered from memory before the run was written.
-    pub(super) fn loaded(
-        &mut self,
-        run: RunId,
-        entries: Vec<StoredEntry>,
-        next: Option<Seq>,
-        unacked: &Window<Unacked>,
-    ) {
+    /// Takes what was read from a run. Messages that are held as unacked were delivered from memory before the run was written. Returns the ranges
+    /// that are lost.
+    pub(super) fn loaded(&mut self, loaded: Loaded, unacked: &Window<Unacked>) -> Vec<(Seq, Seq)> {
+        let Loaded { run, entries, next, lost } = loaded;
         if self.loading != Some(run) {
-            return; // Asked for before a purge.
+            return Vec::new(); // Asked for before a purge.
         }
         self.loading = None;
-        let Some(Span::OnDisk { run: expected, from, to }) = self.middle.front_mut() else { return };
+        let Some(Span::OnDisk { run: expected, from, to }) = self.middle.front_mut() else { return Vec::new() };
         if *expected != run {
-            return; // A message was put back in front of it: it is read again when its turn comes.
+            return Vec::new(); // A message was put back in front of it: it is read again when its turn comes.
         }
         let (first, last) = (*from, *to);
         match next.filter(|&next| next <= last) {
@@ -225,9 +229,17 @@ impl Ready {
             let redelivered = redelivered || contains(&self.redelivered, seq);
             self.head.push_back(Entry { seq, message, redelivered, stored: persistent, paged: true });
         }
+        let lost: Vec<(Seq, Seq)> = lost
+            .into_iter()
+            .flat_map(|(from, to)| from.max(first)..=to.min(last))
+            .filter(|seq| held.binary_search(seq).is_err())
+            .map(|seq| (seq, seq))
+            .collect();
+        self.len -= (lost.len() as u64).min(self.len);
         if self.middle.is_empty() {
             self.refill();
         }
+        lost
     }
 
     /// Forgets all; returns what was in memory, and the ranges that are on disk.
@@ -337,6 +349,10 @@ impl Ready {
 const LOAD_AHEAD: usize = 2048;
 
 impl Span {
+    fn on_disk(stretch: Stretch) -> Span {
+        Span::OnDisk { run: stretch.run, from: stretch.first, to: stretch.last }
+    }
+
     fn first(&self) -> Seq {
         match self {
             Span::OnDisk { from, .. } => *from,

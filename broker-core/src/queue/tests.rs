@@ -220,10 +220,15 @@ impl World {
 
     fn answer_store(&mut self) {
         if let Some((ticket, entries)) = (!self.pages.is_empty()).then(|| self.pages.remove(0)) {
-            let run = RunId(self.next_run);
-            self.next_run += 1;
-            self.runs.insert(run.0, entries);
-            self.step(Input::Paged { ticket, run });
+            // A page may come to lie in several runs, or be settled as a whole meanwhile.
+            let mut stretches = Vec::new();
+            for part in entries.chunks(entries.len() / 2 + 1) {
+                let run = RunId(self.next_run);
+                self.next_run += 1;
+                stretches.push(Stretch { run, first: part[0].seq, last: part[part.len() - 1].seq });
+                self.runs.insert(run.0, part.to_vec());
+            }
+            self.step(Input::Paged { ticket, stretches });
         }
         if let Some((run, from, max_bytes)) = (!self.loads.is_empty()).then(|| self.loads.remove(0)) {
             let mut entries: Vec<StoredEntry> =
@@ -231,7 +236,7 @@ impl World {
             let fits = (max_bytes / 200).clamp(1, 3).min(entries.len());
             let next = entries.get(fits).map(|entry| entry.seq);
             entries.truncate(fits);
-            self.step(Input::Loaded { run, entries, next });
+            self.step(Input::Loaded { run, entries, next, lost: Vec::new() });
         }
     }
 
@@ -247,6 +252,25 @@ impl World {
         }
         self.step(Input::Settle { first, last, outcome });
     }
+}
+
+#[test]
+fn damaged_messages_are_left_out_and_counted_off() {
+    let stretch = Stretch { run: RunId(1), first: 1, last: 3 };
+    let recovered = Recovered { next_seq: 4, messages: 3, stretches: vec![stretch], redelivered: vec![(0, 9)] };
+    let mut queue = Queue::recovered(true, recovered);
+    let mut out = Vec::new();
+    queue.step(consumer(1, 0), &mut out);
+    assert!(matches!(out[..], [Output::Load { run: RunId(1), from: 1, .. }]));
+    let entry = |seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, true, 8) };
+    out.clear();
+    queue.step(
+        Input::Loaded { run: RunId(1), entries: vec![entry(1), entry(3)], next: None, lost: vec![(2, 2)] },
+        &mut out,
+    );
+    assert_eq!(delivered(&out), [(1, 1, true), (1, 3, true)]);
+    assert!(matches!(out[0], Output::Forget { first: 2, last: 2 }));
+    assert_eq!((queue.ready_count(), queue.unacked_count()), (0, 2));
 }
 
 proptest! {

@@ -1,22 +1,17 @@
 //! Messages on their way to segments, and where they went.
 
 use super::{QueueId, RunId, Seq};
-use crate::message::Message;
+use crate::queue::StoredEntry;
 
 /// What the store keeps of a message besides its octets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EntryFlags(pub(crate) u8);
+pub(crate) struct EntryFlags(pub u8);
 
 impl EntryFlags {
     /// May have been delivered before.
     pub const REDELIVERED: EntryFlags = EntryFlags(1);
     /// Need not survive a restart: a transient message, or any message of a queue that is not durable.
     pub const TRANSIENT: EntryFlags = EntryFlags(2);
-
-    /// Both sets of flags.
-    pub const fn with(self, other: EntryFlags) -> EntryFlags {
-        EntryFlags(self.0 | other.0)
-    }
 
     /// Whether all flags of `other` are set.
     pub const fn contains(self, other: EntryFlags) -> bool {
@@ -27,23 +22,10 @@ impl EntryFlags {
     pub fn of(redelivered: bool, transient: bool) -> EntryFlags {
         EntryFlags(u8::from(redelivered) | u8::from(transient) << 1)
     }
-}
 
-/// A message and its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its number in the queue.
-    pub seq: Seq,
-    /// See [`EntryFlags`].
-    pub flags: EntryFlags,
-    /// The message.
-    pub message: Message,
-}
-
-impl Entry {
-    /// Whether it outlives a restart.
-    pub fn persistent(&self) -> bool {
-        !self.flags.contains(EntryFlags::TRANSIENT)
+    /// The flags of an entry.
+    pub fn of_entry(entry: &StoredEntry) -> EntryFlags {
+        EntryFlags::of(entry.redelivered, !entry.persistent)
     }
 }
 
@@ -53,7 +35,7 @@ pub struct Page {
     /// Whose messages they are.
     pub queue: QueueId,
     /// The messages, their numbers growing.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<StoredEntry>,
 }
 
 /// Messages of one queue that lie one after the other in a segment.

@@ -6,7 +6,7 @@
 //! it, cut it off) from one that rotted (something did: report it and keep the rest).
 //!
 //! The journal forgets its oldest file once all that is alive in it lies in segments: [`Journal::retire_candidates`] names the queues to ask,
-//! [`Journal::paged`] takes their answers, [`Journal::retire`] carries over what segments do not say themselves, and the file is used again.
+//! [`Journal::paged`] takes their answers and carries over what segments do not say themselves, and the file is used again.
 
 mod batch;
 mod file;
@@ -67,6 +67,8 @@ pub struct Journal {
     oldest: u64,
     /// Queues that have not answered yet about the oldest file, with the number up to which they must.
     retiring: Option<HashMap<QueueId, Seq, RandomState>>,
+    /// What those that have answered said.
+    carried: Vec<QueueState>,
     head: Encoder,
     /// A write or sync failed: the file's state is unknown, nothing more may be written.
     failed: bool,
@@ -131,6 +133,7 @@ impl Journal {
             durable: start.next_commit - 1,
             oldest: start.next_commit,
             retiring: None,
+            carried: Vec::new(),
             head: Encoder::default(),
             failed: false,
         })
@@ -174,7 +177,7 @@ impl Journal {
     }
 
     /// Writes the last batches and that this was a stop in order. Nothing may be committed after it.
-    pub fn clean_stop(&mut self, batches: &mut [JournalBatch]) -> Result<(), StoreError> {
+    pub fn stop(&mut self, batches: &mut [JournalBatch]) -> Result<(), StoreError> {
         self.append(batches, true)?;
         let mut last = [self.batch()];
         for batch in &mut last {
@@ -200,36 +203,31 @@ impl Journal {
         candidates
     }
 
-    /// The queue's answer: all its messages numbered up to `through` are settled or durable in segments.
-    pub fn paged(&mut self, queue: QueueId, through: Seq) {
-        if let Some(waiting) = &mut self.retiring
-            && waiting.get(&queue).is_some_and(|needed| *needed <= through)
-        {
-            waiting.remove(&queue);
-        }
-    }
-
-    /// When all queues have answered: those whose [`QueueState`] the segments must be asked for, to be handed to [`Journal::retire`].
-    pub fn ready_to_retire(&self) -> Option<Vec<QueueId>> {
-        let answered = self.retiring.as_ref().is_some_and(HashMap::is_empty);
-        let mut queues: Vec<QueueId> = self.closed.front().filter(|_| answered)?.queues.keys().copied().collect();
-        queues.sort_unstable();
-        Some(queues)
-    }
-
-    /// Gives the oldest file up: what the segments said of its queues is written and made durable, then the file is ready to be used again. The
-    /// segments must have been told every settle that stands in the file before they were asked.
+    /// The queue's answer: all its messages numbered up to `through` are settled or durable in segments; and its state, as
+    /// [`Segments::state_of`](super::Segments::state_of) gives it when every settle sent before has reached it. The last answer gives the file up.
     ///
-    /// On [`StoreError::Full`] nothing happened; try again.
-    pub fn retire(&mut self, states: &[QueueState]) -> Result<(), StoreError> {
-        if self.ready_to_retire().is_none() {
-            return Err(StoreError::Unknown("a journal file to be given up".into()));
+    /// On [`StoreError::Full`] there was no room for what must be carried over; [`Journal::retire`] tries again.
+    pub fn paged(&mut self, queue: QueueId, through: Seq, state: QueueState) -> Result<(), StoreError> {
+        let Some(waiting) = &mut self.retiring else { return Ok(()) };
+        if waiting.get(&queue).is_some_and(|needed| *needed <= through) {
+            waiting.remove(&queue);
+            self.carried.push(state);
+        }
+        self.retire()
+    }
+
+    /// Gives the oldest file up if all have answered: what they said is written and made durable, then the file is ready to be used again.
+    /// [`Journal::paged`] does it; to be called on its own only after it met a full disk.
+    pub fn retire(&mut self) -> Result<(), StoreError> {
+        if !self.retiring.as_ref().is_some_and(HashMap::is_empty) {
+            return Ok(());
         }
         let before = self.oldest;
         self.oldest = self.closed.get(1).unwrap_or(&self.current).first_commit;
         crash_point!("journal.retire.before_states");
-        if let Err(error) = self.append_states(states) {
-            self.oldest = before;
+        let carried = std::mem::take(&mut self.carried);
+        if let Err(error) = self.append_states(&carried) {
+            (self.oldest, self.carried) = (before, carried);
             return Err(error);
         }
         crash_point!("journal.retire.after_states");
@@ -245,13 +243,15 @@ impl Journal {
     }
 
     /// The queue was deleted: nobody will answer for it.
-    pub fn forget_queue(&mut self, queue: QueueId) {
+    pub fn forget_queue(&mut self, queue: QueueId) -> Result<(), StoreError> {
         for file in self.closed.iter_mut().chain([&mut self.current]) {
             file.queues.remove(&queue);
         }
         if let Some(waiting) = &mut self.retiring {
             waiting.remove(&queue);
         }
+        self.carried.retain(|state| state.queue != queue);
+        self.retire()
     }
 
     /// Work to do on another thread, so that the next change of files costs no time; hand its result to [`Journal::add_spare`], or call

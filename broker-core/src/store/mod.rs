@@ -24,7 +24,8 @@ mod tests;
 mod varint;
 mod view;
 
-pub use entry::{Entry, EntryFlags, Page, Run};
+pub(crate) use entry::EntryFlags;
+pub use entry::{Page, Run};
 pub use error::StoreError;
 pub use ids::{QueueId, RunId, Seq};
 pub use journal::{Journal, JournalBatch, QueueState, Spare, SpareMaker};

@@ -21,8 +21,9 @@ use super::journal::replay::{Event, Replay};
 use super::journal::{Journal, Start};
 use super::options::StoreOptions;
 use super::segments::Segments;
-use super::{Entry, EntryFlags, Page, QueueId, Ranges, RunId, Seq, StoreError};
+use super::{EntryFlags, Page, QueueId, Ranges, RunId, Seq, StoreError};
 use crate::message::Message;
+use crate::queue::StoredEntry;
 
 /// Octets of messages taken from the journal before they are written to segments.
 const PAGE_OUT_BYTES: usize = 8 * 1024 * 1024;
@@ -45,7 +46,7 @@ pub struct RecoveredQueue {
     pub queue: QueueId,
     /// The number for its next message.
     pub next_seq: Seq,
-    /// Where its messages are, in order of their first numbers. Runs may interleave, but no message is in two.
+    /// Where its messages are, in order. A run comes more than once if messages of others lie between its own.
     pub runs: Vec<RecoveredRun>,
     /// How many messages.
     pub messages: u64,
@@ -55,19 +56,17 @@ pub struct RecoveredQueue {
     pub redelivered: Ranges,
 }
 
-/// A run with something alive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Part of a run, with something alive in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoveredRun {
     /// By this it is read.
-    pub id: RunId,
-    /// The first number in it, alive or not.
+    pub run: RunId,
+    /// The first number that may be alive.
     pub first: Seq,
-    /// The last number in it, alive or not.
+    /// The last number that may be alive. What the run holds beyond belongs to another part.
     pub last: Seq,
-    /// How many messages are alive.
+    /// How many messages are alive from first to last.
     pub count: u64,
-    /// Numbers from first to last of which nothing is alive in it.
-    pub excluded: Ranges,
 }
 
 /// What the journal says, put together.
@@ -105,7 +104,7 @@ pub fn recover(
     }
     let mut said = listen(&mut replay, known)?;
     for (queue, settled) in &said.settled {
-        settled.iter().for_each(|(first, last)| segments.settle(*queue, first, last));
+        settled.iter().try_for_each(|(first, last)| segments.settle(*queue, first, last))?;
     }
     for (queue, highest) in opened.highest {
         let known = said.highest.entry(queue).or_insert(0);
@@ -216,7 +215,7 @@ fn page_out(
     said: &Said,
     known: &dyn Fn(QueueId) -> bool,
 ) -> Result<(), StoreError> {
-    let mut pages: BTreeMap<QueueId, Vec<Entry>> = BTreeMap::new();
+    let mut pages: BTreeMap<QueueId, Vec<StoredEntry>> = BTreeMap::new();
     let mut octets = 0;
     let mut last: HashMap<QueueId, Seq, RandomState> = HashMap::default();
     replay.walk(|event| {
@@ -231,8 +230,8 @@ fn page_out(
         last.insert(queue, seq);
         octets += message.memory();
         let delivered = !said.clean || said.delivered.get(&queue).is_some_and(|delivered| delivered.contains(seq));
-        let flags = flags.with(EntryFlags::of(delivered, false));
-        pages.entry(queue).or_default().push(Entry { seq, flags, message });
+        let redelivered = delivered || flags.contains(EntryFlags::REDELIVERED);
+        pages.entry(queue).or_default().push(StoredEntry { seq, redelivered, persistent: true, message });
         if octets >= PAGE_OUT_BYTES {
             octets = 0;
             write_pages(segments, &mut pages)?;
@@ -242,10 +241,10 @@ fn page_out(
     write_pages(segments, &mut pages)
 }
 
-fn write_pages(segments: &mut Segments, pages: &mut BTreeMap<QueueId, Vec<Entry>>) -> Result<(), StoreError> {
+fn write_pages(segments: &mut Segments, pages: &mut BTreeMap<QueueId, Vec<StoredEntry>>) -> Result<(), StoreError> {
     let pages: Vec<Page> = std::mem::take(pages).into_iter().map(|(queue, entries)| Page { queue, entries }).collect();
     if !pages.is_empty() {
-        segments.write(&pages)?;
+        segments.write(&pages, true)?;
         crash_point!("recovery.run_written");
     }
     Ok(())
@@ -259,12 +258,16 @@ fn queues(segments: &Segments, highest: &HashMap<QueueId, Seq, RandomState>) -> 
             RecoveredQueue { queue, next_seq, runs: Vec::new(), messages: 0, bytes: 0, redelivered: Ranges::new() };
         queues.insert(queue, empty);
     }
-    for (queue, id, first, last, count) in segments.live_runs() {
+    let mut runs: BTreeMap<QueueId, Vec<RunId>> = BTreeMap::new();
+    for (queue, id, ..) in segments.live_runs() {
+        runs.entry(queue).or_default().push(id);
+    }
+    for (queue, runs) in runs {
         let Some(found) = queues.get_mut(&queue) else { continue };
-        found.runs.push(RecoveredRun { id, first, last, count, excluded: segments.excluded(id) });
-        found.messages += count;
-        found.bytes += segments.live_bytes(id);
-        found.redelivered.extend(&segments.delivered(id));
+        found.bytes = runs.iter().map(|id| segments.live_bytes(*id)).sum();
+        runs.iter().for_each(|id| found.redelivered.extend(&segments.delivered(*id)));
+        found.runs = segments.in_order(&runs);
+        found.messages = found.runs.iter().map(|run| run.count).sum();
     }
     queues.into_values().collect()
 }

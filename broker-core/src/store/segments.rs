@@ -5,7 +5,7 @@
 //! run costs a few octets for every 64 KiB, and one bit a message once some of its messages are settled and others are not.
 //!
 //! What is settled stands in the journal. A segment says what it holds, and the journal what of it is done with; when the journal gives up a file
-//! it asks [`Segments::queue_states`] what to carry over. So a file must be gone for good (its directory synced) before that is answered without it.
+//! it asks [`Segments::state_of`] what to carry over. So a file must be gone for good (its directory synced) before that is answered without it.
 
 mod bitmap;
 mod block;
@@ -65,6 +65,7 @@ pub struct Segments {
     rewrite: BTreeSet<u64>,
     /// Files were removed and their directory not synced since.
     removed: bool,
+    reports: Vec<String>,
     failed: bool,
 }
 
@@ -109,16 +110,19 @@ impl Segments {
     /// Messages of the queue numbered `first` to `last` (both included) are done with. Touches memory only.
     ///
     /// A settle must arrive here after the page that holds its message, and before the answer that lets the journal give up the file it stands in.
-    pub fn settle(&mut self, queue: QueueId, first: Seq, last: Seq) {
+    pub fn settle(&mut self, queue: QueueId, first: Seq, last: Seq) -> Result<(), StoreError> {
+        self.not_failed()?;
         for id in self.overlapping(queue, first, last) {
             let Some(run) = self.runs.get_mut(&id) else { continue };
             let settled = run.settle(first, last);
             self.count_dead(id, settled);
         }
+        Ok(())
     }
 
     /// The queue was deleted: nothing of it is alive.
-    pub fn drop_queue(&mut self, queue: QueueId) {
+    pub fn drop_queue(&mut self, queue: QueueId) -> Result<(), StoreError> {
+        self.not_failed()?;
         let ids: Vec<RunId> = self.runs.iter().filter(|(_, run)| run.queue == queue).map(|(id, _)| *id).collect();
         for id in ids {
             let Some(run) = self.runs.get_mut(&id) else { continue };
@@ -126,15 +130,21 @@ impl Segments {
             let settled = run.settle_all();
             self.count_dead(id, settled);
         }
+        Ok(())
     }
 
-    /// What the journal must carry over about these queues when it gives up a file. Everything removed is durably gone when this returns.
-    pub fn queue_states(&mut self, queues: &[QueueId]) -> Result<Vec<QueueState>, StoreError> {
+    /// What the journal must carry over about a queue when it gives up a file. Everything removed is durably gone when this returns.
+    pub fn state_of(&mut self, queue: QueueId) -> Result<QueueState, StoreError> {
         self.not_failed()?;
         self.rewrite_marked()?;
         self.sync_removals()?;
-        let asked: BTreeSet<QueueId> = queues.iter().copied().collect();
-        Ok(self.states(|queue| asked.contains(&queue)))
+        let state = self.states(|asked| asked == queue).pop();
+        Ok(state.unwrap_or_else(|| QueueState { queue, settled: Ranges::new(), delivered: Ranges::new() }))
+    }
+
+    /// Takes the lines about damage found since the last call: file, offset, what was lost.
+    pub fn reports(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.reports)
     }
 
     /// Removes files in which nothing is alive and copies one together in which little is. Whether there is more to do.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::disk::{Crash, Disk, SimDisk};
 use super::*;
 use crate::message::Message;
+use crate::queue::StoredEntry;
 
 const QUEUE: QueueId = QueueId(7);
-const NEW: EntryFlags = EntryFlags(0);
 
 fn options() -> StoreOptions {
     StoreOptions {
@@ -24,35 +24,22 @@ fn message(seq: Seq, body_len: usize) -> Message {
     Message::new(b"\x00\x02rk", &[0; 14], &body, true, &mut Vec::new()).unwrap()
 }
 
-fn entry(seq: Seq, message: Message) -> Entry {
-    Entry { seq, flags: NEW, message }
-}
-
 fn open(disk: &SimDisk) -> (Journal, Segments, Recovered) {
     recover(Arc::new(disk.clone()), &options(), &|_| true).unwrap()
 }
 
 fn all(segments: &mut Segments, recovered: &Recovered) -> Vec<(Seq, bool)> {
     let mut found = Vec::new();
-    for queue in &recovered.queues {
-        let start = found.len();
-        for run in &queue.runs {
-            let mut from = Some(run.first);
-            let mut count = 0;
-            while let Some(at) = from {
-                let loaded = segments.read(run.id, at, 500).unwrap();
-                count += loaded.entries.len() as u64;
-                for entry in loaded.entries {
-                    assert_eq!(entry.message, message(entry.seq, entry.message.body_len()));
-                    assert!(entry.seq >= at && !run.excluded.contains(entry.seq));
-                    found.push((entry.seq, entry.flags.contains(EntryFlags::REDELIVERED)));
-                }
-                from = loaded.next;
+    for run in recovered.queues.iter().flat_map(|queue| &queue.runs) {
+        let mut from = Some(run.first);
+        while let Some(at) = from.filter(|at| *at <= run.last) {
+            let loaded = segments.read(run.run, at, 500).unwrap();
+            for entry in loaded.entries.into_iter().filter(|entry| entry.seq <= run.last) {
+                assert_eq!(entry.message, message(entry.seq, entry.message.body_len()));
+                found.push((entry.seq, entry.redelivered));
             }
-            assert_eq!(count, run.count);
-            assert_eq!(run.excluded.count(), run.last - run.first + 1 - count);
+            from = loaded.next;
         }
-        found[start..].sort_unstable();
     }
     found
 }
@@ -68,12 +55,12 @@ fn what_was_committed_and_not_settled_is_there_after_a_power_cut() {
     assert!(recovered.queues.is_empty() && recovered.report.is_empty());
     let mut batches = [journal.batch(), journal.batch()];
     for seq in 1..=300 {
-        batches[(seq % 2) as usize].enqueue(QueueId(seq % 2), seq, NEW, &message(seq, 100));
+        batches[(seq % 2) as usize].enqueue(QueueId(seq % 2), seq, false, &message(seq, 100));
     }
     batches[1].settle(QueueId(1), 11, 20);
     journal.commit(&mut batches).unwrap();
     assert!(batches.iter().all(JournalBatch::is_empty) && journal.is_durable());
-    batches[0].enqueue(QueueId(0), 302, NEW, &message(302, 20_000));
+    batches[0].enqueue(QueueId(0), 302, false, &message(302, 20_000));
     drop((journal, segments));
     let disk = disk.crash(Crash::LoseAll);
     for _ in 0..3 {
@@ -95,14 +82,14 @@ fn after_a_clean_stop_only_what_was_delivered_is_flagged() {
     let (mut journal, mut segments, _) = open(&disk);
     let mut batches = [journal.batch()];
     let entries =
-        (1..=10).map(|seq| Entry { seq, flags: EntryFlags::of(seq == 9, seq == 2), message: message(seq, 9) });
-    segments.write(&[Page { queue: QUEUE, entries: entries.collect() }]).unwrap();
+        (1..=10).map(|seq| StoredEntry { seq, redelivered: seq == 9, persistent: seq != 2, message: message(seq, 9) });
+    segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap();
     for seq in 11..=20 {
-        batches[0].enqueue(QUEUE, seq, EntryFlags::of(seq == 19, false), &message(seq, 9));
+        batches[0].enqueue(QUEUE, seq, seq == 19, &message(seq, 9));
     }
     batches[0].delivered(QUEUE, 3, 4);
     batches[0].delivered(QUEUE, 12, 13);
-    journal.clean_stop(&mut batches).unwrap();
+    journal.stop(&mut batches).unwrap();
     let expected = [3, 4, 9, 12, 13, 19];
     for round in 0..2 {
         let (mut journal, mut segments, recovered) = open(&disk);
@@ -114,7 +101,7 @@ fn after_a_clean_stop_only_what_was_delivered_is_flagged() {
         );
         let flagged: Vec<Seq> = recovered.queues[0].redelivered.iter().flat_map(|(a, b)| a..=b).collect();
         assert_eq!(flagged, expected);
-        journal.clean_stop(&mut []).unwrap();
+        journal.stop(&mut []).unwrap();
     }
     let _ = open(&disk);
     assert!(all(&mut open(&disk).1, &open(&disk).2).iter().all(|(_, redelivered)| *redelivered));
@@ -128,27 +115,26 @@ fn the_journal_gives_files_up_and_uses_them_again() {
     let mut retired = 0;
     let mut alive: Vec<Seq> = Vec::new();
     for seq in 1..=4000 {
-        batches[0].enqueue(QUEUE, seq, NEW, &message(seq, 500));
+        batches[0].enqueue(QUEUE, seq, false, &message(seq, 500));
         alive.push(seq);
         if seq % 3 > 0 {
             let gone = alive.remove(alive.len() / 2);
             batches[0].settle(QUEUE, gone, gone);
-            segments.settle(QUEUE, gone, gone);
+            segments.settle(QUEUE, gone, gone).unwrap();
         }
         if seq % 20 == 0 {
             journal.commit(&mut batches).unwrap();
         }
         for (queue, through) in journal.retire_candidates() {
-            let entries: Vec<Entry> = alive
+            let entries: Vec<StoredEntry> = alive
                 .iter()
                 .filter(|alive| **alive <= through && !segments.holds(QUEUE, **alive))
-                .map(|&seq| entry(seq, message(seq, 500)))
+                .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 500) })
                 .collect();
-            segments.write(&[Page { queue, entries }]).unwrap();
+            segments.write(&[Page { queue, entries }], true).unwrap();
             while segments.maintain().unwrap() {}
-            journal.paged(queue, through);
-            let states = segments.queue_states(&journal.ready_to_retire().unwrap()).unwrap();
-            journal.retire(&states).unwrap();
+            let state = segments.state_of(queue).unwrap();
+            journal.paged(queue, through, state).unwrap();
             retired += 1;
         }
     }
@@ -169,15 +155,20 @@ fn the_journal_gives_files_up_and_uses_them_again() {
 fn runs_that_interleave_come_back_in_order() {
     let disk = SimDisk::new(3);
     let (_, mut segments, _) = open(&disk);
-    let page =
-        |seqs: &[Seq]| Page { queue: QUEUE, entries: seqs.iter().map(|&seq| entry(seq, message(seq, 9))).collect() };
-    let runs = segments.write(&[page(&[1, 2, 5, 6, 1_000_000]), page(&[3, 4, 7, 500_000])]).unwrap();
+    let page = |seqs: &[Seq]| Page {
+        queue: QUEUE,
+        entries: seqs
+            .iter()
+            .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 9) })
+            .collect(),
+    };
+    let runs = segments.write(&[page(&[1, 2, 5, 6, 1_000_000]), page(&[3, 4, 7, 500_000])], true).unwrap();
     assert_eq!(
         runs.iter().map(|run| (run.first, run.last, run.count)).collect::<Vec<_>>(),
         [(1, 1_000_000, 5), (3, 500_000, 4)]
     );
-    segments.write(&[page(&[2, 1])]).unwrap_err();
-    segments.settle(QUEUE, 6, 6);
+    segments.write(&[page(&[2, 1])], true).unwrap_err();
+    segments.settle(QUEUE, 6, 6).unwrap();
     let (_, mut segments, recovered) = open(&disk);
     let found: Vec<Seq> = all(&mut segments, &recovered).into_iter().map(|(seq, _)| seq).collect();
     assert_eq!(found, [1, 2, 3, 4, 5, 6, 7, 500_000, 1_000_000]);
@@ -190,15 +181,20 @@ fn segments_are_removed_when_dead_and_copied_together_when_sparse() {
     let (_, mut segments, _) = open(&disk);
     let mut runs = Vec::new();
     for block in 0..40 {
-        let entries = (1..=50).map(|at| entry(block * 50 + at, message(block * 50 + at, 100)));
-        runs.extend(segments.write(&[Page { queue: QUEUE, entries: entries.collect() }]).unwrap());
+        let entries = (1..=50).map(|at| StoredEntry {
+            seq: block * 50 + at,
+            redelivered: false,
+            persistent: true,
+            message: message(block * 50 + at, 100),
+        });
+        runs.extend(segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap());
     }
     let before = segments.stats();
     assert_eq!((before.messages, before.runs), (2000, 40));
     assert!(before.files > 8);
-    segments.settle(QUEUE, 1, 999);
+    segments.settle(QUEUE, 1, 999).unwrap();
     for seq in (1001..1900).filter(|seq| seq % 8 > 0) {
-        segments.settle(QUEUE, seq, seq);
+        segments.settle(QUEUE, seq, seq).unwrap();
     }
     while segments.maintain().unwrap() {}
     let after = segments.stats();
@@ -210,7 +206,7 @@ fn segments_are_removed_when_dead_and_copied_together_when_sparse() {
         .map(|entry| entry.seq)
         .collect();
     assert_eq!(found, (1000..=2000).filter(|seq| *seq < 1001 || *seq >= 1900 || seq % 8 == 0).collect::<Vec<_>>());
-    segments.drop_queue(QUEUE);
+    segments.drop_queue(QUEUE).unwrap();
     segments.maintain().unwrap();
     assert_eq!(files(&disk, "segments"), Vec::<PathBuf>::new());
 }
@@ -219,18 +215,19 @@ fn segments_are_removed_when_dead_and_copied_together_when_sparse() {
 fn a_rotten_record_is_reported_and_the_rest_served() {
     let disk = SimDisk::new(3);
     let (_, mut segments, _) = open(&disk);
-    let entries = (1..=50).map(|seq| entry(seq, message(seq, 100)));
-    let run = segments.write(&[Page { queue: QUEUE, entries: entries.collect() }]).unwrap()[0];
+    let entries =
+        (1..=50).map(|seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 100) });
+    let run = segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap()[0];
     let path = files(&disk, "segments").remove(0);
     // In the body of the third record.
     disk.flip(&path, (4096 + 56 + 2 * 154 + 100) * 8);
     let loaded = segments.read(run.id, 0, usize::MAX).unwrap();
     assert_eq!(loaded.lost, Ranges::from_to(3, 3));
     assert_eq!(loaded.entries.len(), 49);
-    let report = loaded.report;
+    let report = segments.reports();
     assert_eq!(report.len(), 1);
     assert!(report[0].contains("00000001.segment: damaged at offset 4460: 1 messages of queue 7"), "{report:?}");
-    segments.settle(QUEUE, 1, 50);
+    segments.settle(QUEUE, 1, 50).unwrap();
     segments.maintain().unwrap();
     assert_eq!(files(&disk, "quarantine").len(), 1);
 }
@@ -240,14 +237,19 @@ fn a_rotten_index_or_journal_costs_no_more_than_what_rotted() {
     let disk = SimDisk::new(3);
     let (mut journal, mut segments, _) = open(&disk);
     for block in 0..3 {
-        let entries = (1..=50).map(|at| entry(block * 50 + at, message(block * 50 + at, 100)));
-        segments.write(&[Page { queue: QUEUE, entries: entries.collect() }]).unwrap();
+        let entries = (1..=50).map(|at| StoredEntry {
+            seq: block * 50 + at,
+            redelivered: false,
+            persistent: true,
+            message: message(block * 50 + at, 100),
+        });
+        segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap();
     }
     let path = files(&disk, "segments").remove(0);
     disk.flip(&path, (4096 + 56 + 50 * 154 + 20) * 8);
     let mut batches = [journal.batch()];
     for seq in 151..=160 {
-        batches[0].enqueue(QUEUE, seq, NEW, &message(seq, 100));
+        batches[0].enqueue(QUEUE, seq, false, &message(seq, 100));
         journal.commit(&mut batches).unwrap();
     }
     let journal_file = files(&disk, "journal").remove(0);
@@ -276,7 +278,7 @@ fn a_full_disk_refuses_messages_takes_settles_and_recovers() {
     let refused = loop {
         for _ in 0..10 {
             seq += 1;
-            batches[0].enqueue(QUEUE, seq, NEW, &message(seq, 500));
+            batches[0].enqueue(QUEUE, seq, false, &message(seq, 500));
         }
         if let Err(error) = journal.commit(&mut batches) {
             break error;
@@ -284,9 +286,10 @@ fn a_full_disk_refuses_messages_takes_settles_and_recovers() {
     };
     assert!(matches!(refused, StoreError::Full { .. }), "{refused}");
     assert!(seq > 60);
-    let entries = (1..=50).map(|seq| entry(seq, message(seq, 100)));
+    let entries =
+        (1..=50).map(|seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 100) });
     let page = [Page { queue: QueueId(8), entries: entries.collect() }];
-    assert!(matches!(segments.write(&page), Err(StoreError::Full { .. })));
+    assert!(matches!(segments.write(&page, false), Err(StoreError::Full { .. })));
     let mut settles = [journal.batch()];
     for settled in 1..=500 {
         settles[0].settle(QUEUE, settled, settled);
@@ -295,7 +298,7 @@ fn a_full_disk_refuses_messages_takes_settles_and_recovers() {
     assert!(matches!(journal.commit(&mut batches), Ok(()) | Err(StoreError::Full { .. })));
     disk.set_capacity(None);
     journal.commit(&mut batches).unwrap();
-    segments.write(&page).unwrap();
+    segments.write(&page, false).unwrap();
     let (_, mut segments, recovered) = open(&disk.crash(Crash::LoseAll));
     assert_eq!(all(&mut segments, &recovered).len() as u64, seq.saturating_sub(500) + 50);
     assert_eq!(recovered.report, Vec::<String>::new());
@@ -306,8 +309,8 @@ fn unknown_files_are_moved_and_messages_of_unknown_queues_dropped() {
     let disk = SimDisk::new(3);
     let (mut journal, segments, _) = open(&disk);
     let mut batches = [journal.batch()];
-    batches[0].enqueue(QUEUE, 1, NEW, &message(1, 9));
-    batches[0].enqueue(QueueId(8), 1, NEW, &message(1, 9));
+    batches[0].enqueue(QUEUE, 1, false, &message(1, 9));
+    batches[0].enqueue(QueueId(8), 1, false, &message(1, 9));
     journal.commit(&mut batches).unwrap();
     drop((journal, segments));
     for name in ["journal/x", "segments/00000001.segment.bak", "segments/y"] {
@@ -326,11 +329,11 @@ fn a_message_larger_than_a_file_fits() {
     let disk = SimDisk::new(3);
     let (mut journal, mut segments, _) = open(&disk);
     let mut batches = [journal.batch()];
-    batches[0].enqueue(QUEUE, 1, NEW, &message(1, 300_000));
-    batches[0].enqueue(QUEUE, 2, NEW, &message(2, 30_000));
+    batches[0].enqueue(QUEUE, 1, false, &message(1, 300_000));
+    batches[0].enqueue(QUEUE, 2, false, &message(2, 30_000));
     journal.commit(&mut batches).unwrap();
-    let entries = vec![entry(1, message(1, 300_000))];
-    segments.write(&[Page { queue: QueueId(8), entries }]).unwrap();
+    let entries = vec![StoredEntry { seq: 1, redelivered: false, persistent: true, message: message(1, 300_000) }];
+    segments.write(&[Page { queue: QueueId(8), entries }], false).unwrap();
     let disk = disk.crash(Crash::LoseAll);
     let (_, mut segments, recovered) = open(&disk);
     assert_eq!(all(&mut segments, &recovered), [(1, true), (2, true), (1, true)]);

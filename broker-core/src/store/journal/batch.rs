@@ -23,7 +23,8 @@ impl JournalBatch {
     }
 
     /// A message entered a queue and must outlive a restart. The numbers of one queue must grow.
-    pub fn enqueue(&mut self, queue: QueueId, seq: Seq, flags: EntryFlags, message: &Message) {
+    pub fn enqueue(&mut self, queue: QueueId, seq: Seq, redelivered: bool, message: &Message) {
+        let flags = EntryFlags::of(redelivered, false);
         self.records.message(Kind::Enqueue, queue, seq, flags, message, self.key);
         self.enqueues += 1;
         self.touch(queue, seq);

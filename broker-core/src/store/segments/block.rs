@@ -9,7 +9,8 @@
 
 use super::super::record::{Encoder, HEAD_BYTES, Key, Kind, Record, take_u64};
 use super::super::varint;
-use super::super::{Entry, EntryFlags, QueueId, Seq};
+use super::super::{EntryFlags, QueueId, Seq};
+use crate::queue::StoredEntry;
 
 /// Blocks and their trailers begin at multiples of this.
 pub(super) const BLOCK_ALIGN: u64 = 8;
@@ -223,9 +224,9 @@ pub(super) fn decode_index(record: Record<'_>, data_len: u64) -> Option<Vec<RunI
 }
 
 /// What an entry adds to a run.
-pub(super) fn push_entry(run: &mut RunIndex, entry: &Entry) {
+pub(super) fn push_entry(run: &mut RunIndex, entry: &StoredEntry) {
     let record_len = super::super::record::message_record_len(&entry.message) as u64;
-    run.push(entry.seq, entry.flags, entry.message.body_len() as u64, record_len);
+    run.push(entry.seq, EntryFlags::of_entry(entry), entry.message.body_len() as u64, record_len);
 }
 
 #[cfg(test)]

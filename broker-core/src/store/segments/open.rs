@@ -97,6 +97,7 @@ impl Segments {
             dead: Default::default(),
             rewrite: Default::default(),
             removed: false,
+            reports: Vec::new(),
             failed: false,
             disk,
         };

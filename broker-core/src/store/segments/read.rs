@@ -1,13 +1,16 @@
 //! Loading messages back.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::super::crash_point::crash_point;
 use super::super::record::Kind;
+use super::super::recovery::RecoveredRun;
 use super::super::view::View;
-use super::super::{Entry, EntryFlags, Page, QueueId, Ranges, RunId, Seq, StoreError};
+use super::super::{EntryFlags, Page, QueueId, Ranges, RunId, Seq, StoreError};
 use super::Segments;
 use crate::message::Message;
+use crate::queue::StoredEntry;
 
 /// Octets read ahead of what was asked for, at least and at most.
 const WINDOW_MIN_BYTES: u64 = 64 * 1024;
@@ -17,13 +20,11 @@ const WINDOW_MAX_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The messages, their numbers growing.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<StoredEntry>,
     /// From here the next call goes on. `None`: nothing alive comes after these.
     pub next: Option<Seq>,
     /// Messages of the run that cannot be read. They are to be settled, for they are gone.
     pub lost: Ranges,
-    /// A line for each damaged place: file, offset, what was lost.
-    pub report: Vec<String>,
 }
 
 impl Segments {
@@ -31,8 +32,7 @@ impl Segments {
     /// can be read. A run in which nothing is alive, or that is not known any more, yields nothing.
     pub fn read(&mut self, id: RunId, from: Seq, max_bytes: usize) -> Result<Loaded, StoreError> {
         let Some(run) = self.runs.get_mut(&id) else { return Ok(Loaded::default()) };
-        let (lost, report) = (std::mem::take(&mut run.lost), std::mem::take(&mut run.report));
-        let mut loaded = Loaded { lost, report, ..Loaded::default() };
+        let mut loaded = Loaded { lost: std::mem::take(&mut run.lost), ..Loaded::default() };
         let run = &*run;
         let Some(first) = run.next_live(from) else { return Ok(loaded) };
         let segment = self.files.get_mut(&run.file).ok_or_else(|| StoreError::Unknown(id.to_string()))?;
@@ -50,7 +50,7 @@ impl Segments {
                 let after = found.map_or(run.last + 1, |(_, seq, _)| seq);
                 let lost = (expected.max(from)..after).filter(|&seq| run.is_live(seq));
                 let lost: Ranges = lost.map(|seq| (seq, seq)).collect();
-                loaded.report.push(format!(
+                self.reports.push(format!(
                     "{}: damaged at offset {at}: {} messages of {} in {} octets are lost ({}), all others are kept",
                     segment.path.display(),
                     lost.count(),
@@ -70,15 +70,16 @@ impl Segments {
                 continue;
             }
             let Ok(message) = Message::from_stored(stored) else {
-                loaded
-                    .report
+                self.reports
                     .push(format!("{}: offset {at}: no message in the record of {queue}", segment.path.display()));
                 loaded.lost.insert(seq, seq);
                 continue;
             };
-            let delivered = EntryFlags::of(run.delivered.contains(seq), false);
+            let flags = EntryFlags(record.flags);
+            let redelivered = flags.contains(EntryFlags::REDELIVERED) || run.delivered.contains(seq);
             octets += stored.len();
-            loaded.entries.push(Entry { seq, flags: EntryFlags(record.flags & 3).with(delivered), message });
+            let persistent = !flags.contains(EntryFlags::TRANSIENT);
+            loaded.entries.push(StoredEntry { seq, redelivered, persistent, message });
         }
         if at < run.end() {
             loaded.next = run.next_live(expected);
@@ -92,12 +93,27 @@ impl Segments {
         let (queue, first, block) = (run.queue, run.first, run.block);
         let loaded = self.read(id, first, usize::MAX)?;
         crash_point!("segments.copy.loaded");
-        self.write_again(id, block, Page { queue, entries: loaded.entries }, loaded.lost, loaded.report)
+        self.write_again(id, block, Page { queue, entries: loaded.entries }, loaded.lost)
     }
 
-    /// The numbers of a run of which nothing is alive.
-    pub(in super::super) fn excluded(&self, id: RunId) -> Ranges {
-        self.runs.get(&id).map(super::run::RunEntry::excluded).unwrap_or_default()
+    /// The parts of a queue's runs in the order of their messages. `runs` in order of their first numbers.
+    pub(in super::super) fn in_order(&self, runs: &[RunId]) -> Vec<RecoveredRun> {
+        let mut parts: Vec<RecoveredRun> = Vec::new();
+        let mut rest: BinaryHeap<Reverse<(Seq, Seq, RunId)>> = BinaryHeap::new();
+        rest.extend(runs.iter().filter_map(|id| {
+            let run = self.runs.get(id)?;
+            Some(Reverse((run.next_live(run.first)?, run.last, *id)))
+        }));
+        while let Some(Reverse((first, run_last, run))) = rest.pop() {
+            let Some(entry) = self.runs.get(&run) else { continue };
+            // Up to where the next other run has something.
+            let last = rest.peek().map_or(run_last, |Reverse((other, ..))| run_last.min(other - 1));
+            parts.push(RecoveredRun { run, first, last, count: entry.count_live(first, last) });
+            if let Some(next) = last.checked_add(1).and_then(|from| entry.next_live(from)) {
+                rest.push(Reverse((next, run_last, run)));
+            }
+        }
+        parts
     }
 
     /// Octets of the bodies of what is alive in a run, about.

@@ -34,8 +34,6 @@ pub(super) struct RunEntry {
     pub delivered: Ranges,
     /// Records found damaged and not yet told.
     pub lost: Ranges,
-    /// Lines about them.
-    pub report: Vec<String>,
     /// The queue is no more: nothing of the run is to be remembered.
     pub dropped: bool,
 }
@@ -73,7 +71,6 @@ impl RunEntry {
             marks: index.marks.into(),
             delivered,
             lost: Ranges::new(),
-            report: Vec::new(),
             dropped: false,
         }
     }
@@ -143,21 +140,13 @@ impl RunEntry {
         self.select(|seq| self.holds(seq) && !self.is_live(seq))
     }
 
-    /// Everything from its first to its last number that is not alive in it.
-    pub(super) fn excluded(&self) -> Ranges {
-        let mut excluded = Ranges::new();
-        if self.live == self.count && self.held.is_none() {
-            return excluded;
+    /// How many messages between the two numbers are alive.
+    pub(super) fn count_live(&self, first: Seq, last: Seq) -> u64 {
+        if first <= self.first && last >= self.last {
+            return self.live;
         }
-        let mut from = self.first;
-        for (first, last) in self.select(|seq| self.is_live(seq)).iter() {
-            if first > from {
-                excluded.insert(from, first - 1);
-            }
-            from = last.saturating_add(1);
-        }
-        excluded.insert(from, self.last);
-        excluded
+        let seqs = self.bounds(first, last).into_iter().flat_map(|(from, to)| from..=to);
+        seqs.filter(|&seq| self.is_live(seq)).count() as u64
     }
 
     /// Number and position in the file of a record at or before the one wanted.

@@ -7,10 +7,11 @@ use super::super::disk::DiskFile;
 use super::super::file_head::{FILE_HEAD_BYTES, FileHead, Magic};
 use super::super::journal::commit_key;
 use super::super::record::{Encoder, Key, Kind, message_record_len};
-use super::super::{Entry, Page, Ranges, Run, RunId, StoreError};
+use super::super::{EntryFlags, Page, Ranges, Run, RunId, StoreError};
 use super::block::{BLOCK_ALIGN, BlockHead, RunIndex, encode_index, push_entry};
 use super::run::RunEntry;
 use super::{SegmentFile, Segments};
+use crate::queue::StoredEntry;
 
 /// Octets encoded before they are written.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -18,7 +19,7 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 /// Part of a page that becomes a run.
 struct PlannedRun<'a> {
     index: RunIndex,
-    entries: &'a [Entry],
+    entries: &'a [StoredEntry],
 }
 
 /// A block before it is written.
@@ -37,11 +38,12 @@ struct Placed<'a> {
 }
 
 impl Segments {
-    /// Writes pages out, each as one run. When it returns they can be read back, and everything persistent in them is durable.
+    /// Writes pages out, each as one run. When it returns they can be read back, and everything persistent in them is durable; with `sync`
+    /// everything is.
     ///
     /// One call makes at least one block with an index and, if need be, one sync: a megabyte a call is a good size, of one queue or of many. On
     /// [`StoreError::Full`] nothing was written.
-    pub fn write(&mut self, pages: &[Page]) -> Result<Vec<Run>, StoreError> {
+    pub fn write(&mut self, pages: &[Page], sync: bool) -> Result<Vec<Run>, StoreError> {
         self.not_failed()?;
         if let Some(page) = pages.iter().find(|page| !grows(page)) {
             return Err(StoreError::Unknown(format!(
@@ -60,23 +62,16 @@ impl Segments {
             runs.push(Run { id, queue: plan.index.queue, first, last, count });
         }
         let mut ids = ids.into_iter();
-        self.write_plans(plans, &mut ids)?;
+        self.write_plans(plans, &mut ids, sync)?;
         Ok(runs)
     }
 
     /// Writes what is alive of a run again, under the id it has. `block` is the one it lies in now.
-    pub(super) fn write_again(
-        &mut self,
-        id: RunId,
-        block: u64,
-        page: Page,
-        lost: Ranges,
-        report: Vec<String>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn write_again(&mut self, id: RunId, block: u64, page: Page, lost: Ranges) -> Result<(), StoreError> {
         let Some(delivered) = self.runs.get(&id).map(|run| run.delivered.clone()) else { return Ok(()) };
         if page.entries.is_empty() {
             let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
-            (run.lost, run.report) = (lost, report);
+            run.lost = lost;
             let settled = run.settle_all();
             self.count_dead(id, settled);
             return Ok(());
@@ -87,22 +82,27 @@ impl Segments {
         // The new place must be durable before the old one is given up, and the old one stays known until then.
         let temporary = RunId(self.next_run);
         self.next_run += 1;
-        self.write_plans(vec![plan], &mut [temporary].into_iter())?;
+        self.write_plans(vec![plan], &mut [temporary].into_iter(), false)?;
         let Some(mut run) = self.unregister(temporary) else { return Ok(()) };
         debug_assert!(run.block > block);
         run.delivered = delivered;
-        (run.lost, run.report) = (lost, report);
+        run.lost = lost;
         self.unregister(id);
         self.register(id, run);
         Ok(())
     }
 
-    fn write_plans(&mut self, plans: Vec<Plan<'_>>, ids: &mut dyn Iterator<Item = RunId>) -> Result<(), StoreError> {
+    fn write_plans(
+        &mut self,
+        plans: Vec<Plan<'_>>,
+        ids: &mut dyn Iterator<Item = RunId>,
+        sync: bool,
+    ) -> Result<(), StoreError> {
         let placed = self.place(plans);
         self.failed |= matches!(placed, Err(StoreError::Fatal { .. }));
         let (placed, created) = placed?;
         crash_point!("segments.write.reserved");
-        let result = self.write_placed(&placed, &created);
+        let result = self.write_placed(&placed, &created, sync);
         // Nobody may believe what the files hold after an error; the process is about to end.
         self.failed |= result.is_err();
         result?;
@@ -238,7 +238,7 @@ impl Segments {
         Ok(())
     }
 
-    fn write_placed(&mut self, placed: &[Placed<'_>], created: &[u64]) -> Result<(), StoreError> {
+    fn write_placed(&mut self, placed: &[Placed<'_>], created: &[u64], sync: bool) -> Result<(), StoreError> {
         for number in created {
             let Some(segment) = self.files.get(number) else { continue };
             let head = FileHead { magic: Magic::Segment, number: *number, salt: self.salt };
@@ -255,7 +255,7 @@ impl Segments {
         }
         crash_point!("segments.write.written");
         let mut entries = placed.iter().flat_map(|block| &block.runs).flat_map(|run| run.entries);
-        let persistent = entries.any(|entry| entry.persistent());
+        let persistent = sync || entries.any(|entry| entry.persistent);
         let mut files: Vec<u64> = placed.iter().map(|block| block.file).collect();
         files.dedup();
         // More than one file: the first ones will not be synced again, and later blocks vouch for them.
@@ -313,7 +313,7 @@ fn write_block(file: &dyn DiskFile, file_key: Key, block: &Placed<'_>) -> std::i
     let mut buffer = Encoder::default();
     for run in &block.runs {
         for entry in run.entries {
-            buffer.message(Kind::Message, run.index.queue, entry.seq, entry.flags, &entry.message, key);
+            buffer.message(Kind::Message, run.index.queue, entry.seq, EntryFlags::of_entry(entry), &entry.message, key);
             if buffer.len() >= BUFFER_BYTES {
                 buffer.parts().try_for_each(&mut put)?;
                 buffer.clear(BUFFER_BYTES);

@@ -1,0 +1,115 @@
+//! What the shard does when the catalog has changed: queues come and go, remembered routes end, and whoever waited is answered.
+
+use std::sync::Arc;
+
+use broker_amqp::{Exception, Input, Reply};
+use broker_core::queue::{self, Queue};
+use broker_core::store::QueueId;
+use broker_core::topology::QueueRecord;
+use broker_meta::{CatalogEvent, command};
+
+use super::journal;
+use super::meta::Applied;
+use super::pages;
+use super::queues::LocalQueue;
+use super::requests::{Waiter, exception};
+use super::shard::Shard;
+
+impl Shard {
+    /// Commands were applied.
+    pub(super) fn applied(&mut self, applied: Applied) {
+        self.parts.topology = applied.topology;
+        self.parts.access = applied.access;
+        for (proposal, events) in applied.outcomes {
+            let mut refusal = None;
+            let mut declared = None;
+            for event in events {
+                match event {
+                    CatalogEvent::QueueDeclared { record, .. } => {
+                        declared = Some(record.id);
+                        self.queue_declared(record);
+                    }
+                    CatalogEvent::QueueDeleted(record) => self.queue_deleted(&record),
+                    CatalogEvent::Refused(why) => refusal = Some(exception(why)),
+                    CatalogEvent::VhostDeleted { queues, .. } => {
+                        queues.iter().for_each(|record| self.queue_deleted(record))
+                    }
+                    CatalogEvent::VhostCreated { .. }
+                    | CatalogEvent::ExchangeDeclared { .. }
+                    | CatalogEvent::Unchanged => {}
+                    // Routes and rights may have changed.
+                    _ => self.generation += 1,
+                }
+            }
+            if let Some(waiter) = self.waiters.remove(&proposal) {
+                self.answer_waiter(waiter, declared, refusal);
+            }
+        }
+    }
+
+    fn answer_waiter(&mut self, waiter: Waiter, declared: Option<QueueId>, refusal: Option<Exception>) {
+        let (connection, channel, reply) = match waiter {
+            Waiter::Done { connection, channel } => (connection, channel, Reply::Done),
+            Waiter::Declared { connection, channel, name } => {
+                let reply = declared.map(|id| self.declared(&name, id));
+                (
+                    connection,
+                    channel,
+                    reply.unwrap_or_else(|| Reply::Refused(Exception::internal("the queue was not declared"))),
+                )
+            }
+            Waiter::Deleted { connection, channel, messages } => (connection, channel, Reply::Deleted { messages }),
+            Waiter::Goodbye { connection } => {
+                if let Some(place) = self.place_of(connection) {
+                    self.tell(place, Input::ConnectionClosed);
+                }
+                return;
+            }
+            Waiter::Nobody => return,
+        };
+        self.replies.push_back((connection, channel, refusal.map_or(reply, Reply::Refused)));
+    }
+
+    fn queue_declared(&mut self, record: Arc<QueueRecord>) {
+        if self.queues.contains_key(&record.id) {
+            return;
+        }
+        let id = record.id;
+        if let Some(owner) = record.exclusive_owner {
+            match self.place_of(owner).and_then(|place| self.clients.get_mut(place)) {
+                Some(client) => client.exclusive.push(id),
+                // Its connection ended while it was being declared.
+                None => self.propose(command::delete_queues([id]), Waiter::Nobody),
+            }
+        }
+        let mut queue = Queue::new(record.durable);
+        if self.resident_max < queue::RESIDENT_MAX_BYTES {
+            queue.step(queue::Input::Pressure(self.resident_max), &mut Vec::new());
+        }
+        self.queues.insert(id, LocalQueue::new(record, queue));
+    }
+
+    fn queue_deleted(&mut self, record: &QueueRecord) {
+        self.generation += 1;
+        let id = record.id;
+        self.feed(id, queue::Input::Delete);
+        let Some(local) = self.queues.remove(&id) else { return };
+        self.resident_bytes = self.resident_bytes.saturating_sub(local.queue.resident_bytes());
+        self.parts.pages.send(pages::Work::Drop(id));
+        self.parts.journal.send(journal::Work::Forget(id));
+        if let Some(owner) = record.exclusive_owner
+            && let Some(place) = self.place_of(owner)
+            && let Some(client) = self.clients.get_mut(place)
+        {
+            client.exclusive.retain(|&other| other != id);
+        }
+        for key in local.queue.consumer_keys() {
+            let Some(place) = self.place_of(key.channel.connection) else { continue };
+            let Some(client) = self.clients.get_mut(place) else { continue };
+            if client.consumers.try_remove(key.consumer as usize).is_some() {
+                client.spent.retain(|&other| other != key.consumer);
+                self.tell(place, Input::ConsumerCancelled { channel: key.channel.channel, consumer: key.consumer });
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One client's socket and what the node keeps for it besides its connection's own state.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker_amqp::Connection;
+use broker_core::queue::{ChannelKey, ChannelLimit, ConsumerKey};
+use broker_core::store::QueueId;
+use hashbrown::HashMap;
+use mio::net::TcpStream;
+use slab::Slab;
+
+use super::dispatch::RouteCache;
+
+/// Slices written by one system call.
+const SLICES_MAX: usize = 64;
+
+/// A client connection of this shard.
+pub struct Client {
+    /// Its number: never used twice, and its lower bits are its place in the shard's table.
+    pub number: u64,
+    /// The protocol's state.
+    pub amqp: Connection,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    stream: TcpStream,
+    /// There may be octets to read.
+    pub readable: bool,
+    /// It is in the list of those to be written to.
+    pub dirty: bool,
+    /// It is in the list of those to be read from.
+    pub listed: bool,
+    /// It published during an alarm and is not read until that is over.
+    pub blocked: bool,
+    /// It has published: it is held back while the store is behind.
+    pub publisher: bool,
+    /// Write what is left, then close.
+    pub closing: Option<String>,
+    /// The vhost it opened.
+    pub vhost: Option<Arc<str>>,
+    /// What its publishes were routed to.
+    pub routes: RouteCache,
+    /// Its consumers, by the handle their deliveries carry.
+    pub consumers: Slab<ClientConsumer>,
+    /// Consumers that were sent much and are to be given room again.
+    pub spent: Vec<u32>,
+    /// Limits over whole channels.
+    pub limits: Vec<(u16, Arc<ChannelLimit>, u16)>,
+    /// Queues only it may use.
+    pub exclusive: Vec<QueueId>,
+    /// Publishes that went to several queues, or belong to a transaction, and how many answers they wait for.
+    pub shared_confirms: HashMap<(u16, u64), u32>,
+    /// Transactions being stored: channel, number, and how many confirms are missing.
+    pub transactions: VecDeque<(u16, u64, u64)>,
+    /// Numbers for the publishes of transactions.
+    pub transaction_publishes: u64,
+    /// When the shard looks at its timeouts next.
+    pub timer_at: Option<Instant>,
+    /// It said goodbye, and waits for its exclusive queues to go.
+    pub goodbye: bool,
+}
+
+/// A consumer as the shard knows it.
+pub struct ClientConsumer {
+    /// Its queue.
+    pub queue: QueueId,
+    /// Its channel.
+    pub channel: u16,
+    /// Its deliveries are not settled.
+    pub no_ack: bool,
+    /// Octets it was given since it was last given room.
+    pub spent: i64,
+}
+
+/// What a read or write came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many octets; there may be more.
+    Some(usize),
+    /// So many octets, and nothing more for now.
+    Dry(usize),
+    /// The peer is gone.
+    Gone,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub fn new(number: u64, stream: TcpStream, peer: SocketAddr, amqp: Connection) -> Self {
+        Client {
+            number,
+            amqp,
+            peer,
+            stream,
+            readable: false,
+            dirty: false,
+            listed: false,
+            blocked: false,
+            publisher: false,
+            closing: None,
+            vhost: None,
+            routes: RouteCache::default(),
+            consumers: Slab::new(),
+            spent: Vec::new(),
+            limits: Vec::new(),
+            exclusive: Vec::new(),
+            shared_confirms: HashMap::new(),
+            transactions: VecDeque::new(),
+            transaction_publishes: 0,
+            timer_at: None,
+            goodbye: false,
+        }
+    }
+
+    /// The socket, to register it.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Reads once.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Progress {
+        loop {
+            return match self.stream.read(buffer) {
+                Ok(0) => Progress::Gone,
+                Ok(octets) if octets < buffer.len() => Progress::Dry(octets),
+                Ok(octets) => Progress::Some(octets),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Progress::Dry(0),
+                Err(_) => Progress::Gone,
+            };
+        }
+    }
+
+    /// Writes until nothing is left or the socket takes no more.
+    pub fn write(&mut self) -> Progress {
+        let mut written = 0;
+        while !self.amqp.send_buffer().is_empty() {
+            let result = {
+                let slices = self.amqp.send_buffer().as_io_slices(SLICES_MAX);
+                self.stream.write_vectored(&slices)
+            };
+            match result {
+                Ok(0) => return Progress::Gone,
+                Ok(octets) => {
+                    self.amqp.send_buffer().consume(octets);
+                    written += octets;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Dry(written),
+                Err(_) => return Progress::Gone,
+            }
+        }
+        Progress::Some(written)
+    }
+
+    /// How the queues know one of its channels.
+    pub fn channel_key(&self, channel: u16) -> ChannelKey {
+        ChannelKey { connection: self.number, channel }
+    }
+
+    /// How the queues know one of its consumers.
+    pub fn consumer_key(&self, handle: u32) -> Option<ConsumerKey> {
+        let consumer = self.consumers.get(handle as usize)?;
+        Some(ConsumerKey { channel: self.channel_key(consumer.channel), consumer: handle })
+    }
+
+    /// The limit over a channel, if it has one.
+    pub fn limit(&self, channel: u16) -> Option<&Arc<ChannelLimit>> {
+        self.limits.iter().find(|(other, ..)| *other == channel).map(|(_, limit, _)| limit)
+    }
+}

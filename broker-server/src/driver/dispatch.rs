@@ -1,0 +1,89 @@
+//! Where publishes go: the routes a client has used, and publishes on their way to the same queues gathered into one batch.
+
+use std::sync::Arc;
+
+use broker_core::store::QueueId;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+/// Routes a client may have remembered; with more, it starts anew.
+const REMEMBERED_MAX: usize = 256;
+
+/// The queues of one (exchange, routing key).
+#[derive(Debug)]
+pub struct Route {
+    /// Exchange and routing key, two short strings as on the wire.
+    pub key: Box<[u8]>,
+    /// Each once.
+    pub queues: SmallVec<[QueueId; 4]>,
+}
+
+/// A client's routes, valid as long as the catalog's generation is the same. Write permission was checked when a route was remembered.
+#[derive(Default)]
+pub struct RouteCache {
+    generation: u64,
+    /// The one used last; the only one of most clients.
+    last: Option<Arc<Route>>,
+    /// All of them, once there are several.
+    others: Option<Box<HashMap<Box<[u8]>, Arc<Route>, RandomState>>>,
+}
+
+impl RouteCache {
+    /// The route of an exchange and routing key (two short strings as on the wire), if it is remembered and still valid.
+    pub fn find(&mut self, generation: u64, route: &[u8]) -> Option<Arc<Route>> {
+        if self.generation != generation {
+            *self = RouteCache { generation, ..RouteCache::default() };
+            return None;
+        }
+        if let Some(last) = self.last.as_ref().filter(|last| *last.key == *route) {
+            return Some(last.clone());
+        }
+        let found = self.others.as_ref()?.get(route)?;
+        self.last = Some(found.clone());
+        Some(found.clone())
+    }
+
+    /// Remembers a route.
+    pub fn remember(&mut self, route: &Arc<Route>) {
+        if let Some(earlier) = self.last.replace(route.clone()) {
+            let others = self.others.get_or_insert_default();
+            if others.len() >= REMEMBERED_MAX {
+                others.clear();
+            }
+            for route in [&earlier, route] {
+                others.insert(route.key.clone(), route.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(key: &[u8], queue: u64) -> Arc<Route> {
+        Arc::new(Route { key: key.into(), queues: SmallVec::from_slice(&[QueueId(queue)]) })
+    }
+
+    #[test]
+    fn routes_are_found_until_the_generation_changes() {
+        let mut cache = RouteCache::default();
+        assert!(cache.find(1, b"\0\x01a").is_none());
+        cache.remember(&route(b"\0\x01a", 1));
+        cache.remember(&route(b"\0\x01b", 2));
+        for (key, queue) in [(b"\0\x01a", 1), (b"\0\x01b", 2), (b"\0\x01b", 2), (b"\0\x01a", 1), (b"\0\x01b", 2)] {
+            assert_eq!(cache.find(1, key).unwrap().queues[0], QueueId(queue));
+        }
+        assert!(cache.find(2, b"\0\x01a").is_none());
+    }
+
+    #[test]
+    fn a_client_with_endless_keys_does_not_fill_memory() {
+        let mut cache = RouteCache::default();
+        for key in 0..10_000_u32 {
+            cache.remember(&route(&key.to_be_bytes(), 1));
+        }
+        assert!(cache.others.unwrap().len() <= REMEMBERED_MAX + 1);
+    }
+}

@@ -1,0 +1,48 @@
+//! What other threads tell the shard.
+
+use broker_core::queue::{StoredEntry, Stretch};
+use broker_core::store::{QueueId, QueueState, RunId, Seq};
+
+use super::journal::Committed;
+use super::login::LoginResult;
+use super::meta::Applied;
+
+/// One thing that happened elsewhere.
+pub enum Event {
+    /// The journal has written a batch.
+    Committed(Committed),
+    /// A page-out is written.
+    Paged {
+        /// The queue.
+        queue: QueueId,
+        /// The queue's number for it.
+        ticket: u64,
+        /// Where it lies.
+        stretches: Vec<Stretch>,
+    },
+    /// A queue has nothing left in the journal up to this place that is not in a run; and what is settled of its runs.
+    PagedThrough(QueueId, Seq, QueueState),
+    /// Messages were read from a run.
+    Loaded {
+        /// The queue.
+        queue: QueueId,
+        /// The run.
+        run: RunId,
+        /// The messages.
+        entries: Vec<StoredEntry>,
+        /// Where to read on.
+        next: Option<Seq>,
+        /// What cannot be read any more.
+        lost: Vec<(Seq, Seq)>,
+    },
+    /// The catalog has changed, or refused to.
+    Applied(Applied),
+    /// A password was checked.
+    Login(LoginResult),
+    /// The node's alarms have changed; the text is what clients are told.
+    Alarm(Option<&'static str>),
+    /// Write the node's state to the log.
+    Dump,
+    /// The node is to stop.
+    Shutdown,
+}

@@ -1,0 +1,171 @@
+//! The journal's thread: group commit for all queues of the node.
+//!
+//! The shard hands over one batch at a time and fills the next while this one is written: what is settled meanwhile is left out of it. Between
+//! batches the thread retires old journal files, for which queues must page out what still lives in them.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use broker_core::store::{Journal, JournalBatch, QueueId, QueueState, Seq, Spare, StoreError};
+
+use super::events::Event;
+use super::fatal;
+use super::mailbox::Mailbox;
+
+/// Records that need no sync of their own are on the disk after this at the latest.
+const SETTLES_WAIT: Duration = Duration::from_millis(100);
+
+/// What the shard tells the journal. At most one batch is on its way, and one answer a queue for each file that is retired.
+pub enum Work {
+    /// Write this.
+    Commit {
+        /// The records.
+        batch: JournalBatch,
+        /// Which queues they come from, and up to which place each is covered.
+        flushed: Vec<(QueueId, Seq)>,
+    },
+    /// A queue has nothing left in the journal up to this place that is not in a run; and what is settled of its runs.
+    Paged(QueueId, Seq, QueueState),
+    /// A file made ready on another thread.
+    Spare(Result<Spare, StoreError>),
+    /// The queue is deleted.
+    Forget(QueueId),
+    /// The node stops: note that it stopped cleanly, and end.
+    Stop(JournalBatch),
+}
+
+/// A batch is stored.
+pub struct Committed {
+    /// The batch, emptied, to be filled again.
+    pub batch: JournalBatch,
+    /// What was handed over with it.
+    pub flushed: Vec<(QueueId, Seq)>,
+    /// Queues that must page out what lives up to a place, so that the oldest file can be reused.
+    pub retire: Vec<(QueueId, Seq)>,
+    /// The disk had no room: nothing of the batch is stored, and `batch` still holds it.
+    pub full: bool,
+}
+
+/// The shard's handle.
+pub struct JournalHandle {
+    work: Sender<Work>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// Starts the thread.
+pub fn start(journal: Journal, mailbox: Mailbox) -> std::io::Result<JournalHandle> {
+    let (work, receiver) = channel();
+    let thread = std::thread::Builder::new().name("journal".into());
+    let spares = work.clone();
+    let mut thread_state = Thread { journal, mailbox, spares, retire_again: false };
+    let thread = thread.spawn(move || thread_state.run(&receiver))?;
+    Ok(JournalHandle { work, thread })
+}
+
+impl JournalHandle {
+    /// Hands work over. If the thread has ended the process is about to: it ends only after a fatal error.
+    pub fn send(&self, work: Work) {
+        if self.work.send(work).is_err() {
+            tracing::error!("the journal's thread has ended");
+        }
+    }
+
+    /// Waits until everything handed over is done. Call after [`Work::Stop`].
+    pub fn join(self) {
+        drop(self.work);
+        if self.thread.join().is_err() {
+            tracing::error!("the journal's thread has panicked");
+        }
+    }
+}
+
+struct Thread {
+    journal: Journal,
+    mailbox: Mailbox,
+    /// Where files made ready on other threads come back.
+    spares: Sender<Work>,
+    /// Giving up the oldest file met a full disk.
+    retire_again: bool,
+}
+
+impl Thread {
+    fn run(&mut self, work: &Receiver<Work>) {
+        loop {
+            let next = if self.journal.is_durable() {
+                work.recv().ok()
+            } else {
+                // Settles are not worth a sync of their own; without company they are synced after a while.
+                match work.recv_timeout(SETTLES_WAIT) {
+                    Ok(next) => Some(next),
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.journal.sync().unwrap_or_else(|error| fatal(&error.to_string()));
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => None,
+                }
+            };
+            match next {
+                Some(Work::Stop(batch)) => {
+                    self.journal.stop(&mut [batch]).unwrap_or_else(|error| fatal(&error.to_string()));
+                    return;
+                }
+                Some(next) => self.take(next),
+                None => return,
+            }
+        }
+    }
+
+    fn take(&mut self, work: Work) {
+        match work {
+            Work::Commit { batch, flushed } => self.commit(batch, flushed),
+            Work::Paged(queue, through, state) => {
+                let result = self.journal.paged(queue, through, state);
+                self.retired(result);
+            }
+            Work::Spare(Ok(spare)) => self.journal.add_spare(spare),
+            Work::Spare(Err(StoreError::Full { .. })) => self.journal.spare_failed(),
+            Work::Spare(Err(error)) => fatal(&error.to_string()),
+            Work::Forget(queue) => {
+                let result = self.journal.forget_queue(queue);
+                self.retired(result);
+            }
+            Work::Stop(_) => {}
+        }
+    }
+
+    fn commit(&mut self, batch: JournalBatch, flushed: Vec<(QueueId, Seq)>) {
+        let mut batches = [batch];
+        let full = match self.journal.commit(&mut batches) {
+            Ok(()) => false,
+            Err(StoreError::Full { .. }) => true,
+            Err(error) => fatal(&error.to_string()),
+        };
+        let [batch] = batches;
+        let retire = self.journal.retire_candidates();
+        self.mailbox.send(Event::Committed(Committed { batch, flushed, retire, full }));
+        if self.retire_again {
+            let result = self.journal.retire();
+            self.retired(result);
+        }
+        if let Some(maker) = self.journal.wants_spare() {
+            let spares = self.spares.clone();
+            let make = move || {
+                // The journal's thread outlives this one but for the end of the process.
+                let _ = spares.send(Work::Spare(maker.make()));
+            };
+            if let Err(error) = std::thread::Builder::new().name("spare".into()).spawn(make) {
+                tracing::warn!(%error, "cannot make a journal file ready ahead of time; the next change of files takes longer");
+                self.journal.spare_failed();
+            }
+        }
+    }
+
+    /// On a full disk the oldest file stays, and is tried again with the next commit.
+    fn retired(&mut self, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.retire_again = false,
+            Err(StoreError::Full { .. }) => self.retire_again = true,
+            Err(error) => fatal(&error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The catalog's thread: logs commands, applies them, and gives the shard the new views.
+//!
+//! Commands that came while the disk was busy are logged together: one write and one `fdatasync` for all of them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use broker_core::access::{Access, PasswordHash, User};
+use broker_core::store::disk::RealDisk;
+use broker_core::topology::Topology;
+use broker_meta::command::{self, Command};
+use broker_meta::{CatalogEvent, LocalCatalog, LogError};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::events::Event;
+use super::mailbox::Mailbox;
+use crate::config::Config;
+use crate::exit::{Code, Failure};
+use crate::node::THIS_NODE;
+
+/// Commands logged together at most.
+const TOGETHER_MAX: usize = 1024;
+
+/// Commands were applied.
+pub struct Applied {
+    /// The topology after them.
+    pub topology: Topology,
+    /// Users and permissions after them.
+    pub access: Arc<Access>,
+    /// What each proposal brought about.
+    pub outcomes: Vec<(u64, Vec<CatalogEvent>)>,
+}
+
+/// The shard's handle.
+pub struct MetaHandle {
+    proposals: Sender<(u64, Command)>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// Reads the catalog; at the first boot it is given the default vhost and user.
+pub fn open(data_dir: &Path, config: &Config) -> Result<LocalCatalog, Failure> {
+    let failed = |error: LogError| Failure::new(Code::Data, format!("cannot open the catalog: {error}"));
+    let (mut catalog, recovery) = LocalCatalog::open(Arc::new(RealDisk), &data_dir.join("catalog"), THIS_NODE).map_err(failed)?;
+    if let Some(torn) = &recovery.torn {
+        tracing::warn!(
+            file = %torn.file.display(),
+            offset = torn.offset,
+            "the catalog's log ends in a command that was being written when the node went down; nothing in it was acknowledged, and it was cut off"
+        );
+    }
+    if catalog.catalog().topology().vhosts().next().is_none() {
+        catalog.propose(&first_boot(config)?).map_err(failed)?;
+        tracing::info!(
+            vhost = config.bootstrap.vhost,
+            user = config.bootstrap.user,
+            "first boot: default vhost and user created"
+        );
+    }
+    Ok(catalog)
+}
+
+fn first_boot(config: &Config) -> Result<Vec<Command>, Failure> {
+    let bootstrap = &config.bootstrap;
+    let mut salt = [0; 16];
+    let random = getrandom(&mut salt, GetRandomFlags::empty());
+    random.map_err(|error| Failure::new(Code::Software, format!("cannot get random numbers: {error}")))?;
+    let hash = PasswordHash::argon2id(bootstrap.password.expose().as_bytes(), &salt)
+        .map_err(|error| Failure::new(Code::Config, format!("default_pass cannot be used: {error}")))?;
+    let user = User { name: bootstrap.user.as_str().into(), password: Some(hash), tags: bootstrap.tags.clone() };
+    Ok(command::first_boot(&bootstrap.vhost, &user, &bootstrap.configure, &bootstrap.write, &bootstrap.read))
+}
+
+/// Starts the thread. It ends when the handle is joined.
+pub fn start(catalog: LocalCatalog, mailbox: Mailbox) -> std::io::Result<MetaHandle> {
+    let (proposals, receiver) = channel();
+    let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || run(catalog, &receiver, &mailbox))?;
+    Ok(MetaHandle { proposals, thread })
+}
+
+impl MetaHandle {
+    /// Proposes a change; [`Applied`] answers with the number. Those under way are bounded by one for each channel.
+    pub fn propose(&self, number: u64, command: Command) {
+        if self.proposals.send((number, command)).is_err() {
+            tracing::error!("the catalog's thread has ended");
+        }
+    }
+
+    /// Waits until everything proposed is logged.
+    pub fn join(self) {
+        drop(self.proposals);
+        if self.thread.join().is_err() {
+            tracing::error!("the catalog's thread has panicked");
+        }
+    }
+}
+
+fn run(mut catalog: LocalCatalog, proposals: &Receiver<(u64, Command)>, mailbox: &Mailbox) {
+    while let Ok((number, command)) = proposals.recv() {
+        let (mut numbers, mut commands) = (vec![number], vec![command]);
+        while commands.len() < TOGETHER_MAX
+            && let Ok((number, command)) = proposals.try_recv()
+        {
+            numbers.push(number);
+            commands.push(command);
+        }
+        match catalog.propose(&commands) {
+            Ok(outcomes) => mailbox.send(Event::Applied(Applied {
+                topology: catalog.catalog().topology(),
+                access: Arc::new(catalog.catalog().access()),
+                outcomes: numbers.into_iter().zip(outcomes).collect(),
+            })),
+            Err(error) => super::fatal(&format!("cannot log a change of the catalog: {error}")),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What connections want done: one arm for each of their outputs.
+
+use broker_amqp::{Exception, Input, Output, Settle, TxCommit};
+use broker_core::message::Message;
+use broker_core::queue::{self, ChannelLimit, Publish};
+use broker_core::store::QueueId;
+use std::sync::Arc;
+
+use super::queues::TRANSACTION;
+use super::shard::Shard;
+
+impl Shard {
+    /// Carries out a connection's outputs in their order; what a refused publish leaves of its channel's is passed over.
+    pub(super) fn carry_out(&mut self, place: usize, out: &mut Vec<Output>) {
+        let mut a_publish_failed = false;
+        let mut more = Vec::new();
+        loop {
+            for output in out.drain(..) {
+                if let Output::Publish { channel, mandatory, publish_seq, message } = output {
+                    if !(a_publish_failed && self.channel_is_gone(place, channel)) {
+                        a_publish_failed |= !self.publish(place, channel, mandatory, publish_seq, message, &mut more);
+                    }
+                    continue;
+                }
+                self.hand_on_gathered();
+                if a_publish_failed && self.is_passed_over(place, &output) {
+                    continue;
+                }
+                a_publish_failed |= !self.carry_out_one(place, output, &mut more);
+            }
+            self.hand_on_gathered();
+            if more.is_empty() {
+                break;
+            }
+            std::mem::swap(out, &mut more);
+        }
+        self.give_back();
+        self.answer_transactions();
+    }
+
+    /// Everything but publishes. Returns whether all channels it concerned are still well.
+    fn carry_out_one(&mut self, place: usize, output: Output, more: &mut Vec<Output>) -> bool {
+        match output {
+            Output::Settle(settle) => self.settle(place, settle),
+            Output::Request { channel, request } => self.request(place, channel, *request, more),
+            Output::ChannelLimit { channel, limit } => self.limit_channel(place, channel, limit),
+            Output::ChannelOpened { .. } | Output::Publish { .. } => {}
+            Output::ChannelClosed { channel } => self.cancel_consumers(place, channel),
+            Output::PublishInvalid { channel, message, exception } => {
+                let exception = self.publishable(place, &message).err().unwrap_or(*exception);
+                self.fail(place, channel, exception, more);
+                return false;
+            }
+            Output::TxPublish { channel, message } => {
+                if let Err(exception) = self.publishable(place, &message) {
+                    self.fail(place, channel, exception, more);
+                    return false;
+                }
+            }
+            Output::TxCommit(commit) => self.commit_transaction(place, *commit),
+            Output::Login(login) => self.check_login(place, *login, more),
+            Output::Open { vhost } => self.open_vhost(place, &vhost, more),
+            Output::ConnectionClosing => self.say_goodbye(place, more),
+            Output::PublisherBlocked => {
+                if let Some(client) = self.clients.get_mut(place) {
+                    client.blocked = true;
+                }
+            }
+            Output::Close { reason } => self.close_client(place, &reason),
+        }
+        true
+    }
+
+    /// Routes one message. Returns whether its channel is still well.
+    fn publish(
+        &mut self,
+        place: usize,
+        channel: u16,
+        mandatory: bool,
+        publish_seq: u64,
+        message: Message,
+        more: &mut Vec<Output>,
+    ) -> bool {
+        match self.route(place, &message) {
+            Ok(route) if route.queues.is_empty() => {
+                self.hand_on_gathered();
+                let Some(client) = self.clients.get_mut(place) else { return true };
+                if mandatory {
+                    client.amqp.returned(channel, &message);
+                }
+                if publish_seq != 0 {
+                    client.amqp.confirm(channel, publish_seq);
+                }
+            }
+            Ok(route) => {
+                let Some(client) = self.clients.get_mut(place) else { return true };
+                client.publisher = true;
+                let channel = client.channel_key(channel);
+                self.gather(route, Publish { channel, publish_seq, message });
+            }
+            Err(exception) => {
+                self.hand_on_gathered();
+                self.fail(place, channel, exception, more);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn fail(&mut self, place: usize, channel: u16, exception: Exception, more: &mut Vec<Output>) {
+        if let Some(client) = self.clients.get_mut(place) {
+            client.amqp.fail(channel, exception, more);
+        }
+    }
+
+    fn channel_is_gone(&self, place: usize, channel: u16) -> bool {
+        self.clients.get(place).is_none_or(|client| !client.amqp.channel_is_open(channel))
+    }
+
+    /// After an exception, what its channel had sent behind the failed publish does not happen.
+    fn is_passed_over(&self, place: usize, output: &Output) -> bool {
+        match output {
+            Output::PublishInvalid { channel, .. }
+            | Output::TxPublish { channel, .. }
+            | Output::Request { channel, .. } => self.channel_is_gone(place, *channel),
+            Output::TxCommit(commit) => self.channel_is_gone(place, commit.channel),
+            _ => false,
+        }
+    }
+
+    fn settle(&mut self, place: usize, settle: Settle) {
+        let Settle { channel, queue, consumer, first, last, outcome } = settle;
+        // What a closing channel gives back must not go to its own consumers.
+        if outcome == broker_amqp::Outcome::Requeue && self.channel_is_gone(place, channel) {
+            self.cancel_consumers(place, channel);
+        }
+        let Some(client) = self.clients.get_mut(place) else { return };
+        // Room under the channel's limit first, so that the queue can hand on at once.
+        let limited = consumer != broker_amqp::GET;
+        let limit = limited.then(|| client.limit(channel).cloned()).flatten();
+        if let Some(limit) = &limit {
+            limit.add(i64::try_from(last - first + 1).unwrap_or(i64::MAX));
+        }
+        let outcome = match outcome {
+            broker_amqp::Outcome::Ack => queue::Outcome::Ack,
+            broker_amqp::Outcome::Requeue => queue::Outcome::Requeue,
+            broker_amqp::Outcome::Discard => queue::Outcome::Discard,
+        };
+        self.feed(QueueId(queue), queue::Input::Settle { first, last, outcome });
+        if limit.is_some() {
+            self.limit_has_room(place, channel);
+        }
+    }
+
+    /// Every consumer of a channel may have something coming.
+    fn limit_has_room(&mut self, place: usize, channel: u16) {
+        let Some(client) = self.clients.get(place) else { return };
+        let consumers: Vec<(QueueId, u32)> = client
+            .consumers
+            .iter()
+            .filter(|(_, consumer)| consumer.channel == channel && !consumer.no_ack)
+            .map(|(handle, consumer)| (consumer.queue, handle as u32))
+            .collect();
+        for (queue, handle) in consumers {
+            if let Some(key) = self.clients.get(place).and_then(|client| client.consumer_key(handle)) {
+                self.feed(queue, queue::Input::LimitRoom(key));
+            }
+        }
+    }
+
+    /// `basic.qos` with global set. Consumers of the channel hold the limit already; it only gets more or less room.
+    fn limit_channel(&mut self, place: usize, channel: u16, limit: u16) {
+        const NO_LIMIT: i64 = i64::MAX / 2;
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let room = |limit: u16| if limit == 0 { NO_LIMIT } else { i64::from(limit) };
+        match client.limits.iter_mut().find(|(other, ..)| *other == channel) {
+            Some((_, shared, earlier)) => {
+                shared.add(room(limit) - room(*earlier));
+                *earlier = limit;
+            }
+            None => {
+                let held = client.amqp.unacknowledged(channel);
+                let shared = Arc::new(ChannelLimit::new(room(limit) - i64::try_from(held).unwrap_or(i64::MAX)));
+                client.limits.push((channel, shared.clone(), limit));
+                let consumers: Vec<(QueueId, u32)> = client
+                    .consumers
+                    .iter()
+                    .filter(|(_, consumer)| consumer.channel == channel)
+                    .map(|(handle, consumer)| (consumer.queue, handle as u32))
+                    .collect();
+                for (queue, handle) in consumers {
+                    if let Some(key) = self.clients.get(place).and_then(|client| client.consumer_key(handle)) {
+                        self.feed(queue, queue::Input::Limit { key, limit: shared.clone() });
+                    }
+                }
+            }
+        }
+        self.limit_has_room(place, channel);
+    }
+
+    fn commit_transaction(&mut self, place: usize, commit: TxCommit) {
+        let TxCommit { channel, publishes, settles } = commit;
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let number = client.transaction_publishes;
+        client.transactions.push_back((channel, number, u64::MAX));
+        let mut wanted = 0;
+        for (mandatory, message) in publishes {
+            let Ok(route) = self.route(place, &message) else {
+                // The exchange went away between publish and commit: as for any publish nobody takes, nothing to wait for.
+                continue;
+            };
+            let Some(client) = self.clients.get_mut(place) else { return };
+            if route.queues.is_empty() {
+                if mandatory {
+                    client.amqp.returned(channel, &message);
+                }
+                continue;
+            }
+            client.transaction_publishes += 1;
+            client.publisher = true;
+            wanted += 1;
+            let publish_seq = TRANSACTION | client.transaction_publishes;
+            let channel = client.channel_key(channel);
+            self.gather(route, Publish { channel, publish_seq, message });
+        }
+        self.hand_on_gathered();
+        for settle in settles {
+            self.settle(place, settle);
+        }
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let number = client.number;
+        if let Some(at) = client.transactions.iter().position(|&(other, ..)| other == channel) {
+            // Confirms may have come already: they were taken from the largest number there is.
+            let confirmed = u64::MAX - client.transactions[at].2;
+            client.transactions[at].2 = wanted - confirmed.min(wanted);
+            if client.transactions[at].2 == 0 {
+                client.transactions.remove(at);
+                self.committed_transactions.push((number, channel));
+            }
+        }
+    }
+
+    /// Says commit-ok where all of a transaction is stored.
+    pub(super) fn answer_transactions(&mut self) {
+        for (number, channel) in std::mem::take(&mut self.committed_transactions) {
+            if let Some(place) = self.place_of(number) {
+                self.tell(place, Input::TxCommitted { channel });
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The queues of this shard: publishes into them, and what they want done.
+
+use std::sync::Arc;
+
+use broker_amqp::{Delivery, Reply};
+use broker_core::message::Message;
+use broker_core::queue::{
+    self, CONSUMER_ROOM_BYTES, ConsumerKey, Input, JournalSink, Outcome, Output, Publish, Queue, Stretch,
+};
+use broker_core::store::{JournalBatch, QueueId, Seq};
+use broker_core::topology::QueueRecord;
+
+use super::client::Client;
+use super::dispatch::Route;
+use super::pages;
+use super::shard::Shard;
+
+/// Publish numbers of transactions, told apart from those of confirms by this bit.
+pub const TRANSACTION: u64 = 1 << 63;
+/// All ready messages of the shard's queues together take about this much memory; beyond it each queue is given less.
+const RESIDENT_TOTAL_BYTES: usize = 48 * 1024 * 1024;
+/// No queue is made to hold less than this.
+const RESIDENT_LEAST_BYTES: usize = 64 * 1024;
+/// A gathered batch of publishes is handed over at this length at the latest.
+const GATHERED_MAX: usize = 4096;
+
+/// A queue with what the shard keeps for it.
+pub struct LocalQueue {
+    /// Its state.
+    pub queue: Queue,
+    /// What the catalog says of it.
+    pub record: Arc<QueueRecord>,
+    /// It is in the list of those with something for the journal.
+    pub dirty: bool,
+    /// Its deletion is under way: to publishers and consumers it is gone already.
+    pub doomed: bool,
+}
+
+/// Writes a queue's records into the shard's batch.
+pub struct Sink<'a> {
+    /// The queue.
+    pub queue: QueueId,
+    /// The batch.
+    pub batch: &'a mut JournalBatch,
+}
+
+impl JournalSink for Sink<'_> {
+    fn enqueue(&mut self, seq: Seq, redelivered: bool, message: &Message) {
+        self.batch.enqueue(self.queue, seq, redelivered, message);
+    }
+
+    fn settle(&mut self, first: Seq, last: Seq) {
+        self.batch.settle(self.queue, first, last);
+    }
+
+    fn delivered(&mut self, first: Seq, last: Seq) {
+        self.batch.delivered(self.queue, first, last);
+    }
+}
+
+impl LocalQueue {
+    /// A queue with nothing pending.
+    pub fn new(record: Arc<QueueRecord>, queue: Queue) -> Self {
+        LocalQueue { queue, record, dirty: false, doomed: false }
+    }
+}
+
+impl Shard {
+    /// Gives a queue an input and carries out what comes of it.
+    pub(super) fn feed(&mut self, id: QueueId, input: Input<'_>) {
+        let Some(local) = self.queues.get_mut(&id) else { return };
+        let before = local.queue.resident_bytes();
+        let mut out = std::mem::take(&mut self.queue_outputs);
+        local.queue.step(input, &mut out);
+        self.resident_bytes = (self.resident_bytes + local.queue.resident_bytes()).saturating_sub(before);
+        self.carry_out_queue(id, &mut out);
+        self.queue_outputs = out;
+    }
+
+    fn carry_out_queue(&mut self, id: QueueId, out: &mut Vec<Output>) {
+        for output in out.drain(..) {
+            match output {
+                Output::Deliver { key, queue_tag, redelivered, message } => {
+                    self.deliver(id, key, queue_tag, redelivered, &message)
+                }
+                Output::Confirm { channel, first, last } => self.confirm(channel, first, last),
+                Output::GetOk { channel, queue_tag, redelivered, remaining, message } => {
+                    let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
+                    let reply = Reply::GetOk { queue: id.0, queue_tag, redelivered, remaining, message };
+                    self.replies.push_back((channel.connection, channel.channel, reply));
+                }
+                Output::GetEmpty(channel) => {
+                    self.replies.push_back((channel.connection, channel.channel, Reply::GetEmpty))
+                }
+                Output::NeedsFlush => self.needs_flush(id),
+                Output::Page { ticket, entries, .. } => {
+                    let bytes = entries.iter().map(|entry| entry.message.memory()).sum();
+                    self.paging_bytes += bytes;
+                    self.page_bytes.insert((id, ticket), bytes);
+                    self.parts.pages.send(pages::Work::Write { queue: id, ticket, entries });
+                }
+                Output::Load { run, from, max_bytes } => {
+                    self.parts.pages.send(pages::Work::Read { queue: id, run, from, max_bytes })
+                }
+                Output::Forget { first, last } => self.parts.pages.send(pages::Work::Forget { queue: id, first, last }),
+                Output::LastConsumerGone => self.last_consumer_gone(id),
+                // Answered where they are asked for.
+                Output::Purged(_) | Output::NothingToPage => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, id: QueueId, key: ConsumerKey, queue_tag: u64, redelivered: bool, message: &Message) {
+        let Some(place) = self.place_of(key.channel.connection) else { return };
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let delivery = Delivery { consumer: key.consumer, queue: id.0, queue_tag, redelivered, message };
+        if !client.amqp.deliver(key.channel.channel, delivery) {
+            // The channel is being closed: what needs an acknowledgement goes back, the rest is lost as on any closed socket.
+            tracing::debug!(queue = id.0, queue_tag, "a delivery met a closing channel");
+            if queue_tag != 0 {
+                self.feed_later.push((id, queue_tag));
+            }
+            return;
+        }
+        if let Some(consumer) = client.consumers.get_mut(key.consumer as usize) {
+            if consumer.spent == 0 {
+                client.spent.push(key.consumer);
+            }
+            consumer.spent += message.memory() as i64;
+        }
+        if !std::mem::replace(&mut client.dirty, true) {
+            self.dirty.push(place);
+        }
+    }
+
+    /// Gives back deliveries that met a closed channel.
+    pub(super) fn give_back(&mut self) {
+        for (id, tag) in std::mem::take(&mut self.feed_later) {
+            self.feed(id, Input::Settle { first: tag, last: tag, outcome: Outcome::Undelivered });
+        }
+    }
+
+    fn confirm(&mut self, channel: queue::ChannelKey, first: u64, last: u64) {
+        let Some(place) = self.place_of(channel.connection) else { return };
+        let Some(client) = self.clients.get_mut(place) else { return };
+        if first & TRANSACTION != 0 {
+            self.transaction_confirmed(place, channel.channel, first, last);
+            return;
+        }
+        if client.shared_confirms.is_empty() {
+            client.amqp.confirm_range(channel.channel, first, last);
+        } else {
+            for seq in first..=last {
+                if answered(client, channel.channel, seq) {
+                    client.amqp.confirm(channel.channel, seq);
+                }
+            }
+        }
+        self.mark_dirty(place);
+    }
+
+    fn transaction_confirmed(&mut self, place: usize, channel: u16, first: u64, last: u64) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let mut count = 0;
+        for seq in first..=last {
+            count += u64::from(client.shared_confirms.is_empty() || answered(client, channel, seq));
+        }
+        let Some(at) = client.transactions.iter().position(|&(other, ..)| other == channel) else { return };
+        let transaction = &mut client.transactions[at];
+        transaction.2 = transaction.2.saturating_sub(count);
+        if transaction.2 == 0 {
+            client.transactions.remove(at);
+            self.committed_transactions.push((client.number, channel));
+        }
+    }
+
+    fn needs_flush(&mut self, id: QueueId) {
+        if let Some(local) = self.queues.get_mut(&id)
+            && !std::mem::replace(&mut local.dirty, true)
+        {
+            self.dirty_queues.push(id);
+        }
+    }
+
+    /// Adds a publish to those on their way, handing on the earlier ones if they go elsewhere.
+    pub(super) fn gather(&mut self, route: Arc<Route>, publish: Publish) {
+        if self.gathered.len() >= GATHERED_MAX
+            || !self.gathered_route.as_ref().is_some_and(|gathered| Arc::ptr_eq(gathered, &route))
+        {
+            self.hand_on_gathered();
+            self.gathered_route = Some(route);
+        }
+        if publish.message.persistent() {
+            self.unflushed_bytes += publish.message.memory();
+        }
+        self.gathered.push(publish);
+    }
+
+    /// Hands the gathered publishes to their queues.
+    pub(super) fn hand_on_gathered(&mut self) {
+        let Some(route) = self.gathered_route.take() else { return };
+        let mut publishes = std::mem::take(&mut self.gathered);
+        let Some((&last, others)) = route.queues.split_last() else { return };
+        if !others.is_empty() {
+            self.expect_shared_confirms(&publishes, route.queues.len());
+        }
+        for &queue in others {
+            let mut copy = std::mem::take(&mut self.gathered_copy);
+            copy.extend(publishes.iter().cloned());
+            self.publish_to(queue, &mut copy);
+            self.gathered_copy = copy;
+        }
+        self.publish_to(last, &mut publishes);
+        self.gathered = publishes;
+    }
+
+    fn publish_to(&mut self, queue: QueueId, publishes: &mut Vec<Publish>) {
+        if self.queues.get(&queue).is_some_and(|local| !local.doomed) {
+            self.feed(queue, Input::Publish(publishes));
+            return;
+        }
+        // The queue is being deleted: the publish came after that, and counts as taken.
+        for publish in publishes.drain(..).filter(|publish| publish.publish_seq != 0) {
+            self.confirm(publish.channel, publish.publish_seq, publish.publish_seq);
+        }
+    }
+
+    fn expect_shared_confirms(&mut self, publishes: &[Publish], queues: usize) {
+        for publish in publishes.iter().filter(|publish| publish.publish_seq != 0) {
+            if let Some(place) = self.place_of(publish.channel.connection)
+                && let Some(client) = self.clients.get_mut(place)
+            {
+                client.shared_confirms.insert((publish.channel.channel, publish.publish_seq), queues as u32);
+            }
+        }
+    }
+
+    /// A page-out is written.
+    pub(super) fn paged(&mut self, queue: QueueId, ticket: u64, stretches: Vec<Stretch>) {
+        let bytes = self.page_bytes.remove(&(queue, ticket)).unwrap_or(0);
+        self.paging_bytes = self.paging_bytes.saturating_sub(bytes);
+        if let Some(through) = self.paging_for_journal.remove(&(queue, ticket)) {
+            self.parts.pages.send(pages::Work::Answer(queue, through));
+        }
+        self.feed(queue, Input::Paged { ticket, stretches });
+    }
+
+    /// The journal wants to reuse a file in which the queue may have messages.
+    pub(super) fn page_through(&mut self, queue: QueueId, through: Seq) {
+        let Some(local) = self.queues.get_mut(&queue) else {
+            self.parts.pages.send(pages::Work::Answer(queue, through));
+            return;
+        };
+        let mut out = Vec::new();
+        local.queue.step(Input::PageThrough(through), &mut out);
+        for output in &out {
+            match output {
+                Output::Page { ticket, for_journal: true, .. } => {
+                    self.paging_for_journal.insert((queue, *ticket), through);
+                }
+                Output::NothingToPage => self.parts.pages.send(pages::Work::Answer(queue, through)),
+                _ => {}
+            }
+        }
+        self.carry_out_queue(queue, &mut out);
+    }
+
+    /// The deliveries given to a connection's consumers have left: their queues may go on.
+    pub(super) fn give_room(&mut self, place: usize) {
+        let mut at = 0;
+        while let Some(client) = self.clients.get_mut(place)
+            && let Some(&handle) = client.spent.get(at)
+        {
+            let key = client.consumer_key(handle);
+            match (client.consumers.get_mut(handle as usize), key) {
+                // A consumer that was given little has room enough: telling its queue each time would cost more than it brings.
+                (Some(consumer), Some(_)) if consumer.spent < CONSUMER_ROOM_BYTES / 4 => at += 1,
+                (Some(consumer), Some(key)) => {
+                    let bytes = std::mem::take(&mut consumer.spent);
+                    let queue = consumer.queue;
+                    client.spent.swap_remove(at);
+                    self.feed(queue, Input::Room { key, bytes });
+                }
+                _ => drop(client.spent.swap_remove(at)),
+            }
+        }
+    }
+
+    /// Shares the memory for ready messages out among the queues that have many.
+    pub(super) fn balance_memory(&mut self) {
+        if self.resident_bytes <= RESIDENT_TOTAL_BYTES {
+            return;
+        }
+        let large: Vec<QueueId> = self
+            .queues
+            .iter()
+            .filter(|(_, local)| local.queue.resident_bytes() > RESIDENT_LEAST_BYTES)
+            .map(|(&id, _)| id)
+            .collect();
+        let each =
+            (RESIDENT_TOTAL_BYTES / 2 / large.len().max(1)).clamp(RESIDENT_LEAST_BYTES, queue::RESIDENT_MAX_BYTES);
+        if each >= self.resident_max {
+            return;
+        }
+        self.resident_max = each;
+        for id in large {
+            self.feed(id, Input::Pressure(each));
+        }
+    }
+}
+
+/// Counts one answer for a publish that went to several queues; whether it was the last.
+fn answered(client: &mut Client, channel: u16, seq: u64) -> bool {
+    let Some(missing) = client.shared_confirms.get_mut(&(channel, seq)) else { return true };
+    *missing -= 1;
+    if *missing > 0 {
+        return false;
+    }
+    client.shared_confirms.remove(&(channel, seq));
+    true
+}

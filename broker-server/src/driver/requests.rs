@@ -1,0 +1,470 @@
+//! What channels ask of the node: looked up in the topology, allowed by the access rules, proposed to the catalog where something changes.
+
+use std::sync::Arc;
+
+use broker_amqp::{Binding as AskedBinding, Exception, Input, Output, Reply, ReplyCode, Request};
+use broker_core::access::Operation;
+use broker_core::exchange::ExchangeKind;
+use broker_core::field_table::FieldTable;
+use broker_core::message::{Message, split_route};
+use broker_core::name::{UserName, VhostName};
+use broker_core::queue::{self, ConsumerSettings};
+use broker_core::refusal::{Refusal, Resource};
+use broker_core::store::QueueId;
+use broker_core::topology::{
+    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Vhost, has_copy_keys,
+    refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
+};
+use broker_meta::command::{self, Command};
+use smallvec::SmallVec;
+
+use super::client::ClientConsumer;
+use super::dispatch::Route;
+use super::shard::Shard;
+use crate::node::THIS_NODE;
+
+/// Who waits for a change of the catalog.
+pub enum Waiter {
+    /// A channel, for a change that has nothing to tell.
+    Done {
+        /// The connection.
+        connection: u64,
+        /// The channel.
+        channel: u16,
+    },
+    /// A channel, for a queue it declares.
+    Declared {
+        /// The connection.
+        connection: u64,
+        /// The channel.
+        channel: u16,
+        /// The queue's name.
+        name: Box<str>,
+    },
+    /// A channel, for a queue it deletes.
+    Deleted {
+        /// The connection.
+        connection: u64,
+        /// The channel.
+        channel: u16,
+        /// Messages that were ready in it.
+        messages: u32,
+    },
+    /// A connection that says goodbye, for its exclusive queues.
+    Goodbye {
+        /// The connection.
+        connection: u64,
+    },
+    /// Nobody: the queue went with its last consumer, or with its connection.
+    Nobody,
+}
+
+/// The outcome of a request: an answer now, an answer when something else has happened, or a refusal.
+type Answer = Result<Option<Reply>, Exception>;
+
+impl Shard {
+    /// One request of a channel. Its answer is given at once where it is known at once.
+    pub(super) fn request(&mut self, place: usize, channel: u16, request: Request, more: &mut Vec<Output>) {
+        let answer = match request {
+            Request::ExchangeDeclare { .. } => self.declare_exchange(place, channel, &request),
+            Request::ExchangeDelete { name, if_unused } => self.delete_exchange(place, channel, &name, if_unused),
+            Request::ExchangeBind(binding) => {
+                self.bind(place, channel, &binding, Destination::Exchange((*binding.destination).into()), true)
+            }
+            Request::ExchangeUnbind(binding) => {
+                self.bind(place, channel, &binding, Destination::Exchange((*binding.destination).into()), false)
+            }
+            Request::QueueBind(binding) => {
+                self.bind(place, channel, &binding, Destination::Queue((*binding.destination).into()), true)
+            }
+            Request::QueueUnbind(binding) => {
+                self.bind(place, channel, &binding, Destination::Queue((*binding.destination).into()), false)
+            }
+            Request::QueueDeclare { .. } => self.declare_queue(place, channel, &request),
+            Request::QueuePurge { name } => self.purge_queue(place, &name),
+            Request::QueueDelete { name, if_unused, if_empty } => {
+                self.delete_queue(place, channel, &name, if_unused, if_empty)
+            }
+            Request::Get { queue, no_ack } => self.get(place, channel, &queue, no_ack),
+            Request::Consume { .. } => return self.consume(place, channel, &request, more),
+            Request::Cancel { consumer } => {
+                self.cancel_consumer(place, consumer);
+                Ok(Some(Reply::Done))
+            }
+            Request::ChannelClose => {
+                self.cancel_consumers(place, channel);
+                Ok(Some(Reply::Done))
+            }
+        };
+        self.answer(place, channel, answer, more);
+    }
+
+    fn answer(&mut self, place: usize, channel: u16, answer: Answer, more: &mut Vec<Output>) {
+        let reply = match answer {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return,
+            Err(exception) => Reply::Refused(exception),
+        };
+        if let Some(client) = self.clients.get_mut(place) {
+            client.amqp.step(self.now, Input::Reply { channel, reply }, more);
+        }
+    }
+
+    fn declare_exchange(&mut self, place: usize, channel: u16, request: &Request) -> Answer {
+        let Request::ExchangeDeclare { name, kind, passive, durable, auto_delete, internal, arguments } = request
+        else {
+            return Ok(None);
+        };
+        let vhost = self.vhost_name(place)?;
+        if *passive {
+            self.vhost(&vhost)?.check_exchange_passive(name).map_err(exception)?;
+            return Ok(Some(Reply::Done));
+        }
+        let kind = ExchangeKind::parse(kind).map_err(exception)?;
+        refuse_default_exchange(name).map_err(exception)?;
+        self.authorize(place, Operation::Configure, &exchange_resource(&vhost, name))?;
+        let arguments = table(arguments)?;
+        let declaration = ExchangeDeclaration {
+            name,
+            kind,
+            durable: *durable,
+            auto_delete: *auto_delete,
+            internal: *internal,
+            arguments,
+        };
+        match self.vhost(&vhost)?.check_exchange_declare(&declaration).map_err(exception)? {
+            Declare::Existing(_) => Ok(Some(Reply::Done)),
+            Declare::New => self.propose_for(place, channel, command::declare_exchange(&vhost, &declaration)),
+        }
+    }
+
+    fn delete_exchange(&mut self, place: usize, channel: u16, name: &str, if_unused: bool) -> Answer {
+        let vhost = self.vhost_name(place)?;
+        refuse_system_exchange(&vhost, name).map_err(exception)?;
+        self.authorize(place, Operation::Configure, &exchange_resource(&vhost, name))?;
+        match self.vhost(&vhost)?.check_exchange_delete(name, if_unused).map_err(exception)? {
+            Delete::Missing => Ok(Some(Reply::Done)),
+            Delete::Existing(_) => self.propose_for(place, channel, command::delete_exchange(&vhost, name, if_unused)),
+        }
+    }
+
+    fn bind(
+        &mut self,
+        place: usize,
+        channel: u16,
+        asked: &AskedBinding,
+        destination: Destination,
+        bind: bool,
+    ) -> Answer {
+        let vhost = self.vhost_name(place)?;
+        self.authorize(place, Operation::Write, &destination.resource(&vhost))?;
+        if let Destination::Exchange(name) = &destination {
+            refuse_default_exchange(name).map_err(exception)?;
+        }
+        refuse_default_exchange(&asked.source).map_err(exception)?;
+        self.authorize(place, Operation::Read, &exchange_resource(&vhost, &asked.source))?;
+        let number = self.clients[place].number;
+        let arguments = table(&asked.arguments)?;
+        let topology = self.vhost(&vhost)?;
+        let check = if bind { Vhost::check_bind } else { Vhost::check_unbind };
+        let found =
+            check(topology, &asked.source, &destination, &asked.routing_key, arguments, number).map_err(exception)?;
+        match (found, bind) {
+            (BindingCheck::Missing(binding), true) => self.propose_for(place, channel, command::bind(&vhost, &binding)),
+            (BindingCheck::Existing(binding), false) => {
+                self.propose_for(place, channel, command::unbind(&vhost, &binding))
+            }
+            _ => Ok(Some(Reply::Done)),
+        }
+    }
+
+    fn declare_queue(&mut self, place: usize, channel: u16, request: &Request) -> Answer {
+        let Request::QueueDeclare { name, server_named, passive, durable, exclusive, auto_delete, arguments } = request
+        else {
+            return Ok(None);
+        };
+        let vhost = self.vhost_name(place)?;
+        let connection = self.clients[place].number;
+        if *passive {
+            let id = self.vhost(&vhost)?.check_queue_passive(name, connection).map_err(exception)?.id;
+            return Ok(Some(self.declared(name, id)));
+        }
+        if !server_named {
+            reserved_queue_name(&vhost, name).map_err(exception)?;
+        }
+        self.authorize(place, Operation::Configure, &queue_resource(&vhost, name))?;
+        let declaration = QueueDeclaration {
+            name,
+            server_named: *server_named,
+            durable: *durable,
+            exclusive: *exclusive,
+            auto_delete: *auto_delete,
+            arguments: table(arguments)?,
+            connection,
+        };
+        match self.vhost(&vhost)?.check_queue_declare(&declaration).map_err(exception)? {
+            Declare::Existing(record) => Ok(Some(self.declared(name, record.id))),
+            Declare::New => {
+                let waiter = Waiter::Declared { connection, channel, name: name.clone() };
+                self.propose(command::declare_queue(&vhost, &declaration, THIS_NODE), waiter);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A queue's counts, as declare-ok tells them.
+    pub(super) fn declared(&self, name: &str, id: QueueId) -> Reply {
+        let (messages, consumers) =
+            self.queues.get(&id).map_or((0, 0), |local| (local.queue.ready_count(), local.queue.consumer_count()));
+        let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        Reply::Declared { name: name.into(), messages: count(messages), consumers: count(consumers as u64) }
+    }
+
+    fn purge_queue(&mut self, place: usize, name: &str) -> Answer {
+        let id = self.usable_queue(place, name, Operation::Read)?;
+        let messages = self.queues.get(&id).map_or(0, |local| local.queue.ready_count());
+        self.feed(id, queue::Input::Purge);
+        Ok(Some(Reply::Purged { messages: u32::try_from(messages).unwrap_or(u32::MAX) }))
+    }
+
+    fn delete_queue(&mut self, place: usize, channel: u16, name: &str, if_unused: bool, if_empty: bool) -> Answer {
+        let vhost = self.vhost_name(place)?;
+        let connection = self.clients[place].number;
+        self.authorize(place, Operation::Configure, &queue_resource(&vhost, name))?;
+        let record = match self.vhost(&vhost)?.check_queue_delete(name, connection).map_err(exception)? {
+            Delete::Missing => return Ok(Some(Reply::Deleted { messages: 0 })),
+            Delete::Existing(record) => record,
+        };
+        let mut messages = 0;
+        if let Some(local) = self.queues.get_mut(&record.id) {
+            if if_empty && local.queue.ready_count() + local.queue.unacked_count() > 0 {
+                return Err(exception(Refusal::NotEmpty(vhost, record.name.clone())));
+            }
+            if if_unused && local.queue.consumer_count() > 0 {
+                return Err(exception(Refusal::InUse(record.resource())));
+            }
+            messages = u32::try_from(local.queue.ready_count()).unwrap_or(u32::MAX);
+            // From here on the queue is gone to everybody: what is published now came after the deletion.
+            local.doomed = true;
+        }
+        self.propose(command::delete_queues([record.id]), Waiter::Deleted { connection, channel, messages });
+        Ok(None)
+    }
+
+    fn get(&mut self, place: usize, channel: u16, name: &str, no_ack: bool) -> Answer {
+        let id = self.usable_queue(place, name, Operation::Read)?;
+        let channel = self.clients[place].channel_key(channel);
+        self.feed(id, queue::Input::Get { channel, no_ack });
+        Ok(None)
+    }
+
+    fn consume(&mut self, place: usize, channel: u16, request: &Request, more: &mut Vec<Output>) {
+        match self.start_consumer(place, channel, request) {
+            Ok((queue, settings)) => {
+                let consumer = settings.key.consumer;
+                self.answer(place, channel, Ok(Some(Reply::ConsumeOk { consumer })), more);
+                self.feed(queue, queue::Input::Consume(settings));
+            }
+            Err(exception) => self.answer(place, channel, Err(exception), more),
+        }
+    }
+
+    fn start_consumer(
+        &mut self,
+        place: usize,
+        channel: u16,
+        request: &Request,
+    ) -> Result<(QueueId, ConsumerSettings), Exception> {
+        let Request::Consume { queue, no_ack, exclusive, prefetch, .. } = request else {
+            return Err(Exception::internal("not a consume"));
+        };
+        let id = self.usable_queue(place, queue, Operation::Read)?;
+        let vhost = self.vhost_name(place)?;
+        let free = self.queues.get(&id).is_some_and(|local| local.queue.may_consume(*exclusive));
+        if !free {
+            return Err(exception(Refusal::ExclusiveUse(vhost, (**queue).into())));
+        }
+        let client = &mut self.clients[place];
+        let handle = client.consumers.insert(ClientConsumer { queue: id, channel, no_ack: *no_ack, spent: 0 }) as u32;
+        let limit = client.limit(channel).cloned();
+        let key = queue::ConsumerKey { channel: client.channel_key(channel), consumer: handle };
+        Ok((id, ConsumerSettings { key, no_ack: *no_ack, exclusive: *exclusive, prefetch: *prefetch, limit }))
+    }
+
+    pub(super) fn cancel_consumer(&mut self, place: usize, handle: u32) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let Some(key) = client.consumer_key(handle) else { return };
+        let Some(consumer) = client.consumers.try_remove(handle as usize) else { return };
+        client.spent.retain(|&other| other != handle);
+        self.feed(consumer.queue, queue::Input::Cancel(key));
+    }
+
+    /// A channel's consumers end with it.
+    pub(super) fn cancel_consumers(&mut self, place: usize, channel: u16) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        client.limits.retain(|(other, ..)| *other != channel);
+        client.transactions.retain(|&(other, ..)| other != channel);
+        if !client.shared_confirms.is_empty() {
+            client.shared_confirms.retain(|(other, _), _| *other != channel);
+        }
+        let handles: Vec<u32> = client
+            .consumers
+            .iter()
+            .filter(|(_, consumer)| consumer.channel == channel)
+            .map(|(handle, _)| handle as u32)
+            .collect();
+        for handle in handles {
+            self.cancel_consumer(place, handle);
+        }
+    }
+
+    /// The last consumer of a queue is gone: if the queue is auto-delete, so is it.
+    pub(super) fn last_consumer_gone(&mut self, id: QueueId) {
+        let Some(local) = self.queues.get_mut(&id) else { return };
+        if local.record.auto_delete && !std::mem::replace(&mut local.doomed, true) {
+            self.propose(command::delete_queues([id]), Waiter::Nobody);
+        }
+    }
+
+    /// Exclusive queues go with their connection.
+    pub(super) fn delete_exclusive_queues(&mut self, place: usize) -> bool {
+        let Some(client) = self.clients.get_mut(place) else { return false };
+        let mut ids = std::mem::take(&mut client.exclusive);
+        let (connection, goodbye) = (client.number, client.goodbye);
+        ids.retain(|id| self.queues.get_mut(id).is_some_and(|local| !std::mem::replace(&mut local.doomed, true)));
+        if ids.is_empty() {
+            return false;
+        }
+        let waiter = if goodbye { Waiter::Goodbye { connection } } else { Waiter::Nobody };
+        self.propose(command::delete_queues(ids), waiter);
+        true
+    }
+
+    /// The client closes its connection: close-ok follows once its exclusive queues are gone.
+    pub(super) fn say_goodbye(&mut self, place: usize, more: &mut Vec<Output>) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        client.goodbye = true;
+        if !self.delete_exclusive_queues(place)
+            && let Some(client) = self.clients.get_mut(place)
+        {
+            client.amqp.step(self.now, Input::ConnectionClosed, more);
+        }
+    }
+
+    /// Whether a message may be published where it wants to go.
+    pub(super) fn publishable(&mut self, place: usize, message: &Message) -> Result<(), Exception> {
+        let vhost = self.vhost_name(place)?;
+        let name = exchange_name(message.route())?;
+        let resource = exchange_resource(&vhost, name);
+        self.authorize(place, Operation::Write, &resource)?;
+        self.vhost(&vhost)?.publishable_exchange(name).map_err(exception)?;
+        Ok(())
+    }
+
+    /// Where a message goes. Remembered by exchange and routing key where nothing else decides.
+    pub(super) fn route(&mut self, place: usize, message: &Message) -> Result<Arc<Route>, Exception> {
+        let copies = has_copy_keys(message.header()).map_err(exception)?;
+        if !copies
+            && let Some(client) = self.clients.get_mut(place)
+            && let Some(route) = client.routes.find(self.generation, message.route())
+        {
+            return Ok(route);
+        }
+        self.publishable(place, message)?;
+        let vhost = self.vhost_name(place)?;
+        let exchange = exchange_name(message.route())?;
+        let topology = self.vhost(&vhost)?;
+        let mut ids = SmallVec::new();
+        topology
+            .route(exchange, message.routing_key(), message.header(), &mut ids)
+            .map_err(|_| Exception::internal("an exchange vanished"))?;
+        let cacheable = !copies && !topology.depends_on_headers(exchange);
+        ids.retain(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
+        let route = Arc::new(Route { key: message.route().into(), queues: ids.into_iter().collect() });
+        // A route to nowhere is not remembered: declaring a queue does not change the generation.
+        if cacheable
+            && !route.queues.is_empty()
+            && let Some(client) = self.clients.get_mut(place)
+        {
+            client.routes.remember(&route);
+        }
+        Ok(route)
+    }
+
+    pub(super) fn vhost_name(&self, place: usize) -> Result<VhostName, Exception> {
+        let vhost = self.clients.get(place).and_then(|client| client.vhost.as_deref());
+        vhost.map(VhostName::from).ok_or_else(|| Exception::internal("no vhost was opened"))
+    }
+
+    fn vhost(&self, name: &VhostName) -> Result<&Vhost, Exception> {
+        self.parts.topology.vhost_or_refuse(name).map_err(exception)
+    }
+
+    /// A queue the connection's user may read and the connection may use.
+    fn usable_queue(&mut self, place: usize, name: &str, operation: Operation) -> Result<QueueId, Exception> {
+        let vhost = self.vhost_name(place)?;
+        self.authorize(place, operation, &queue_resource(&vhost, name))?;
+        let number = self.clients[place].number;
+        let id = self.vhost(&vhost)?.usable_queue(name, number).map_err(exception)?.id;
+        if self.queues.get(&id).is_none_or(|local| local.doomed) {
+            return Err(exception(Refusal::NotFound(queue_resource(&vhost, name))));
+        }
+        Ok(id)
+    }
+
+    fn authorize(&self, place: usize, operation: Operation, resource: &Resource) -> Result<(), Exception> {
+        let user = self.clients.get(place).and_then(|client| client.amqp.user()).map(|user| UserName::from(&**user));
+        let user = user.ok_or_else(|| Exception::internal("nobody is logged in"))?;
+        self.parts.access.authorize(&user, operation, resource).map_err(exception)
+    }
+
+    fn propose_for(&mut self, place: usize, channel: u16, command: Command) -> Answer {
+        let connection = self.clients[place].number;
+        self.propose(command, Waiter::Done { connection, channel });
+        Ok(None)
+    }
+
+    pub(super) fn propose(&mut self, command: Command, waiter: Waiter) {
+        let number = self.next_proposal;
+        self.next_proposal += 1;
+        self.waiters.insert(number, waiter);
+        self.parts.meta.propose(number, command);
+    }
+}
+
+/// Arguments as they came, which the connection has found well formed.
+fn table(arguments: &[u8]) -> Result<FieldTable<'_>, Exception> {
+    FieldTable::parse(arguments).map_err(|error| Exception::new(ReplyCode::SyntaxError, error.to_string()))
+}
+
+/// A refusal as the exception that tells it.
+pub(super) fn exception(refusal: Refusal) -> Exception {
+    let reply = refusal.reply();
+    let code = match reply.code {
+        402 => ReplyCode::InvalidPath,
+        403 => ReplyCode::AccessRefused,
+        404 => ReplyCode::NotFound,
+        405 => ReplyCode::ResourceLocked,
+        406 => ReplyCode::PreconditionFailed,
+        503 => ReplyCode::CommandInvalid,
+        530 => ReplyCode::NotAllowed,
+        540 => ReplyCode::NotImplemented,
+        _ => ReplyCode::InternalError,
+    };
+    let exception = Exception::new(code, refusal.to_string());
+    if reply.closes_connection { exception.on_connection() } else { exception }
+}
+
+pub(super) fn queue_resource(vhost: &VhostName, name: &str) -> Resource {
+    Resource::Queue(vhost.clone(), name.into())
+}
+
+fn exchange_resource(vhost: &VhostName, name: &str) -> Resource {
+    Resource::Exchange(vhost.clone(), name.into())
+}
+
+/// Exchanges have names of UTF-8; what is none names no exchange.
+fn exchange_name(route: &[u8]) -> Result<&str, Exception> {
+    let (exchange, _) = split_route(route).ok_or_else(|| Exception::internal("a route that is none"))?;
+    std::str::from_utf8(exchange).map_err(|_| Exception::internal("an exchange's name is not UTF-8"))
+}

@@ -1,0 +1,675 @@
+//! The broker's main loop: client sockets, connections and queues, on one thread.
+//!
+//! One turn: wait; read every socket that has something, hand the octets to its connection and carry out what comes of it; take what other threads
+//! have sent; then hand the journal its next batch, and write to every socket that has something to send. Everything of a turn is one batch: one
+//! read, one write, one commit, however many messages.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker_amqp::{CloseReason, Connection, Exception, Input, Output, Reply, Settings};
+use broker_core::access::Access;
+use broker_core::queue::{self, Publish};
+use broker_core::store::{JournalBatch, QueueId, Seq};
+use broker_core::topology::Topology;
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use super::client::{Client, Progress};
+use super::dispatch::Route;
+use super::events::Event;
+use super::journal::{self, JournalHandle};
+use super::login::LoginHandle;
+use super::mailbox::Inbox;
+use super::meta::MetaHandle;
+use super::pages::PagesHandle;
+use super::queues::LocalQueue;
+use super::requests::Waiter;
+
+/// One socket read takes at most so many octets.
+const READ_BYTES: usize = 256 * 1024;
+/// Events of other threads' wake-ups carry this token.
+pub const WAKER: Token = Token(usize::MAX);
+/// Tokens from here up to [`WAKER`] are listeners.
+const LISTENERS: usize = usize::MAX - 1024;
+/// A connection's number holds its place in the table in so many of its lower bits.
+const PLACE_BITS: u32 = 24;
+/// Messages on their way to the store, unflushed or being paged out, may take this much before publishers are held back.
+pub const STORE_BEHIND_BYTES: usize = 48 * 1024 * 1024;
+/// After a failed accept for want of file descriptors, the listener rests.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections have so long to close at a shutdown.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+/// After a full disk, the journal is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the shard is made of; see [`Shard::new`].
+pub struct Parts {
+    /// Waits for sockets; its waker is in the mailbox of `inbox`.
+    pub poll: Poll,
+    /// Where other threads send.
+    pub inbox: Inbox,
+    /// Sockets that accept AMQP connections.
+    pub listeners: Vec<TcpListener>,
+    /// Options of accepted sockets.
+    pub nodelay: bool,
+    /// Limits and texts of connections.
+    pub settings: Arc<Settings>,
+    /// The catalog's views at start.
+    pub topology: Topology,
+    /// Users and permissions at start.
+    pub access: Arc<Access>,
+    /// The queues there are at start.
+    pub queues: Vec<(QueueId, LocalQueue)>,
+    /// An empty batch for the journal.
+    pub batch: Option<JournalBatch>,
+    /// The journal's thread.
+    pub journal: JournalHandle,
+    /// The segments' thread.
+    pub pages: PagesHandle,
+    /// The catalog's thread.
+    pub meta: MetaHandle,
+    /// The password thread.
+    pub login: LoginHandle,
+    /// Users that may only come from this machine.
+    pub loopback_users: Vec<String>,
+    /// Connections at the same time, 0 for no limit.
+    pub connection_max: usize,
+}
+
+/// See the module's page.
+pub struct Shard {
+    pub(super) parts: Parts,
+    pub(super) now: Instant,
+    pub(super) clients: Slab<Box<Client>>,
+    next_serial: u64,
+    pub(super) queues: HashMap<QueueId, LocalQueue, RandomState>,
+    /// Grows with every change that may send a publish elsewhere or refuse it.
+    pub(super) generation: u64,
+    read_buffer: Box<[u8]>,
+    outputs: Vec<Output>,
+    pub(super) queue_outputs: Vec<queue::Output>,
+    readable: VecDeque<usize>,
+    pub(super) dirty: Vec<usize>,
+    /// Replies that came out of a queue or from another thread, to be given when no connection is being worked on.
+    pub(super) replies: VecDeque<(u64, u16, Reply)>,
+    /// Publishes with the same route, in order.
+    pub(super) gathered: Vec<Publish>,
+    pub(super) gathered_route: Option<Arc<Route>>,
+    pub(super) gathered_copy: Vec<Publish>,
+    /// Queues with something for the journal.
+    pub(super) dirty_queues: Vec<QueueId>,
+    batch: Option<JournalBatch>,
+    flushed: Vec<(QueueId, Seq)>,
+    journal_rests_until: Option<Instant>,
+    /// A batch the disk had no room for.
+    refused: Option<(JournalBatch, Vec<(QueueId, Seq)>)>,
+    pub(super) unflushed_bytes: usize,
+    pub(super) flushing_bytes: usize,
+    pub(super) paging_bytes: usize,
+    /// Page-outs for the journal: queue, ticket, and the place they answer for.
+    pub(super) paging_for_journal: HashMap<(QueueId, u64), Seq>,
+    pub(super) page_bytes: HashMap<(QueueId, u64), usize>,
+    pub(super) resident_bytes: usize,
+    pub(super) resident_max: usize,
+    pub(super) waiters: HashMap<u64, Waiter>,
+    pub(super) next_proposal: u64,
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    alarm: Option<&'static str>,
+    held_back: bool,
+    stopping: Option<Instant>,
+    accept_rests_until: Option<Instant>,
+    /// Deliveries that met a closed channel, to be given back.
+    pub(super) feed_later: Vec<(QueueId, u64)>,
+    /// Transactions all of whose publishes are stored.
+    pub(super) committed_transactions: Vec<(u64, u16)>,
+    /// Keyed hashes of logins that were found right.
+    pub(super) verified: HashSet<[u8; 32]>,
+    /// The key of those hashes: random, and never leaves the process.
+    pub(super) login_key: [u8; 32],
+    seed: u128,
+}
+
+impl Shard {
+    /// A shard ready to run.
+    pub fn new(mut parts: Parts, now: Instant, seed: u128, login_key: [u8; 32]) -> io::Result<Self> {
+        for (at, listener) in parts.listeners.iter_mut().enumerate() {
+            parts.poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
+        }
+        let queues = std::mem::take(&mut parts.queues).into_iter().collect();
+        let batch = parts.batch.take();
+        Ok(Shard {
+            parts,
+            now,
+            clients: Slab::new(),
+            next_serial: 1,
+            queues,
+            generation: 1,
+            read_buffer: vec![0; READ_BYTES].into(),
+            outputs: Vec::new(),
+            queue_outputs: Vec::new(),
+            readable: VecDeque::new(),
+            dirty: Vec::new(),
+            replies: VecDeque::new(),
+            gathered: Vec::new(),
+            gathered_route: None,
+            gathered_copy: Vec::new(),
+            dirty_queues: Vec::new(),
+            batch,
+            flushed: Vec::new(),
+            journal_rests_until: None,
+            refused: None,
+            unflushed_bytes: 0,
+            flushing_bytes: 0,
+            paging_bytes: 0,
+            paging_for_journal: HashMap::new(),
+            page_bytes: HashMap::new(),
+            resident_bytes: 0,
+            resident_max: queue::RESIDENT_MAX_BYTES,
+            waiters: HashMap::new(),
+            next_proposal: 1,
+            timers: BinaryHeap::new(),
+            alarm: None,
+            held_back: false,
+            stopping: None,
+            accept_rests_until: None,
+            feed_later: Vec::new(),
+            committed_transactions: Vec::new(),
+            verified: HashSet::new(),
+            login_key,
+            seed,
+        })
+    }
+
+    /// Runs until the node is told to stop and all is written.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            self.wait(&mut events)?;
+            self.now = Instant::now();
+            let accept = self.note_ready(&events);
+            self.read_clients();
+            while let Some(event) = self.parts.inbox.take() {
+                self.take_event(event);
+            }
+            self.fire_timers();
+            if accept {
+                self.accept_all();
+            }
+            self.finish_turn();
+            if self.stopping.is_some_and(|deadline| self.clients.is_empty() || self.now >= deadline) {
+                return self.stop();
+            }
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let busy = self.readable.iter().any(|&place| self.may_read(place))
+            || !self.dirty.is_empty()
+            || !self.replies.is_empty();
+        if busy {
+            return poll(&mut self.parts.poll, events, Some(Duration::ZERO));
+        }
+        self.parts.inbox.about_to_sleep();
+        let timeout = match self.parts.inbox.take() {
+            Some(event) => {
+                self.parts.inbox.awake();
+                self.take_event(event);
+                Some(Duration::ZERO)
+            }
+            None => self.next_timeout().map(|at| at.saturating_duration_since(Instant::now())),
+        };
+        let result = poll(&mut self.parts.poll, events, timeout);
+        self.parts.inbox.awake();
+        result
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        [timer, self.journal_rests_until, self.accept_rests_until, self.stopping].into_iter().flatten().min()
+    }
+
+    fn note_ready(&mut self, events: &Events) -> bool {
+        let mut accept = self.accept_rests_until.is_some_and(|until| self.now >= until);
+        for event in events {
+            match event.token() {
+                WAKER => {}
+                Token(listener) if listener >= LISTENERS => accept = true,
+                Token(place) => {
+                    let Some(client) = self.clients.get_mut(place) else { continue };
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        client.readable = true;
+                        if !std::mem::replace(&mut client.listed, true) {
+                            self.readable.push_back(place);
+                        }
+                    }
+                    if event.is_writable() {
+                        self.mark_dirty(place);
+                    }
+                }
+            }
+        }
+        accept
+    }
+
+    /// Reads every socket that has something once, in turn, so that none starves the others.
+    fn read_clients(&mut self) {
+        for _ in 0..self.readable.len() {
+            let Some(place) = self.readable.pop_front() else { break };
+            if !self.may_read(place) {
+                if self.clients.contains(place) {
+                    self.readable.push_back(place);
+                }
+                continue;
+            }
+            self.read_client(place);
+        }
+    }
+
+    /// Whether a listed client may be read now: not while its channel waits for an answer, an alarm holds it, or the store is behind.
+    fn may_read(&self, place: usize) -> bool {
+        self.clients.get(place).is_some_and(|client| {
+            client.closing.is_some()
+                || !(client.blocked || client.amqp.paused() || (self.held_back && client.publisher))
+        })
+    }
+
+    fn read_client(&mut self, place: usize) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let progress = client.read(&mut self.read_buffer);
+        let more = matches!(progress, Progress::Some(_));
+        client.readable = more;
+        client.listed = more;
+        if more {
+            self.readable.push_back(place);
+        }
+        match progress {
+            Progress::Some(octets) | Progress::Dry(octets) => {
+                if octets == 0 || client.closing.is_some() {
+                    return;
+                }
+                let mut out = std::mem::take(&mut self.outputs);
+                client.amqp.receive(self.now, &self.read_buffer[..octets], &mut out);
+                self.work_off(place, &mut out);
+                self.outputs = out;
+            }
+            Progress::Gone => self.client_gone(place, "the client closed the socket"),
+        }
+    }
+
+    /// Carries out what a connection wants, and lets it go on with what it held back meanwhile.
+    pub(super) fn work_off(&mut self, place: usize, out: &mut Vec<Output>) {
+        loop {
+            self.carry_out(place, out);
+            match self.clients.get_mut(place) {
+                Some(client) if client.amqp.wants_resume() => client.amqp.resume(self.now, out),
+                _ => break,
+            }
+        }
+        self.mark_dirty(place);
+    }
+
+    /// Tells a connection something and works off what comes of it.
+    pub(super) fn tell(&mut self, place: usize, input: Input) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let mut out = Vec::new();
+        client.amqp.step(self.now, input, &mut out);
+        self.work_off(place, &mut out);
+    }
+
+    /// The place of a connection that is still there.
+    pub(super) fn place_of(&self, number: u64) -> Option<usize> {
+        let place = (number & ((1 << PLACE_BITS) - 1)) as usize;
+        self.clients.get(place).is_some_and(|client| client.number == number).then_some(place)
+    }
+
+    pub(super) fn mark_dirty(&mut self, place: usize) {
+        if let Some(client) = self.clients.get_mut(place)
+            && !std::mem::replace(&mut client.dirty, true)
+        {
+            self.dirty.push(place);
+        }
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Committed(committed) => self.committed(committed),
+            Event::Paged { queue, ticket, stretches } => self.paged(queue, ticket, stretches),
+            Event::PagedThrough(queue, through, state) => self.parts.journal.send(journal::Work::Paged(queue, through, state)),
+            Event::Loaded { queue, run, entries, next, lost } => {
+                self.feed(queue, queue::Input::Loaded { run, entries, next, lost })
+            }
+            Event::Applied(applied) => self.applied(applied),
+            Event::Login(result) => self.login_checked(result),
+            Event::Alarm(reason) => self.alarm_changed(reason),
+            Event::Shutdown => self.begin_shutdown(),
+            Event::Dump => self.dump(),
+        }
+    }
+
+    /// Replies, the journal's next batch, then everything that is to be written.
+    fn finish_turn(&mut self) {
+        self.give_back();
+        self.answer_transactions();
+        self.give_replies();
+        self.flush_journal();
+        // Writing makes room for consumers, whose queues then have more to write: a few rounds in a turn, so that reading is not starved.
+        for _ in 0..4 {
+            if self.dirty.is_empty() {
+                break;
+            }
+            self.write_dirty();
+            self.give_replies();
+        }
+        self.flush_journal();
+        let behind = self.unflushed_bytes + self.flushing_bytes + self.paging_bytes;
+        self.held_back = if self.held_back { behind > STORE_BEHIND_BYTES / 2 } else { behind > STORE_BEHIND_BYTES };
+        self.balance_memory();
+    }
+
+    pub(super) fn give_replies(&mut self) {
+        while let Some((number, channel, reply)) = self.replies.pop_front() {
+            if let Some(place) = self.place_of(number) {
+                self.tell(place, Input::Reply { channel, reply });
+            }
+        }
+    }
+
+    fn write_dirty(&mut self) {
+        let mut places = std::mem::take(&mut self.dirty);
+        for place in places.drain(..) {
+            let Some(client) = self.clients.get_mut(place) else { continue };
+            client.dirty = false;
+            client.amqp.flush_confirms();
+            match client.write() {
+                Progress::Gone => self.client_gone(place, "the socket failed"),
+                Progress::Dry(_) => {}
+                Progress::Some(_) => {
+                    if client.closing.is_some() {
+                        self.remove_client(place);
+                    } else {
+                        self.arm_timer(place);
+                        self.give_room(place);
+                    }
+                }
+            }
+        }
+        if self.dirty.is_empty() {
+            self.dirty = places;
+        }
+    }
+
+    /// Looks at a connection's timeouts when the earliest of them is due, not before.
+    fn arm_timer(&mut self, place: usize) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let Some(at) = client.amqp.next_timeout() else { return };
+        if client.timer_at.is_none_or(|armed| at < armed) {
+            client.timer_at = Some(at);
+            self.timers.push(Reverse((at, client.number)));
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(Reverse((at, number))) = self.timers.peek().copied().filter(|Reverse((at, _))| *at <= self.now) {
+            self.timers.pop();
+            let Some(place) = self.place_of(number) else { continue };
+            let Some(client) = self.clients.get_mut(place) else { continue };
+            if client.timer_at != Some(at) {
+                continue;
+            }
+            client.timer_at = None;
+            if client.amqp.next_timeout().is_some_and(|due| due <= self.now) {
+                let mut out = Vec::new();
+                client.amqp.timeout(self.now, &mut out);
+                self.work_off(place, &mut out);
+            }
+            self.arm_timer(place);
+        }
+        if self.journal_rests_until.is_some_and(|until| self.now >= until) {
+            self.journal_rests_until = None;
+            if let Some((batch, flushed)) = self.refused.take() {
+                self.parts.journal.send(journal::Work::Commit { batch, flushed });
+            }
+        }
+    }
+
+    fn accept_all(&mut self) {
+        self.accept_rests_until = None;
+        for at in 0..self.parts.listeners.len() {
+            loop {
+                match self.parts.listeners[at].accept() {
+                    Ok((stream, peer)) => self.accepted(stream, peer),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error)
+                        if error.kind() == io::ErrorKind::Interrupted
+                            || error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection; trying again");
+                        self.accept_rests_until = Some(self.now + ACCEPT_PAUSE);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+        if self.stopping.is_some() || (self.parts.connection_max > 0 && self.clients.len() >= self.parts.connection_max)
+        {
+            return;
+        }
+        if self.parts.nodelay
+            && let Err(error) = stream.set_nodelay(true)
+        {
+            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+        }
+        let place = self.clients.vacant_key();
+        let number = (self.next_serial << PLACE_BITS) | place as u64;
+        self.next_serial += 1;
+        if place >> PLACE_BITS != 0 {
+            tracing::error!(%peer, "more connections than the node can number; refused");
+            return;
+        }
+        if let Err(error) =
+            self.parts.poll.registry().register(&mut stream, Token(place), Interest::READABLE | Interest::WRITABLE)
+        {
+            tracing::warn!(%peer, %error, "cannot watch a connection's socket; dropped");
+            return;
+        }
+        // Names the broker makes for queues and consumers are to be unguessable only as far as RabbitMQ's are: unique on the node.
+        self.seed = self
+            .seed
+            .wrapping_mul(0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645)
+            .wrapping_add(0x5851_F42D_4C95_7F2D_1405_7B7E_F767_814F);
+        let amqp = Connection::new(self.now, self.parts.settings.clone(), self.seed);
+        let mut client = Box::new(Client::new(number, stream, peer, amqp));
+        client.readable = true;
+        client.listed = true;
+        self.clients.insert(client);
+        self.readable.push_back(place);
+        self.arm_timer(place);
+        tracing::debug!(%peer, connection = number, "connection accepted");
+    }
+
+    fn client_gone(&mut self, place: usize, why: &str) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let reason = client.closing.take().unwrap_or_else(|| why.into());
+        let mut out = Vec::new();
+        client.amqp.step(self.now, Input::PeerGone, &mut out);
+        self.work_off(place, &mut out);
+        if let Some(client) = self.clients.get_mut(place) {
+            client.closing = Some(reason);
+        }
+        self.remove_client(place);
+    }
+
+    fn remove_client(&mut self, place: usize) {
+        self.delete_exclusive_queues(place);
+        let Some(mut client) = self.clients.try_remove(place) else { return };
+        if let Err(error) = self.parts.poll.registry().deregister(client.stream()) {
+            tracing::debug!(peer = %client.peer, %error, "cannot stop watching a socket");
+        }
+        let reason = client.closing.take().unwrap_or_default();
+        tracing::info!(peer = %client.peer, connection = client.number, user = client.amqp.user().map(|user| &**user), reason, "connection closed");
+    }
+
+    /// The connection has said all it will say: what it sends is written, then the socket is closed.
+    pub(super) fn close_client(&mut self, place: usize, reason: &CloseReason) {
+        if let Some(client) = self.clients.get_mut(place) {
+            client.closing.get_or_insert_with(|| format!("{reason:?}"));
+            if let CloseReason::Exception(exception) = reason {
+                tracing::warn!(peer = %client.peer, connection = client.number, code = exception.code.number(), text = exception.text, "connection closed with an exception");
+            }
+        }
+        self.mark_dirty(place);
+    }
+
+    fn alarm_changed(&mut self, reason: Option<&'static str>) {
+        self.alarm = reason;
+        let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
+        for place in places {
+            if reason.is_none()
+                && let Some(client) = self.clients.get_mut(place)
+            {
+                client.blocked = false;
+            }
+            self.tell(place, Input::Alarm { reason });
+        }
+    }
+
+    /// Newly opened connections are told of an alarm that is on.
+    pub(super) fn tell_alarm_to(&mut self, place: usize, more: &mut Vec<Output>) {
+        if self.alarm.is_some()
+            && let Some(client) = self.clients.get_mut(place)
+        {
+            client.amqp.step(self.now, Input::Alarm { reason: self.alarm }, more);
+        }
+    }
+
+    /// What an operator wants to see who sends SIGUSR1.
+    fn dump(&self) {
+        let ready: u64 = self.queues.values().map(|local| local.queue.ready_count()).sum();
+        let unacked: u64 = self.queues.values().map(|local| local.queue.unacked_count()).sum();
+        tracing::info!(
+            connections = self.clients.len(),
+            queues = self.queues.len(),
+            ready,
+            unacked,
+            resident_bytes = self.resident_bytes,
+            unflushed_bytes = self.unflushed_bytes + self.flushing_bytes,
+            paging_bytes = self.paging_bytes,
+            held_back = self.held_back,
+            alarm = self.alarm,
+            "state"
+        );
+    }
+
+    fn begin_shutdown(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        tracing::info!(connections = self.clients.len(), "stopping");
+        self.stopping = Some(self.now + SHUTDOWN_PATIENCE);
+        self.parts.listeners.clear();
+        let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
+        for place in places {
+            if let Some(client) = self.clients.get_mut(place) {
+                client.blocked = false;
+            }
+            self.tell(place, Input::ForceClose(Exception::shutdown("shutdown")));
+        }
+    }
+
+    /// Writes what is left and ends the other threads, in the order in which they depend on each other.
+    fn stop(mut self) -> io::Result<()> {
+        let mut batch = self.wait_for_batch();
+        let mut ids: Vec<QueueId> = self.queues.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            if let Some(local) = self.queues.get_mut(&id) {
+                let mut sink = super::queues::Sink { queue: id, batch: &mut batch };
+                local.queue.flush(&mut sink);
+                local.queue.note_delivered(&mut sink);
+            }
+        }
+        self.parts.journal.send(journal::Work::Stop(batch));
+        self.parts.pages.join();
+        self.parts.journal.join();
+        self.parts.meta.join();
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn wait_for_batch(&mut self) -> JournalBatch {
+        loop {
+            if let Some(batch) = self.batch.take() {
+                return batch;
+            }
+            if let Some(event) = self.parts.inbox.take() {
+                self.take_event(event);
+            } else {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Hands the journal everything that is to be stored, if it is free.
+    fn flush_journal(&mut self) {
+        if self.dirty_queues.is_empty() {
+            return;
+        }
+        let Some(mut batch) = self.batch.take() else { return };
+        let mut flushed = std::mem::take(&mut self.flushed);
+        for id in self.dirty_queues.drain(..) {
+            let Some(local) = self.queues.get_mut(&id) else { continue };
+            local.dirty = false;
+            let through = local.queue.flush(&mut super::queues::Sink { queue: id, batch: &mut batch });
+            flushed.push((id, through));
+        }
+        self.flushing_bytes = std::mem::take(&mut self.unflushed_bytes);
+        if batch.is_empty() {
+            self.flushing_bytes = 0;
+            self.batch = Some(batch);
+            self.stored(flushed);
+        } else {
+            self.parts.journal.send(journal::Work::Commit { batch, flushed });
+        }
+    }
+
+    fn committed(&mut self, committed: journal::Committed) {
+        let journal::Committed { batch, flushed, retire, full } = committed;
+        if full {
+            tracing::error!("the disk is full: persistent messages wait until there is room");
+            self.refused = Some((batch, flushed));
+            self.journal_rests_until = Some(self.now + FULL_PAUSE);
+            return;
+        }
+        self.flushing_bytes = 0;
+        self.batch = Some(batch);
+        self.stored(flushed);
+        for (queue, through) in retire {
+            self.page_through(queue, through);
+        }
+    }
+
+    fn stored(&mut self, mut flushed: Vec<(QueueId, Seq)>) {
+        for (queue, through) in flushed.drain(..) {
+            self.feed(queue, queue::Input::Stored(through));
+        }
+        self.flushed = flushed;
+    }
+}
+
+fn poll(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,216 @@
+//! Boot order and end of a node.
+//!
+//! Lock the data directory; read the catalog; recover the store for the queues the catalog knows; open the listeners; start the threads that block;
+//! run the shard. A listener is opened after recovery, so a client that can connect finds every message that was kept.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker_amqp::Settings;
+use broker_core::name::NodeId;
+use broker_core::queue::{Queue, Recovered, Stretch};
+use broker_core::store::disk::RealDisk;
+use broker_core::store::{QueueId, RecoveredQueue, RecoveredRun, StoreOptions, recover};
+use mio::net::TcpListener;
+use mio::{Poll, Waker};
+use rustix::rand::{GetRandomFlags, getrandom};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::alarm::{AlarmLimits, AlarmWatcher, Alarms, total_memory_bytes};
+use crate::config::{Config, Listener, SocketConfig};
+use crate::data_dir::DataDir;
+use crate::driver::events::Event;
+use crate::driver::mailbox::{Mailbox, mailbox};
+use crate::driver::queues::LocalQueue;
+use crate::driver::shard::{Parts, Shard, WAKER};
+use crate::driver::{journal, login, meta, pages};
+use crate::exit::{Code, Failure};
+use crate::reload::Reloader;
+use crate::signals::{Request, SignalWatcher};
+
+/// The number of the one node there is.
+pub const THIS_NODE: NodeId = NodeId(1);
+
+/// Runs a node until it is told to stop.
+pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
+    let started = Instant::now();
+    let data_dir = DataDir::open(&config.node.data_dir)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node.name, identity = %data_dir.identity().node, data_dir = %data_dir.path().display(), "starting");
+
+    let catalog = meta::open(data_dir.path(), config)?;
+    let topology = catalog.catalog().topology();
+    let known = |queue: QueueId| topology.queue_by_id(queue).is_some_and(|record| record.durable);
+    let options = StoreOptions::new(data_dir.path().join("store"), u64::from_le_bytes(random()?));
+    let (mut journal, segments, recovered) = recover(Arc::new(RealDisk), &options, &known)
+        .map_err(|error| Failure::new(Code::Io, format!("cannot recover the messages: {error}")))?;
+    for line in &recovered.report {
+        tracing::warn!("{line}");
+    }
+    let mut found = recovered
+        .queues
+        .into_iter()
+        .map(|queue| (queue.queue, of_store(queue)))
+        .collect::<std::collections::HashMap<_, _>>();
+    let queues: Vec<(QueueId, LocalQueue)> = topology
+        .queues()
+        .map(|record| {
+            let state = found.remove(&record.id).unwrap_or_default();
+            (record.id, LocalQueue::new(record.clone(), Queue::recovered(record.durable, state)))
+        })
+        .collect();
+
+    let poll = Poll::new().map_err(system("cannot wait for sockets"))?;
+    let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot wait for sockets"))?;
+    let (mailbox, inbox) = mailbox(waker);
+    let listeners = open_listeners(&config.listeners, &config.socket)?;
+    let _alarms = watch_alarms(config, data_dir.path().into(), mailbox.clone())?;
+    let _signals = watch_signals(mailbox.clone(), reloader)?;
+    let access = Arc::new(catalog.catalog().access());
+    let messages: u64 = queues.iter().map(|(_, local)| local.queue.ready_count()).sum();
+    let queue_count = queues.len();
+    let batch = journal.batch();
+    let parts = Parts {
+        poll,
+        inbox,
+        listeners,
+        nodelay: config.socket.nodelay,
+        settings: Arc::new(settings(config)),
+        topology,
+        access,
+        queues,
+        batch: Some(batch),
+        journal: journal::start(journal, mailbox.clone()).map_err(system("cannot start the journal's thread"))?,
+        pages: pages::start(segments, mailbox.clone()).map_err(system("cannot start the segments' thread"))?,
+        meta: meta::start(catalog, mailbox.clone()).map_err(system("cannot start the catalog's thread"))?,
+        login: login::start(mailbox).map_err(system("cannot start the login thread"))?,
+        loopback_users: config.authentication.loopback_users.clone(),
+        connection_max: config.limits.connection_max.map_or(0, |most| most as usize),
+    };
+    let shard = Shard::new(parts, Instant::now(), u128::from_le_bytes(random()?), random()?)
+        .map_err(system("cannot watch the listening sockets"))?;
+    tracing::info!(
+        queues = queue_count,
+        messages,
+        clean = recovered.clean,
+        took_ms = started.elapsed().as_millis() as u64,
+        "ready for clients"
+    );
+    shard.run().map_err(system("cannot wait for sockets"))
+}
+
+fn of_store(queue: RecoveredQueue) -> Recovered {
+    let stretch = |piece: &RecoveredRun| Stretch { run: piece.run, first: piece.first, last: piece.last };
+    Recovered {
+        next_seq: queue.next_seq,
+        messages: queue.messages,
+        stretches: queue.runs.iter().map(stretch).collect(),
+        redelivered: queue.redelivered.iter().collect(),
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let limits = &config.limits;
+    Settings {
+        frame_max: limits.frame_max_bytes,
+        channel_max: limits.channel_max,
+        heartbeat: limits.heartbeat_s,
+        max_message_size: limits.max_message_size_bytes,
+        handshake_timeout: limits.handshake_timeout.unwrap_or(Duration::from_secs(3600)),
+        mechanisms: config.authentication.mechanisms.clone(),
+        // Client libraries switch features on by what RabbitMQ calls itself.
+        product: "RabbitMQ".into(),
+        version: "3.10.8".into(),
+        platform: concat!("brokerd ", env!("CARGO_PKG_VERSION")).into(),
+        copyright: String::new(),
+        information: "Speaks AMQP 0-9-1 as RabbitMQ 3.10 does.".into(),
+        cluster_name: config.cluster.name.clone().unwrap_or_else(|| config.node.name.clone()),
+        ..Settings::default()
+    }
+}
+
+fn open_listeners(listeners: &[Listener], options: &SocketConfig) -> Result<Vec<TcpListener>, Failure> {
+    listeners
+        .iter()
+        .map(|listener| {
+            let open = || match listener.ip {
+                Some(ip) => listen(SocketAddr::new(ip, listener.port), options),
+                // One socket for both families; without IPv6 on the machine, one for IPv4.
+                None => listen((Ipv6Addr::UNSPECIFIED, listener.port).into(), options).or_else(|error| {
+                    let no_ipv6 = matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL));
+                    if no_ipv6 { listen((Ipv4Addr::UNSPECIFIED, listener.port).into(), options) } else { Err(error) }
+                }),
+            };
+            let socket = open().map_err(|error| Failure::listening(listener, &error))?;
+            tracing::info!(name = listener.name, port = listener.port, "listening for AMQP");
+            Ok(socket)
+        })
+        .collect()
+}
+
+/// Error numbers of a machine without IPv6.
+const EAFNOSUPPORT: i32 = 97;
+const EADDRNOTAVAIL: i32 = 99;
+
+fn listen(address: SocketAddr, options: &SocketConfig) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes as usize)?;
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes as usize)?;
+    }
+    // Accepted sockets inherit these.
+    socket.set_keepalive(options.keepalive)?;
+    socket.set_linger(options.linger)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+fn watch_alarms(config: &Config, data_dir: PathBuf, mailbox: Mailbox) -> Result<AlarmWatcher, Failure> {
+    let total = match config.alarm.total_memory_bytes {
+        Some(bytes) => bytes,
+        None => total_memory_bytes().map_err(system("cannot tell how much memory there is"))?,
+    };
+    let limits = AlarmLimits::new(&config.alarm, total);
+    AlarmWatcher::start(limits, &data_dir, move |alarms| mailbox.send(Event::Alarm(reason(alarms))))
+        .map_err(system("cannot watch memory and disk"))
+}
+
+/// What clients are told of alarms.
+fn reason(alarms: Alarms) -> Option<&'static str> {
+    match (alarms.memory, alarms.disk) {
+        (false, false) => None,
+        (true, false) => Some("low on memory"),
+        (false, true) => Some("low on disk"),
+        (true, true) => Some("low on memory & disk"),
+    }
+}
+
+fn watch_signals(mailbox: Mailbox, reloader: Reloader) -> Result<SignalWatcher, Failure> {
+    SignalWatcher::start(move |request| match request {
+        Request::Shutdown => mailbox.send(Event::Shutdown),
+        Request::Reload => reloader.reload(),
+        Request::Dump => mailbox.send(Event::Dump),
+    })
+    .map_err(system("cannot watch signals"))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut octets = [0; N];
+    getrandom(&mut octets, GetRandomFlags::empty())
+        .map_err(|error| system("cannot get random numbers")(error.into()))?;
+    Ok(octets)
+}
+
+fn system(what: &str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::new(Code::Software, format!("{what}: {error}"))
+}
