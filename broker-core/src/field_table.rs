@@ -252,6 +252,12 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether two arguments are equal, as RabbitMQ compares those of a declaration with those there: by value, but no integer equals a float.
+    pub fn same_argument(&self, other: &Value<'_>) -> bool {
+        let is_float = |value: &Value<'_>| matches!(value, Value::Float(_) | Value::Double(_));
+        is_float(self) == is_float(other) && self.same_value(other)
+    }
+
     /// The value as RabbitMQ's texts show it between quotes.
     pub fn pretty(&self) -> Cow<'a, str> {
         match *self {

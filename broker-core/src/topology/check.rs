@@ -356,18 +356,26 @@ fn compare_arguments(
         let current = current.table().lookup(name.as_bytes());
         let (received, current) = match (received, current) {
             (None, None) => continue,
-            (Some(one), Some(other)) if one.same_value(&other) => continue,
+            (Some(one), Some(other)) if one.same_argument(&other) => continue,
             (Some(Value::LongString(b"classic")), None) | (None, Some(Value::LongString(b"classic")))
                 if *name == "x-queue-type" =>
             {
                 continue;
             }
-            (Some(one), Some(other)) => (format!("'{}'", one.pretty()), format!("'{}'", other.pretty())),
+            (Some(one), Some(other)) => (quoted(one), quoted(other)),
             (one, other) => (with_type(one), with_type(other)),
         };
         return Err(Refusal::Inequivalent { resource: resource(), argument: (*name).into(), received, current });
     }
     Ok(())
+}
+
+/// A value, as a text about an argument that both sides have shows it.
+fn quoted(value: Value<'_>) -> String {
+    match value {
+        Value::Void => "none".into(),
+        value => format!("'{}'", value.pretty()),
+    }
 }
 
 /// A value and its type, as a text about an argument that one side lacks shows it.

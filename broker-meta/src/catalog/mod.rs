@@ -6,6 +6,8 @@
 mod apply;
 mod event;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use broker_core::access::Access;
 use broker_core::topology::Topology;

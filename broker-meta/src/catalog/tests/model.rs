@@ -1,0 +1,460 @@
+//! Random commands against a naive model: a list of everything, and routing by trying every binding.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use broker_core::exchange::ExchangeKind;
+use broker_core::field_table::{Arguments, FieldTable, TableBuilder, Value};
+use broker_core::name::NodeId;
+use broker_core::topology::{
+    Binding, Destination, ExchangeDeclaration, PREDECLARED_EXCHANGES, QueueDeclaration, Topology, has_copy_keys,
+};
+use proto::meta::Command;
+use smallvec::SmallVec;
+
+use super::{Catalog, catalog};
+use crate::command;
+
+const QUEUES: u64 = 10;
+const WORDS: [&str; 5] = ["a", "b", "", "*", "#"];
+
+/// Everything, in lists.
+#[derive(Default)]
+struct Model {
+    exchanges: BTreeMap<String, Exchange>,
+    queues: BTreeMap<String, Queue>,
+    bindings: BTreeSet<Bound>,
+}
+
+#[derive(Clone, Debug)]
+struct Exchange {
+    kind: ExchangeKind,
+    durable: bool,
+    auto_delete: bool,
+    alternate: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Queue {
+    durable: bool,
+}
+
+/// Source, destination, whether that is an exchange, key, headers wanted.
+type Bound = (String, String, bool, String, Option<Wanted>);
+/// Whether all must match; names and values, none meaning any.
+type Wanted = (bool, BTreeMap<String, Option<i64>>);
+
+/// A message: exchange, key, further keys, headers.
+struct Sent {
+    exchange: String,
+    key: String,
+    copies: Vec<String>,
+    headers: BTreeMap<String, i64>,
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn one_in(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    fn words(&mut self, of: &[&str]) -> String {
+        (0..self.below(5)).map(|_| self.pick(of)).collect::<Vec<_>>().join(".")
+    }
+
+    fn queue(&mut self) -> String {
+        format!("q{}", self.below(QUEUES))
+    }
+
+    fn exchange(&mut self) -> String {
+        self.pick(&["x0", "x1", "x2", "x3", "x4", "x5", "amq.direct", "amq.topic"]).to_owned()
+    }
+}
+
+impl Model {
+    fn new() -> Model {
+        let mut model = Model::default();
+        for (name, kind, _) in PREDECLARED_EXCHANGES {
+            let exchange = Exchange { kind: *kind, durable: true, auto_delete: false, alternate: None };
+            model.exchanges.insert((*name).to_owned(), exchange);
+        }
+        model
+    }
+
+    fn unbind_all(&mut self, gone: impl Fn(&Bound) -> bool, cascade: bool) {
+        let removed: Vec<Bound> = self.bindings.iter().filter(|bound| gone(bound)).cloned().collect();
+        self.bindings.retain(|bound| !gone(bound));
+        for source in removed.iter().map(|bound| &bound.0).filter(|_| cascade) {
+            let unbound = !self.bindings.iter().any(|bound| bound.0 == *source);
+            if unbound && self.exchanges.get(source).is_some_and(|exchange| exchange.auto_delete) {
+                self.delete_exchange(source, true);
+            }
+        }
+    }
+
+    fn delete_queue(&mut self, name: &str) {
+        if self.queues.remove(name).is_some() {
+            self.unbind_all(|bound| !bound.2 && bound.1 == name, true);
+        }
+    }
+
+    fn delete_exchange(&mut self, name: &str, cascade: bool) {
+        if self.exchanges.remove(name).is_some() {
+            self.unbind_all(|bound| bound.0 == name, false);
+            self.unbind_all(|bound| bound.2 && bound.1 == name, cascade);
+        }
+    }
+
+    fn end_transient(&mut self) {
+        let queues: Vec<String> =
+            self.queues.iter().filter(|(_, queue)| !queue.durable).map(|(name, _)| name.clone()).collect();
+        for name in queues {
+            self.queues.remove(&name);
+            self.unbind_all(|bound| !bound.2 && bound.1 == name, false);
+        }
+        let exchanges: Vec<String> =
+            self.exchanges.iter().filter(|(_, exchange)| !exchange.durable).map(|(name, _)| name.clone()).collect();
+        for name in exchanges {
+            self.delete_exchange(&name, false);
+        }
+    }
+
+    fn route(&self, sent: &Sent) -> BTreeSet<String> {
+        let keys: Vec<&String> = std::iter::once(&sent.key).chain(&sent.copies).collect();
+        let mut out = BTreeSet::new();
+        let mut open = vec![sent.exchange.clone()];
+        let mut seen = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            let Some(exchange) = self.exchanges.get(&name).filter(|_| seen.insert(name.clone())) else { continue };
+            if name.is_empty() {
+                out.extend(keys.iter().filter(|key| self.queues.contains_key(**key)).map(|key| (*key).clone()));
+                continue;
+            }
+            let mut matched = false;
+            for (_, destination, to_exchange, key, wanted) in self.bindings.iter().filter(|bound| bound.0 == name) {
+                let hit = match exchange.kind {
+                    ExchangeKind::Direct => keys.contains(&key),
+                    ExchangeKind::Fanout => true,
+                    ExchangeKind::Topic => keys.iter().any(|sent| matches(&split(key), &split(sent))),
+                    ExchangeKind::Headers => wanted.as_ref().is_none_or(|wanted| agrees(wanted, &sent.headers)),
+                };
+                matched |= hit;
+                match (hit, to_exchange) {
+                    (true, true) => open.push(destination.clone()),
+                    (true, false) => {
+                        out.insert(destination.clone());
+                    }
+                    _ => {}
+                }
+            }
+            open.extend(exchange.alternate.clone().filter(|_| !matched));
+        }
+        out
+    }
+}
+
+fn split(text: &str) -> Vec<&str> {
+    if text.is_empty() { Vec::new() } else { text.split('.').collect() }
+}
+
+fn matches(pattern: &[&str], key: &[&str]) -> bool {
+    match (pattern, key) {
+        ([], []) => true,
+        (["#", rest @ ..], _) => (0..=key.len()).any(|skip| matches(rest, &key[skip..])),
+        (["*", rest @ ..], [_, key @ ..]) => matches(rest, key),
+        ([word, rest @ ..], [first, key @ ..]) => word == first && matches(rest, key),
+        _ => false,
+    }
+}
+
+fn agrees((all, wanted): &Wanted, headers: &BTreeMap<String, i64>) -> bool {
+    let agree = |(name, value): (&String, &Option<i64>)| {
+        headers.get(name).is_some_and(|header| value.is_none_or(|value| value == *header))
+    };
+    if *all { wanted.iter().all(agree) } else { wanted.iter().any(agree) }
+}
+
+/// Commands applied to both sides.
+struct World {
+    random: Random,
+    catalog: Catalog,
+    model: Model,
+    index: u64,
+    /// Queues that messages went to.
+    hits: usize,
+}
+
+impl World {
+    fn apply(&mut self, command: &Command) {
+        self.index += 1;
+        self.catalog.apply(self.index, command);
+    }
+
+    fn change(&mut self) {
+        match self.random.below(20) {
+            0..4 => self.declare_queue(),
+            4 => self.delete_queue(),
+            5..8 => self.declare_exchange(),
+            8 => self.delete_exchange(),
+            9..17 => self.bind(),
+            17..19 => self.unbind(),
+            _ if self.random.one_in(20) => {
+                self.model.end_transient();
+                self.apply(&command::end_transient(NodeId(1)));
+            }
+            _ => self.restore(),
+        }
+    }
+
+    fn declare_queue(&mut self) {
+        let (name, durable) = (self.random.queue(), self.random.one_in(2));
+        let declaration = QueueDeclaration {
+            name: &name,
+            server_named: false,
+            durable,
+            exclusive: false,
+            auto_delete: false,
+            arguments: FieldTable::EMPTY,
+            connection: 0,
+        };
+        self.apply(&command::declare_queue("/", &declaration, NodeId(1)));
+        self.model.queues.entry(name).or_insert(Queue { durable });
+    }
+
+    fn delete_queue(&mut self) {
+        let name = self.random.queue();
+        self.model.delete_queue(&name);
+        self.apply(&command::delete_queue("/", &name, None));
+    }
+
+    fn declare_exchange(&mut self) {
+        let name = format!("x{}", self.random.below(6));
+        let kinds = [ExchangeKind::Direct, ExchangeKind::Fanout, ExchangeKind::Topic, ExchangeKind::Headers];
+        let kind = kinds[self.random.below(4) as usize];
+        let (durable, auto_delete) = (self.random.one_in(2), self.random.one_in(3));
+        let alternate =
+            self.random.one_in(3).then(|| self.random.pick(&["x0", "x1", "", "amq.fanout", "none"]).to_owned());
+        let mut arguments = TableBuilder::default();
+        if let Some(alternate) = &alternate {
+            arguments.push(b"alternate-exchange", Value::LongString(alternate.as_bytes()));
+        }
+        let declaration = ExchangeDeclaration {
+            name: &name,
+            kind,
+            durable,
+            auto_delete,
+            internal: false,
+            arguments: FieldTable::parse(arguments.octets()).unwrap(),
+        };
+        self.apply(&command::declare_exchange("/", &declaration));
+        self.model.exchanges.entry(name).or_insert(Exchange { kind, durable, auto_delete, alternate });
+    }
+
+    fn delete_exchange(&mut self) {
+        let (name, if_unused) = (format!("x{}", self.random.below(6)), self.random.one_in(2));
+        self.apply(&command::delete_exchange("/", &name, if_unused));
+        if !if_unused || !self.model.bindings.iter().any(|bound| bound.0 == name) {
+            self.model.delete_exchange(&name, true);
+        }
+    }
+
+    /// A binding that may exist or not, as the catalog and as the model write it.
+    fn random_binding(&mut self) -> (Binding, Bound) {
+        let source = self.random.exchange();
+        let to_exchange = self.random.one_in(4);
+        let name = if to_exchange { self.random.exchange() } else { self.random.queue() };
+        let key = if self.random.one_in(4) { self.random.queue() } else { self.random.words(&WORDS) };
+        let wanted = self.random.one_in(2).then(|| self.random_wanted());
+        let destination = if to_exchange {
+            Destination::Exchange(name.as_str().into())
+        } else {
+            Destination::Queue(name.as_str().into())
+        };
+        let binding = Binding {
+            source: source.as_str().into(),
+            destination,
+            routing_key: Arc::from(key.as_bytes()),
+            arguments: wanted.as_ref().map(arguments).unwrap_or_default(),
+        };
+        (binding, (source, name, to_exchange, key, wanted))
+    }
+
+    fn random_wanted(&mut self) -> Wanted {
+        let names = (0..self.random.below(3)).map(|_| self.random.pick(&["h0", "h1", "h2"]).to_owned());
+        let names: Vec<String> = names.collect();
+        let mut value = || (!self.random.one_in(3)).then(|| self.random.below(2) as i64);
+        let wanted = names.into_iter().map(|name| (name, value())).collect();
+        (self.random.one_in(2), wanted)
+    }
+
+    fn bind(&mut self) {
+        let (binding, bound) = self.random_binding();
+        self.apply(&command::bind("/", &binding));
+        let there = if bound.2 {
+            self.model.exchanges.contains_key(&bound.1)
+        } else {
+            self.model.queues.contains_key(&bound.1)
+        };
+        if there && self.model.exchanges.contains_key(&bound.0) {
+            self.model.bindings.insert(bound);
+        }
+    }
+
+    fn unbind(&mut self) {
+        // One that exists, or a random one.
+        let count = self.model.bindings.len() as u64;
+        let (binding, bound) = if count > 0 && !self.random.one_in(4) {
+            let nth = self.random.below(count) as usize;
+            let bound = self.model.bindings.iter().nth(nth).cloned().unwrap();
+            (as_binding(&bound), bound)
+        } else {
+            self.random_binding()
+        };
+        self.apply(&command::unbind("/", &binding));
+        self.model.unbind_all(|other| *other == bound, true);
+    }
+
+    /// The catalog goes on from its own snapshot.
+    fn restore(&mut self) {
+        let snapshot = self.catalog.to_snapshot();
+        self.catalog = Catalog::from_snapshot(&snapshot).unwrap();
+        assert_eq!(self.catalog.to_snapshot(), snapshot);
+    }
+
+    fn random_message(&mut self) -> Sent {
+        let mut exchange = self.random.exchange();
+        if self.random.one_in(8) {
+            exchange.clear();
+        }
+        let mut key =
+            |random: &mut Random| if random.one_in(4) { random.queue() } else { random.words(&["a", "b", ""]) };
+        let copies = if self.random.one_in(5) { (0..2).map(|_| key(&mut self.random)).collect() } else { Vec::new() };
+        let key = key(&mut self.random);
+        let headers = (0..self.random.below(4))
+            .map(|_| (self.random.pick(&["h0", "h1", "h2", "h3"]).to_owned(), self.random.below(2) as i64))
+            .collect();
+        Sent { exchange, key, copies, headers }
+    }
+
+    fn compare_route(&mut self) {
+        let sent = self.random_message();
+        let topology = self.catalog.topology();
+        let header = content_header(&sent);
+        assert_eq!(has_copy_keys(&header), Ok(!sent.copies.is_empty()));
+        let found = routed(&topology, &sent, &header);
+        let expected = self.model.exchanges.contains_key(&sent.exchange).then(|| self.model.route(&sent));
+        assert_eq!(found, expected, "to {:?} with {:?} and {:?}", sent.exchange, sent.key, sent.copies);
+        self.hits += found.as_ref().map_or(0, BTreeSet::len);
+        // Routes that depend on headers say so.
+        if found.is_some() && !topology.vhost("/").unwrap().depends_on_headers(&sent.exchange) {
+            let plain = Sent { headers: BTreeMap::new(), ..sent };
+            assert_eq!(routed(&topology, &plain, &content_header(&plain)), expected);
+        }
+    }
+
+    fn compare_all(&self) {
+        let topology = self.catalog.topology();
+        let vhost = topology.vhost("/").unwrap();
+        let exchanges: BTreeSet<&str> = vhost.exchanges().map(|exchange| exchange.name.as_str()).collect();
+        assert!(exchanges.iter().copied().eq(self.model.exchanges.keys().map(String::as_str)));
+        let queues: BTreeSet<&str> = vhost.queues().map(|queue| queue.name.as_str()).collect();
+        assert!(queues.iter().copied().eq(self.model.queues.keys().map(String::as_str)));
+        assert_eq!(topology.queue_count(), queues.len());
+        let bindings: BTreeSet<&Binding> = vhost.bindings().map(|binding| &**binding).collect();
+        let expected: Vec<Binding> = self.model.bindings.iter().map(as_binding).collect();
+        assert_eq!(bindings, expected.iter().collect());
+        for queue in self.model.queues.keys() {
+            let destination = Destination::Queue(queue.as_str().into());
+            let to: BTreeSet<&Binding> = vhost.bindings_to(&destination).map(|binding| &**binding).collect();
+            assert_eq!(to, expected.iter().filter(|binding| binding.destination == destination).collect());
+        }
+    }
+}
+
+fn routed(topology: &Topology, sent: &Sent, header: &[u8]) -> Option<BTreeSet<String>> {
+    let mut out = SmallVec::new();
+    topology.route("/", &sent.exchange, sent.key.as_bytes(), header, &mut out).ok()?;
+    let names: BTreeSet<String> =
+        out.iter().map(|id| topology.queue_by_id(*id).unwrap().name.as_str().to_owned()).collect();
+    assert_eq!(names.len(), out.len(), "a queue comes twice");
+    Some(names)
+}
+
+fn as_binding((source, name, to_exchange, key, wanted): &Bound) -> Binding {
+    Binding {
+        source: source.as_str().into(),
+        destination: if *to_exchange {
+            Destination::Exchange(name.as_str().into())
+        } else {
+            Destination::Queue(name.as_str().into())
+        },
+        routing_key: Arc::from(key.as_bytes()),
+        arguments: wanted.as_ref().map(arguments).unwrap_or_default(),
+    }
+}
+
+/// Arguments of a binding, written in an order of their own.
+fn arguments((all, wanted): &Wanted) -> Arguments {
+    let mut builder = TableBuilder::default();
+    builder.push(b"x-match", Value::LongString(if *all { b"all" } else { b"any" }));
+    for (name, value) in wanted.iter().rev() {
+        builder.push(name.as_bytes(), value.map_or(Value::Void, Value::Int64));
+    }
+    Arguments::sorted(FieldTable::parse(builder.octets()).unwrap())
+}
+
+/// A content header with a content type before the headers, so that they must be found.
+fn content_header(sent: &Sent) -> Vec<u8> {
+    let mut table = TableBuilder::default();
+    for (name, value) in sent.headers.iter().rev() {
+        table.push(name.as_bytes(), Value::Int32(*value as i32));
+    }
+    for (name, keys) in ["CC", "BCC"].iter().zip(sent.copies.chunks(1)) {
+        let mut array = Vec::new();
+        for key in keys {
+            array.push(b'S');
+            array.extend_from_slice(&(key.len() as u32).to_be_bytes());
+            array.extend_from_slice(key.as_bytes());
+        }
+        let mut field = vec![1, b'k', b'A'];
+        field.extend_from_slice(&(array.len() as u32).to_be_bytes());
+        field.extend_from_slice(&array);
+        table.push(name.as_bytes(), FieldTable::parse(&field).unwrap().lookup(b"k").unwrap());
+    }
+    let mut header = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xA0, 0, 4];
+    header.extend_from_slice(b"text");
+    header.extend_from_slice(&(table.octets().len() as u32).to_be_bytes());
+    header.extend_from_slice(table.octets());
+    header
+}
+
+#[test]
+fn the_catalog_is_what_a_naive_model_says() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(30);
+    for seed in 0..seeds {
+        let mut world = World { random: Random(seed), catalog: catalog(), model: Model::new(), index: 1, hits: 0 };
+        for step in 0..1_000 {
+            world.change();
+            for _ in 0..3 {
+                world.compare_route();
+            }
+            if step % 10 == 0 {
+                world.compare_all();
+            }
+        }
+        assert!(world.hits > 300, "seed {seed}: only {} hits", world.hits);
+    }
+}
