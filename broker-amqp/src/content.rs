@@ -65,19 +65,22 @@ pub fn check(properties: &[u8]) -> Option<Facts> {
     // Most messages have no property but the delivery mode.
     match (flags & !0b11, rest) {
         (0, []) => return Some(Facts { persistent: false, has_rules: false }),
-        (flag::DELIVERY_MODE, [mode]) => return Some(Facts { persistent: *mode == 2, has_rules: false }),
+        (flag::DELIVERY_MODE, [mode @ (1 | 2)]) => return Some(Facts { persistent: *mode == 2, has_rules: false }),
         _ => {}
     }
     let mut values = Values { flags, rest };
-    let mut persistent = false;
+    let (mut persistent, mut has_rules) = (false, flags & RULES != 0);
     while let Some((which, value)) = values.next_value()? {
         match which {
-            flag::DELIVERY_MODE => persistent = value == [2],
+            flag::DELIVERY_MODE => {
+                persistent = value == [2];
+                has_rules |= !matches!(value, [1 | 2]);
+            }
             flag::HEADERS if !table::is_well_formed(value) => return None,
             _ => {}
         }
     }
-    values.rest.is_empty().then_some(Facts { persistent, has_rules: flags & RULES != 0 })
+    values.rest.is_empty().then_some(Facts { persistent, has_rules })
 }
 
 /// A property's value: a string's or table's octets without length, numbers as they are. `None` if it is not set.
@@ -142,6 +145,11 @@ pub(crate) fn refusal(properties: &[u8], user: &str, impersonator: bool) -> Opti
         && let Err(why) = parse_expiration(expiration)
     {
         return Some(Exception::invalid_expiration(&String::from_utf8_lossy(expiration), why));
+    }
+    if let Some(&[mode]) = property(properties, flag::DELIVERY_MODE)
+        && !matches!(mode, 1 | 2)
+    {
+        return Some(Exception::precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}")));
     }
     let headers = property(properties, flag::HEADERS)?;
     ["CC", "BCC"].into_iter().find_map(|name| {
@@ -297,6 +305,7 @@ mod tests {
         assert_eq!(check(&properties(0x1000, b"\x02")), Some(Facts { persistent: true, has_rules: false }));
         assert_eq!(check(&properties(0x9000, b"\x01a\x02")), Some(Facts { persistent: true, has_rules: false }));
         assert_eq!(check(&properties(0x0100, b"\x0210")), Some(Facts { persistent: false, has_rules: true }));
+        assert_eq!(check(&properties(0x1000, b"\x00")), Some(Facts { persistent: false, has_rules: true }));
         assert_eq!(check(&properties(0x1000, b"")), None);
         assert_eq!(check(&properties(0, b"x")), None);
         assert_eq!(check(&properties(0x2000, b"\0\0\0\x03\x01aZ")), None);
@@ -316,6 +325,8 @@ mod tests {
         assert_eq!(text(0x0100, b"\x021x").as_deref(), Some("invalid expiration '1x': {leftover_string,\"x\"}"));
         assert_eq!(text(0x0100, b"\x02-1").as_deref(), Some("invalid expiration '-1': {value_negative,-1}"));
         assert_eq!(text(0x0100, b"\x0210"), None);
+        assert_eq!(text(0x1000, b"\x00").as_deref(), Some("invalid message: {delivery_mode_unknown,0}"));
+        assert_eq!(text(0x1000, b"\x01"), None);
         assert_eq!(
             text(0x2000, b"\0\0\0\x09\x02CCS\0\0\0\x01k").as_deref(),
             Some("invalid message: {unacceptable_type_in_header,\"CC\",longstr}")

@@ -7,6 +7,8 @@ use std::fmt;
 
 /// The longest reply text, in octets: it travels as a short string.
 pub const REPLY_TEXT_MAX_BYTES: usize = 255;
+/// The end of a reply text that was cut.
+const CUT: &str = "...";
 
 /// Whether an exception ends a channel or the whole connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,14 +164,17 @@ impl Exception {
         self
     }
 
-    /// `NAME - text`, as it is sent: at most [`REPLY_TEXT_MAX_BYTES`], cut at a character's border.
+    /// `NAME - text`, as it is sent: at most [`REPLY_TEXT_MAX_BYTES`]. What is longer is cut at a character's border and ends with dots.
     pub fn reply_text(&self) -> String {
         let mut text = format!("{} - {}", self.code.name(), self.text);
-        let mut end = text.len().min(REPLY_TEXT_MAX_BYTES);
-        while !text.is_char_boundary(end) {
-            end -= 1;
+        if text.len() > REPLY_TEXT_MAX_BYTES {
+            let mut end = REPLY_TEXT_MAX_BYTES - CUT.len();
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+            text.push_str(CUT);
         }
-        text.truncate(end);
         text
     }
 
@@ -396,5 +401,6 @@ mod tests {
         let name = "ü".repeat(127);
         let text = Exception::not_found(Resource::Queue { name: &name, vhost: "/" }).reply_text();
         assert!(text.len() <= REPLY_TEXT_MAX_BYTES && text.len() >= REPLY_TEXT_MAX_BYTES - 1);
+        assert!(text.ends_with("ü..."));
     }
 }

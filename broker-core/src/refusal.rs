@@ -198,6 +198,8 @@ impl fmt::Display for Refusal {
             }
             Refusal::InUse(resource) => write!(f, "{resource} in use"),
             Refusal::NotEmpty(vhost, name) => write!(f, "queue '{name}' in vhost '{vhost}' not empty"),
+            // The empty name is an atom that Erlang knows, so RabbitMQ looks for its module before it refuses.
+            Refusal::UnknownExchangeType(name) if name.is_empty() => write!(f, "invalid exchange type ''"),
             Refusal::UnknownExchangeType(name) => write!(f, "unknown exchange type '{name}'"),
             Refusal::ArgumentNotSupported(name) => write!(f, "queue argument '{name}' is not supported yet"),
             Refusal::HeaderNotArray(header, type_name) => {
