@@ -10,9 +10,12 @@ pub(super) struct Consumers {
     /// In the order they were added. Their numbers are never used again, for unacked messages name them.
     consumers: Vec<Consumer>,
     next_number: u64,
-    /// Numbers of consumers that may be given a message, in the order of their turns.
-    turns: VecDeque<u64>,
+    turns: Turns,
 }
+
+/// Numbers of consumers that may be given a message, in the order of their turns, for each priority; the highest first.
+#[derive(Debug, Default)]
+struct Turns(Vec<(i64, VecDeque<u64>)>);
 
 #[derive(Debug)]
 struct Consumer {
@@ -38,29 +41,30 @@ impl Consumers {
     pub(super) fn add(&mut self, settings: ConsumerSettings) {
         self.next_number += 1;
         let number = self.next_number;
+        self.turns.push(settings.priority, number);
         self.consumers.push(Consumer { number, settings, unacked: 0, room_bytes: CONSUMER_ROOM_BYTES, in_turns: true });
-        self.turns.push_back(number);
     }
 
     pub(super) fn remove(&mut self, key: ConsumerKey) -> bool {
         let Some(at) = self.position(key) else { return false };
         let number = self.consumers.remove(at).number;
-        self.turns.retain(|&turn| turn != number);
+        self.turns.remove(number);
         true
     }
 
     /// Takes the next turn for a message of this size, if any consumer has room.
     pub(super) fn next(&mut self, bytes: i64) -> Option<Next> {
-        while let Some(&number) = self.turns.front() {
+        while let Some(turns) = self.turns.highest() {
+            let Some(&number) = turns.front() else { break };
             let Some(consumer) = find(&mut self.consumers, number) else {
-                self.turns.pop_front();
+                turns.pop_front();
                 continue;
             };
             let limited =
                 !consumer.settings.no_ack && consumer.settings.limit.as_ref().is_some_and(|limit| !limit.try_take());
             if limited {
                 consumer.in_turns = false;
-                self.turns.pop_front();
+                turns.pop_front();
                 continue;
             }
             let next = Next { key: consumer.settings.key, number, no_ack: consumer.settings.no_ack };
@@ -70,9 +74,9 @@ impl Consumers {
             }
             if !consumer.has_room() {
                 consumer.in_turns = false;
-                self.turns.pop_front();
-            } else if self.turns.len() > 1 {
-                self.turns.rotate_left(1);
+                turns.pop_front();
+            } else if turns.len() > 1 {
+                turns.rotate_left(1);
             }
             return Some(next);
         }
@@ -80,7 +84,7 @@ impl Consumers {
     }
 
     pub(super) fn any_ready(&self) -> bool {
-        !self.turns.is_empty()
+        self.turns.0.iter().any(|(_, turns)| !turns.is_empty())
     }
 
     /// A delivery of the consumer with this number was settled.
@@ -130,18 +134,38 @@ impl Consumers {
     }
 }
 
+impl Turns {
+    fn push(&mut self, priority: i64, number: u64) {
+        match self.0.binary_search_by(|(other, _)| priority.cmp(other)) {
+            Ok(at) => self.0[at].1.push_back(number),
+            Err(at) => self.0.insert(at, (priority, VecDeque::from([number]))),
+        }
+    }
+
+    fn remove(&mut self, number: u64) {
+        for (_, turns) in &mut self.0 {
+            turns.retain(|&turn| turn != number);
+        }
+        self.0.retain(|(_, turns)| !turns.is_empty());
+    }
+
+    fn highest(&mut self) -> Option<&mut VecDeque<u64>> {
+        self.0.iter_mut().map(|(_, turns)| turns).find(|turns| !turns.is_empty())
+    }
+}
+
 fn find(consumers: &mut [Consumer], number: u64) -> Option<&mut Consumer> {
     let at = consumers.binary_search_by_key(&number, |consumer| consumer.number).ok()?;
     consumers.get_mut(at)
 }
 
 /// Queues for a turn if the consumer has room and does not wait for one already.
-fn take_turn(consumer: &mut Consumer, turns: &mut VecDeque<u64>) -> bool {
+fn take_turn(consumer: &mut Consumer, turns: &mut Turns) -> bool {
     if consumer.in_turns || !consumer.has_room() {
         return false;
     }
     consumer.in_turns = true;
-    turns.push_back(consumer.number);
+    turns.push(consumer.settings.priority, consumer.number);
     true
 }
 

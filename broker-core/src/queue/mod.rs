@@ -93,6 +93,8 @@ pub struct ConsumerSettings {
     pub exclusive: bool,
     /// Unacknowledged deliveries it may hold, 0 for no limit.
     pub prefetch: u16,
+    /// Consumers with a higher one get everything while they have room.
+    pub priority: i64,
     /// The limit it shares with the other consumers of its channel.
     pub limit: Option<Arc<ChannelLimit>>,
 }

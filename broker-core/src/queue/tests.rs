@@ -24,7 +24,14 @@ fn key(consumer: u32) -> ConsumerKey {
 }
 
 fn consumer(number: u32, prefetch: u16) -> Input<'static> {
-    Input::Consume(ConsumerSettings { key: key(number), no_ack: false, exclusive: false, prefetch, limit: None })
+    Input::Consume(ConsumerSettings {
+        key: key(number),
+        no_ack: false,
+        exclusive: false,
+        prefetch,
+        priority: 0,
+        limit: None,
+    })
 }
 
 fn publish(queue: &mut Queue, numbers: std::ops::Range<u64>, persistent: bool) -> Vec<Output> {
@@ -76,6 +83,23 @@ fn consumers_take_turns_and_stop_at_their_prefetch() {
 }
 
 #[test]
+fn higher_priority_gets_all_while_it_has_room() {
+    let mut queue = Queue::new(false);
+    let mut out = Vec::new();
+    for (number, priority) in [(1, -1), (2, 5), (3, 5)] {
+        let settings =
+            ConsumerSettings { key: key(number), no_ack: false, exclusive: false, prefetch: 2, priority, limit: None };
+        queue.step(Input::Consume(settings), &mut out);
+    }
+    let out = publish(&mut queue, 1..7, false);
+    assert_eq!(delivered(&out).iter().map(|(consumer, ..)| *consumer).collect::<Vec<_>>(), [2, 3, 2, 3, 1, 1]);
+    let mut out = Vec::new();
+    publish(&mut queue, 7..8, false);
+    queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
+    assert_eq!(delivered(&out), [(2, 7, false)]);
+}
+
+#[test]
 fn requeued_messages_go_back_to_their_places_and_are_marked() {
     let mut queue = Queue::new(false);
     publish(&mut queue, 1..6, false);
@@ -114,7 +138,14 @@ fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
     let mut queue = Queue::new(true);
     let mut out = Vec::new();
     queue.step(
-        Input::Consume(ConsumerSettings { key: key(1), no_ack: true, exclusive: false, prefetch: 0, limit: None }),
+        Input::Consume(ConsumerSettings {
+            key: key(1),
+            no_ack: true,
+            exclusive: false,
+            prefetch: 0,
+            priority: 0,
+            limit: None,
+        }),
         &mut out,
     );
     let out = publish(&mut queue, 1..4, true);
@@ -134,6 +165,7 @@ fn a_channel_limit_is_shared_and_exact() {
                 no_ack: false,
                 exclusive: false,
                 prefetch: 0,
+                priority: 0,
                 limit: Some(limit.clone()),
             }),
             &mut out,

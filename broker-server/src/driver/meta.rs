@@ -41,7 +41,8 @@ pub struct MetaHandle {
 /// Reads the catalog; at the first boot it is given the default vhost and user.
 pub fn open(data_dir: &Path, config: &Config) -> Result<LocalCatalog, Failure> {
     let failed = |error: LogError| Failure::new(Code::Data, format!("cannot open the catalog: {error}"));
-    let (mut catalog, recovery) = LocalCatalog::open(Arc::new(RealDisk), &data_dir.join("catalog"), THIS_NODE).map_err(failed)?;
+    let (mut catalog, recovery) =
+        LocalCatalog::open(Arc::new(RealDisk), &data_dir.join("catalog"), THIS_NODE).map_err(failed)?;
     if let Some(torn) = &recovery.torn {
         tracing::warn!(
             file = %torn.file.display(),

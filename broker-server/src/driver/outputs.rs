@@ -1,6 +1,6 @@
 //! What connections want done: one arm for each of their outputs.
 
-use broker_amqp::{Exception, Input, Output, Settle, TxCommit};
+use broker_amqp::{Exception, Input, Output, Request, Settle, TxCommit};
 use broker_core::message::Message;
 use broker_core::queue::{self, ChannelLimit, Publish};
 use broker_core::store::QueueId;
@@ -15,7 +15,8 @@ impl Shard {
         let mut a_publish_failed = false;
         let mut more = Vec::new();
         loop {
-            for output in out.drain(..) {
+            let mut outputs = out.drain(..);
+            while let Some(output) = outputs.next() {
                 if let Output::Publish { channel, mandatory, publish_seq, message } = output {
                     if !(a_publish_failed && self.channel_is_gone(place, channel)) {
                         a_publish_failed |= !self.publish(place, channel, mandatory, publish_seq, message, &mut more);
@@ -26,8 +27,16 @@ impl Shard {
                 if a_publish_failed && self.is_passed_over(place, &output) {
                     continue;
                 }
+                if let Output::Settle(settle) = &output
+                    && settle.outcome == broker_amqp::Outcome::Requeue
+                    && is_closing(settle.channel, outputs.as_slice())
+                {
+                    // What a closing channel gives back must not go to its own consumers.
+                    self.cancel_consumers(place, settle.channel);
+                }
                 a_publish_failed |= !self.carry_out_one(place, output, &mut more);
             }
+            drop(outputs);
             self.hand_on_gathered();
             if more.is_empty() {
                 break;
@@ -130,10 +139,6 @@ impl Shard {
 
     fn settle(&mut self, place: usize, settle: Settle) {
         let Settle { channel, queue, consumer, first, last, outcome } = settle;
-        // What a closing channel gives back must not go to its own consumers.
-        if outcome == broker_amqp::Outcome::Requeue && self.channel_is_gone(place, channel) {
-            self.cancel_consumers(place, channel);
-        }
         let Some(client) = self.clients.get_mut(place) else { return };
         // Room under the channel's limit first, so that the queue can hand on at once.
         let limited = consumer != broker_amqp::GET;
@@ -247,5 +252,17 @@ impl Shard {
                 self.tell(place, Input::TxCommitted { channel });
             }
         }
+    }
+}
+
+/// Whether what follows a channel's giving back is its end.
+fn is_closing(channel: u16, following: &[Output]) -> bool {
+    let next = following.iter().find(|output| !matches!(output, Output::Settle(settle) if settle.channel == channel));
+    match next {
+        Some(Output::ChannelClosed { channel: closed }) => *closed == channel,
+        Some(Output::Request { channel: asking, request }) => {
+            *asking == channel && matches!(**request, Request::ChannelClose)
+        }
+        _ => false,
     }
 }

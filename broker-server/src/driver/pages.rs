@@ -126,7 +126,9 @@ fn run(mut segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
                     "cannot read messages back: {error}; the queue is stopped until the node is restarted"
                 ),
             },
-            Work::Forget { queue, first, last } => segments.settle(queue, first, last).unwrap_or_else(|error| fatal(&error.to_string())),
+            Work::Forget { queue, first, last } => {
+                segments.settle(queue, first, last).unwrap_or_else(|error| fatal(&error.to_string()))
+            }
             Work::Answer(queue, through) => {
                 let state = retry_while_full(|| segments.state_of(queue));
                 mailbox.send(Event::PagedThrough(queue, through, state));

@@ -237,7 +237,8 @@ impl Shard {
         };
         let mut messages = 0;
         if let Some(local) = self.queues.get_mut(&record.id) {
-            if if_empty && local.queue.ready_count() + local.queue.unacked_count() > 0 {
+            // As in RabbitMQ, what is delivered and not settled does not count.
+            if if_empty && local.queue.ready_count() > 0 {
                 return Err(exception(Refusal::NotEmpty(vhost, record.name.clone())));
             }
             if if_unused && local.queue.consumer_count() > 0 {
@@ -275,11 +276,12 @@ impl Shard {
         channel: u16,
         request: &Request,
     ) -> Result<(QueueId, ConsumerSettings), Exception> {
-        let Request::Consume { queue, no_ack, exclusive, prefetch, .. } = request else {
+        let Request::Consume { queue, no_ack, exclusive, prefetch, arguments, .. } = request else {
             return Err(Exception::internal("not a consume"));
         };
         let id = self.usable_queue(place, queue, Operation::Read)?;
         let vhost = self.vhost_name(place)?;
+        let priority = consumer_priority(table(arguments)?, &queue_resource(&vhost, queue))?;
         let free = self.queues.get(&id).is_some_and(|local| local.queue.may_consume(*exclusive));
         if !free {
             return Err(exception(Refusal::ExclusiveUse(vhost, (**queue).into())));
@@ -288,7 +290,7 @@ impl Shard {
         let handle = client.consumers.insert(ClientConsumer { queue: id, channel, no_ack: *no_ack, spent: 0 }) as u32;
         let limit = client.limit(channel).cloned();
         let key = queue::ConsumerKey { channel: client.channel_key(channel), consumer: handle };
-        Ok((id, ConsumerSettings { key, no_ack: *no_ack, exclusive: *exclusive, prefetch: *prefetch, limit }))
+        Ok((id, ConsumerSettings { key, no_ack: *no_ack, exclusive: *exclusive, prefetch: *prefetch, priority, limit }))
     }
 
     pub(super) fn cancel_consumer(&mut self, place: usize, handle: u32) {
@@ -430,6 +432,16 @@ impl Shard {
         self.waiters.insert(number, waiter);
         self.parts.meta.propose(number, command);
     }
+}
+
+/// The argument `x-priority`: any integer, 0 without it.
+fn consumer_priority(arguments: FieldTable<'_>, queue: &Resource) -> Result<i64, Exception> {
+    let Some(value) = arguments.lookup(b"x-priority") else { return Ok(0) };
+    let number = value.integer().and_then(|number| i64::try_from(number).ok());
+    number.ok_or_else(|| {
+        let text = format!("invalid arg 'x-priority' for {queue}: \"expected integer, got {}\"", value.type_name());
+        Exception::new(ReplyCode::PreconditionFailed, text)
+    })
 }
 
 /// Arguments as they came, which the connection has found well formed.

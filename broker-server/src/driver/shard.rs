@@ -342,7 +342,9 @@ impl Shard {
         match event {
             Event::Committed(committed) => self.committed(committed),
             Event::Paged { queue, ticket, stretches } => self.paged(queue, ticket, stretches),
-            Event::PagedThrough(queue, through, state) => self.parts.journal.send(journal::Work::Paged(queue, through, state)),
+            Event::PagedThrough(queue, through, state) => {
+                self.parts.journal.send(journal::Work::Paged(queue, through, state))
+            }
             Event::Loaded { queue, run, entries, next, lost } => {
                 self.feed(queue, queue::Input::Loaded { run, entries, next, lost })
             }
