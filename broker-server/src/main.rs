@@ -1,9 +1,10 @@
 //! The daemon: arguments, configuration, log; then the node runs until it is told to stop.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use broker_server::args::Args;
-use broker_server::config::{Environment, Loaded, load};
+use broker_server::config::{Environment, load};
 use broker_server::exit::{Code, Failure, end_on_panic, of_arguments};
 use broker_server::logging::Log;
 use broker_server::node;
@@ -18,25 +19,19 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return of_arguments(&error),
     };
-    let environment = Environment::of_process();
-    let loaded = match load(&args, &environment) {
-        Ok(loaded) => loaded,
-        Err(errors) => return Failure::from(errors).report(),
-    };
-    if args.print_config {
-        print!("{}", loaded.print());
-        return ExitCode::SUCCESS;
-    }
-    match run(args, environment, loaded) {
+    match run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            tracing::error!("{}", failure.message);
-            failure.report()
-        }
+        Err(failure) => failure.report(),
     }
 }
 
-fn run(args: Args, environment: Environment, loaded: Loaded) -> Result<(), Failure> {
+fn run(args: Args) -> Result<(), Failure> {
+    let environment = Environment::of_process();
+    let loaded = load(&args, &environment)?;
+    if args.print_config {
+        let written = io::stdout().write_all(loaded.print().as_bytes());
+        return written.map_err(|error| Failure::new(Code::Io, format!("cannot write to standard output: {error}")));
+    }
     let log = Log::start(&loaded.config.log)
         .map_err(|error| Failure::new(Code::CannotCreate, format!("cannot open the log: {error}")))?;
     for warning in &loaded.warnings {
