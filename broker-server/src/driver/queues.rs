@@ -289,6 +289,13 @@ impl Shard {
     /// Shares the memory for ready messages out among the queues that have many.
     pub(super) fn balance_memory(&mut self) {
         if self.resident_bytes <= RESIDENT_TOTAL_BYTES {
+            if self.resident_max < queue::RESIDENT_MAX_BYTES && self.resident_bytes < RESIDENT_TOTAL_BYTES / 4 {
+                self.resident_max = queue::RESIDENT_MAX_BYTES;
+                for local in self.queues.values_mut() {
+                    // Being given more makes a queue do nothing.
+                    local.queue.step(Input::Pressure(queue::RESIDENT_MAX_BYTES), &mut Vec::new());
+                }
+            }
             return;
         }
         let large: Vec<QueueId> = self

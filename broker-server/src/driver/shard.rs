@@ -47,6 +47,8 @@ pub const STORE_BEHIND_BYTES: usize = 48 * 1024 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections have so long to close at a shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+/// A closed connection's last octets may take so long to leave.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// After a full disk, the journal is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
@@ -427,6 +429,11 @@ impl Shard {
                 continue;
             }
             client.timer_at = None;
+            if client.closing.is_some() {
+                // It does not take what it was to be told.
+                self.remove_client(place);
+                continue;
+            }
             if client.amqp.next_timeout().is_some_and(|due| due <= self.now) {
                 let mut out = Vec::new();
                 client.amqp.timeout(self.now, &mut out);
@@ -525,7 +532,12 @@ impl Shard {
     /// The connection has said all it will say: what it sends is written, then the socket is closed.
     pub(super) fn close_client(&mut self, place: usize, reason: &CloseReason) {
         if let Some(client) = self.clients.get_mut(place) {
-            client.closing.get_or_insert_with(|| format!("{reason:?}"));
+            if client.closing.is_none() {
+                client.closing = Some(format!("{reason:?}"));
+                let at = self.now + CLOSE_PATIENCE;
+                client.timer_at = Some(at);
+                self.timers.push(Reverse((at, client.number)));
+            }
             if let CloseReason::Exception(exception) = reason {
                 tracing::warn!(peer = %client.peer, connection = client.number, code = exception.code.number(), text = exception.text, "connection closed with an exception");
             }
@@ -612,6 +624,9 @@ impl Shard {
     fn wait_for_batch(&mut self) -> JournalBatch {
         loop {
             if let Some(batch) = self.batch.take() {
+                return batch;
+            }
+            if let Some((batch, _)) = self.refused.take() {
                 return batch;
             }
             if let Some(event) = self.parts.inbox.take() {
