@@ -139,6 +139,28 @@ fn a_key_without_effect_in_this_version_is_checked_and_warns() {
     );
 }
 
+/// What the official image, the cluster operator and the Helm charts mount.
+#[test]
+fn files_that_containers_of_rabbitmq_mount_start_us() {
+    let image = "## DEFAULT SETTINGS ARE NOT MEANT TO BE TAKEN STRAIGHT INTO PRODUCTION\nloopback_users.guest = false\n\
+                 log.console = true\nmanagement_agent.disable_metrics_collector = true\n";
+    let operator = "cluster_partition_handling = pause_minority\nqueue_master_locator = min-masters\n\
+                    disk_free_limit.absolute = 2GB\n\
+                    cluster_formation.peer_discovery_backend = rabbit_peer_discovery_k8s\n\
+                    cluster_formation.k8s.host = kubernetes.default\ncluster_formation.k8s.address_type = hostname\n\
+                    cluster_formation.target_cluster_size_hint = 1\ncluster_name = shop\n\
+                    total_memory_available_override_value = 1717986919\n";
+    let chart = "default_user = user\ndefault_vhost = /\ndefault_permissions.configure = .*\n\
+                 log.file.level = warning\nlog.connection.level = info\nmanagement.tcp.port = 15672\n\
+                 prometheus.return_per_object_metrics = false\nssl_options.verify = verify_peer\n\
+                 vm_memory_high_watermark.relative = 0.4\n#disk_free_limit.relative = 1.0\nnet_ticktime = 60\n";
+    for (text, ignored) in [(image, 1), (operator, 6), (chart, 5)] {
+        let loaded = load_text(text, &[]).unwrap();
+        assert_eq!(loaded.warnings.len(), ignored, "{:#?}", loaded.warnings);
+    }
+    assert_eq!(config_of(operator).alarm.disk_free_limit, DiskFreeLimit::Absolute(2_000_000_000));
+}
+
 #[test]
 fn flags_win_over_environment_over_directory_over_file() {
     let directory = TempDir::new().unwrap();
