@@ -65,22 +65,29 @@ pub fn check(properties: &[u8]) -> Option<Facts> {
     // Most messages have no property but the delivery mode.
     match (flags & !0b11, rest) {
         (0, []) => return Some(Facts { persistent: false, has_rules: false }),
-        (flag::DELIVERY_MODE, [mode @ (1 | 2)]) => return Some(Facts { persistent: *mode == 2, has_rules: false }),
+        (flag::DELIVERY_MODE, &[mode]) => {
+            return Some(Facts { persistent: mode == 2, has_rules: !is_known_mode(mode) });
+        }
         _ => {}
     }
     let mut values = Values { flags, rest };
-    let (mut persistent, mut has_rules) = (false, flags & RULES != 0);
+    let mut persistent = false;
+    let mut has_rules = flags & RULES != 0;
     while let Some((which, value)) = values.next_value()? {
         match which {
             flag::DELIVERY_MODE => {
                 persistent = value == [2];
-                has_rules |= !matches!(value, [1 | 2]);
+                has_rules |= !value.iter().copied().all(is_known_mode);
             }
             flag::HEADERS if !table::is_well_formed(value) => return None,
             _ => {}
         }
     }
     values.rest.is_empty().then_some(Facts { persistent, has_rules })
+}
+
+fn is_known_mode(mode: u8) -> bool {
+    matches!(mode, 1 | 2)
 }
 
 /// A property's value: a string's or table's octets without length, numbers as they are. `None` if it is not set.
@@ -147,7 +154,7 @@ pub(crate) fn refusal(properties: &[u8], user: &str, impersonator: bool) -> Opti
         return Some(Exception::invalid_expiration(&String::from_utf8_lossy(expiration), why));
     }
     if let Some(&[mode]) = property(properties, flag::DELIVERY_MODE)
-        && !matches!(mode, 1 | 2)
+        && !is_known_mode(mode)
     {
         return Some(Exception::precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}")));
     }
@@ -260,6 +267,12 @@ impl Content {
         self.left
     }
 
+    /// What is held in memory, about.
+    pub(crate) fn memory(&self) -> usize {
+        let pieces: usize = self.pieces.iter().map(Bytes::len).sum();
+        size_of::<Content>() + self.route.capacity() + self.header.capacity() + pieces + self.current.capacity()
+    }
+
     /// Adds octets of the body; `more` of the same frame will follow. The caller has checked that all of them are still wanted.
     pub(crate) fn append(&mut self, mut octets: &[u8], more: usize) {
         self.left = self.left.saturating_sub(octets.len() as u64);
@@ -305,7 +318,6 @@ mod tests {
         assert_eq!(check(&properties(0x1000, b"\x02")), Some(Facts { persistent: true, has_rules: false }));
         assert_eq!(check(&properties(0x9000, b"\x01a\x02")), Some(Facts { persistent: true, has_rules: false }));
         assert_eq!(check(&properties(0x0100, b"\x0210")), Some(Facts { persistent: false, has_rules: true }));
-        assert_eq!(check(&properties(0x1000, b"\x00")), Some(Facts { persistent: false, has_rules: true }));
         assert_eq!(check(&properties(0x1000, b"")), None);
         assert_eq!(check(&properties(0, b"x")), None);
         assert_eq!(check(&properties(0x2000, b"\0\0\0\x03\x01aZ")), None);
@@ -325,8 +337,7 @@ mod tests {
         assert_eq!(text(0x0100, b"\x021x").as_deref(), Some("invalid expiration '1x': {leftover_string,\"x\"}"));
         assert_eq!(text(0x0100, b"\x02-1").as_deref(), Some("invalid expiration '-1': {value_negative,-1}"));
         assert_eq!(text(0x0100, b"\x0210"), None);
-        assert_eq!(text(0x1000, b"\x00").as_deref(), Some("invalid message: {delivery_mode_unknown,0}"));
-        assert_eq!(text(0x1000, b"\x01"), None);
+        assert_eq!(text(0x1000, b"\x03").as_deref(), Some("invalid message: {delivery_mode_unknown,3}"));
         assert_eq!(
             text(0x2000, b"\0\0\0\x09\x02CCS\0\0\0\x01k").as_deref(),
             Some("invalid message: {unacceptable_type_in_header,\"CC\",longstr}")

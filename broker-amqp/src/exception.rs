@@ -7,8 +7,8 @@ use std::fmt;
 
 /// The longest reply text, in octets: it travels as a short string.
 pub const REPLY_TEXT_MAX_BYTES: usize = 255;
-/// The end of a reply text that was cut.
-const CUT: &str = "...";
+/// Ends a reply text that was cut.
+const ELLIPSIS: &str = "...";
 
 /// Whether an exception ends a channel or the whole connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,16 +164,19 @@ impl Exception {
         self
     }
 
-    /// `NAME - text`, as it is sent: at most [`REPLY_TEXT_MAX_BYTES`]. What is longer is cut at a character's border and ends with dots.
+    /// `NAME - text`, as it is sent: at most [`REPLY_TEXT_MAX_BYTES`]. What is longer is cut and ends in `...`, as in RabbitMQ.
     pub fn reply_text(&self) -> String {
+        if self.text.is_empty() {
+            return self.code.name().into();
+        }
         let mut text = format!("{} - {}", self.code.name(), self.text);
         if text.len() > REPLY_TEXT_MAX_BYTES {
-            let mut end = REPLY_TEXT_MAX_BYTES - CUT.len();
+            let mut end = REPLY_TEXT_MAX_BYTES - ELLIPSIS.len();
             while !text.is_char_boundary(end) {
                 end -= 1;
             }
             text.truncate(end);
-            text.push_str(CUT);
+            text.push_str(ELLIPSIS);
         }
         text
     }
@@ -402,5 +405,6 @@ mod tests {
         let text = Exception::not_found(Resource::Queue { name: &name, vhost: "/" }).reply_text();
         assert!(text.len() <= REPLY_TEXT_MAX_BYTES && text.len() >= REPLY_TEXT_MAX_BYTES - 1);
         assert!(text.ends_with("ü..."));
+        assert_eq!(Exception::internal("").reply_text(), "INTERNAL_ERROR");
     }
 }

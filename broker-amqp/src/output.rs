@@ -1,7 +1,8 @@
 //! What a connection wants done. A driver carries the outputs out in their order.
 //!
 //! A refused publish closes its channel ([`Connection::fail`](crate::Connection::fail)) while later outputs of the same batch are still waiting:
-//! the driver then skips the channel's remaining `Publish`, `TxPublish`, `TxCommit` and `Request` outputs of the batch and carries out the rest.
+//! the driver then skips the channel's remaining `Publish`, `PublishInvalid` and `TxPublish` outputs of the batch and carries out the rest.
+//! (So acknowledgements that the client sent right behind a publish that fails do count, where RabbitMQ would requeue.)
 //! [`Connection::channel_is_open`](crate::Connection::channel_is_open) tells, and is exact: nothing that could reopen the channel is read before
 //! the driver is through with the batch.
 

@@ -104,6 +104,15 @@ impl SendBuffer {
         (self.tail.capacity() > 0).then(|| std::mem::take(&mut self.tail))
     }
 
+    /// Room that is held, shared pieces not counted.
+    pub(crate) fn memory(&self) -> usize {
+        let front = self.front.iter().map(|segment| match segment {
+            Segment::Owned(octets) => octets.capacity(),
+            Segment::Shared(_) => 0,
+        });
+        front.sum::<usize>() + self.front.capacity() * size_of::<Segment>() + self.tail.capacity()
+    }
+
     /// Octets ever put in.
     pub(crate) fn appended(&self) -> u64 {
         self.appended

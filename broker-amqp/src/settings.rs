@@ -49,7 +49,7 @@ impl Default for Settings {
             login_refused_delay: Duration::from_secs(1),
             close_ok_timeout: Duration::from_secs(5),
             consumers_per_channel_max: 65_536,
-            mechanisms: vec!["PLAIN".into(), "AMQPLAIN".into()],
+            mechanisms: vec!["AMQPLAIN".into(), "PLAIN".into()],
             product: String::new(),
             version: String::new(),
             platform: String::new(),

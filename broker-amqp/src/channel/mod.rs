@@ -121,6 +121,15 @@ impl Channel {
         self.status == Status::Open
     }
 
+    fn memory(&self) -> usize {
+        let consumers: usize = self.consumers.iter().map(|consumer| consumer.prefix.len()).sum();
+        size_of::<Channel>()
+            + self.consumers.capacity() * size_of::<Consumer>()
+            + consumers
+            + self.unacked.len() * size_of::<Unacked>()
+            + self.content.as_ref().map_or(0, |content| content.memory())
+    }
+
     /// Nothing is half done: it can take a publish.
     pub(crate) fn is_ready(&self) -> bool {
         self.status == Status::Open && self.waiting.is_none() && self.content.is_none()
@@ -162,6 +171,12 @@ impl Channels {
 
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u16> {
         self.list.iter().map(|channel| channel.number)
+    }
+
+    /// What the channels hold in memory, about.
+    pub(crate) fn memory(&self) -> usize {
+        self.list.capacity() * size_of::<Box<Channel>>()
+            + self.list.iter().map(|channel| channel.memory()).sum::<usize>()
     }
 
     #[inline]

@@ -61,11 +61,11 @@ impl Connection {
             self.orphans.remove(place);
             return give_back(number, reply, out);
         }
-        if self.hold == Hold::Channel(number) {
-            self.hold = Hold::Resume;
-        }
-        let Some(channel) = self.channels.find_mut(number) else { return give_back(number, reply, out) };
-        let Some(waiting) = channel.waiting.take() else { return give_back(number, reply, out) };
+        let waiting = self.channels.find_mut(number).and_then(|channel| channel.waiting.take());
+        let Some(waiting) = waiting else { return give_back(number, reply, out) };
+        self.waiting -= 1;
+        self.answered(number);
+        let Some(channel) = self.channels.find_mut(number) else { return };
         let (class, method) = (waiting.class, waiting.method);
         match reply {
             Reply::Refused(exception) => {
@@ -96,6 +96,7 @@ impl Connection {
         channel.tx = None;
         channel.requeue_all(&mut self.settling);
         self.settling.flush(out);
+        self.waiting += 1;
         channel.waiting = Some(Box::new(Waiting { class: 20, method: 40, nowait: false, then: Then::Close }));
         out.push(Output::Request { channel: number, request: Box::new(CLOSE) });
     }

@@ -35,8 +35,7 @@ impl Connection {
 
     /// Raises a connection exception in its place among the publishes of this batch.
     pub(super) fn raise_on_connection(&mut self, exception: Exception, out: &mut Vec<Output>) -> Flow {
-        if self.published_in == self.batch {
-            self.hold = Hold::Resume;
+        if self.must_wait() {
             return Flow::Hold;
         }
         match self.phase {
@@ -45,6 +44,16 @@ impl Connection {
             _ => self.close_with(exception, out),
         }
         Flow::Next
+    }
+
+    /// Whether what ends the connection has to wait for publishes or requests that came before it. If so, octets are held from here on.
+    pub(super) fn must_wait(&mut self) -> bool {
+        if self.published_in == self.batch {
+            self.hold = Hold::Resume;
+        } else if self.waiting > 0 {
+            self.hold = Hold::Answers;
+        }
+        self.hold != Hold::No
     }
 
     /// Raises an exception here and now.
@@ -219,9 +228,15 @@ impl Connection {
         channel.confirms = None;
         channel.last_queue = None;
         if channel.waiting.take().is_some() {
+            self.waiting -= 1;
             self.orphans.push(number);
         }
-        if self.hold == Hold::Channel(number) {
+        self.answered(number);
+    }
+
+    /// A channel waits no longer: octets that are held for that may go on.
+    pub(super) fn answered(&mut self, number: u16) {
+        if self.hold == Hold::Channel(number) || self.hold == Hold::Answers && self.waiting == 0 {
             self.hold = Hold::Resume;
         }
     }

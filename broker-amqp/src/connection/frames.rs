@@ -156,7 +156,7 @@ impl Connection {
             return self.frame_on_no_channel(number, kind, payload, out);
         };
         if channel.status == Status::Closing {
-            return self.closing_channel_frame(number, kind, payload);
+            return self.closing_channel_frame(number, kind, payload, out);
         }
         if channel.waiting.is_some() {
             self.hold = Hold::Channel(number);
@@ -218,12 +218,13 @@ impl Connection {
     }
 
     /// A channel that the broker closed takes nothing but the client's word that it knows.
-    fn closing_channel_frame(&mut self, number: u16, kind: u8, payload: &[u8]) -> Flow {
+    fn closing_channel_frame(&mut self, number: u16, kind: u8, payload: &[u8], out: &mut Vec<Output>) -> Flow {
         match method::ids(payload).filter(|_| kind == frame::METHOD) {
             Some((20, 41)) => {
                 self.channels.remove(number);
             }
             Some((20, 40)) => method::write_empty(&mut self.send, number, 20, 41),
+            Some((20, 10)) => return self.raise_on_connection(second_open().during(20, 10), out),
             _ => {}
         }
         Flow::Next
@@ -232,4 +233,9 @@ impl Connection {
 
 fn expected_method() -> Exception {
     Exception::new(ReplyCode::UnexpectedFrame, "expected method frame, got non method frame instead")
+}
+
+/// `channel.open` for a channel that is open, or whose closing the client has not confirmed.
+pub(super) fn second_open() -> Exception {
+    Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen")
 }

@@ -3,7 +3,7 @@
 use amq_protocol::protocol::{AMQPClass, connection};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString};
 
-use crate::connection::{Client, Connection, Flow, Hold, Phase};
+use crate::connection::{Client, Connection, Flow, Phase};
 use crate::exception::{Exception, ReplyCode};
 use crate::frame;
 use crate::method::{self, Method};
@@ -12,8 +12,6 @@ use crate::sasl;
 
 /// What a client says first.
 pub(super) const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
-/// Headers of older clients, which RabbitMQ serves all the same.
-const OLDER_HEADERS: [&[u8; 8]; 3] = [b"AMQP\x01\x01\0\x09", b"AMQP\x01\x01\x08\0", b"AMQP\x01\x01\x09\x01"];
 /// What clients switch features on.
 const CAPABILITIES: [&str; 9] = [
     "publisher_confirms",
@@ -31,9 +29,14 @@ impl Connection {
     /// The first eight octets.
     pub(super) fn take_protocol_header(&mut self, octets: &[u8], out: &mut Vec<Output>) -> Option<usize> {
         let header: &[u8; 8] = octets.first_chunk()?;
-        if header == PROTOCOL_HEADER || OLDER_HEADERS.contains(&header) {
+        let version = match header {
+            PROTOCOL_HEADER | b"AMQP\x01\x01\0\x09" => Some((0, 9)),
+            b"AMQP\x01\x01\x08\0" | b"AMQP\x01\x01\x09\x01" => Some((8, 0)),
+            _ => None,
+        };
+        if let Some(version) = version {
             self.phase = Phase::Start;
-            self.send_start();
+            self.send_start(version);
             return Some(header.len());
         }
         self.send.append(|out| out.extend_from_slice(PROTOCOL_HEADER));
@@ -41,10 +44,11 @@ impl Connection {
         Some(octets.len())
     }
 
-    fn send_start(&mut self) {
+    /// Says who this is. Clients of older versions are served like the others, but told of no capabilities, as RabbitMQ does.
+    fn send_start(&mut self, (version_major, version_minor): (u8, u8)) {
         let settings = &self.settings;
         let mut capabilities = FieldTable::default();
-        for name in CAPABILITIES {
+        for name in CAPABILITIES.into_iter().filter(|_| version_major == 0) {
             capabilities.insert(method::short(name), AMQPValue::Boolean(true));
         }
         let mut properties = FieldTable::default();
@@ -60,8 +64,8 @@ impl Connection {
             properties.insert(method::short(name), AMQPValue::LongString(LongString::from(text.as_str())));
         }
         let start = connection::Start {
-            version_major: 0,
-            version_minor: 9,
+            version_major,
+            version_minor,
             server_properties: properties,
             mechanisms: settings.mechanisms.join(" ").into(),
             locales: "en_US".into(),
@@ -144,8 +148,7 @@ impl Connection {
             (Phase::Tune, AMQPClass::Connection(AMQPMethod::TuneOk(ok))) => self.tune_ok(&ok, out),
             (Phase::Open, AMQPClass::Connection(AMQPMethod::Open(open))) => self.open(&open, out),
             (Phase::Running, AMQPClass::Connection(AMQPMethod::Close(_))) => {
-                if self.published_in == self.batch {
-                    self.hold = Hold::Resume;
+                if self.must_wait() {
                     return Flow::Hold;
                 }
                 self.close_by_client(out);

@@ -5,11 +5,12 @@ use amq_protocol::protocol::{AMQPClass, access, basic, channel, confirm, tx};
 use crate::channel::declare::Asked;
 use crate::channel::{Channel, Waiting};
 use crate::codec;
+use crate::connection::frames::second_open;
 use crate::connection::{Connection, Flow, Hold};
-use crate::exception::{Exception, ReplyCode};
+use crate::exception::Exception;
 use crate::method::{self, Method};
 use crate::names::Names;
-use crate::output::{Outcome, Output, Request};
+use crate::output::{Outcome, Output, Request, TxCommit};
 use crate::send_buffer::SendBuffer;
 use crate::settings::Settings;
 
@@ -74,7 +75,13 @@ impl Connection {
         let mut desk = Desk { send: &mut self.send, names: &mut self.names, settings: &self.settings };
         match desk.take(channel, parsed, out) {
             Ok(Next::Nothing) => Flow::Next,
+            Ok(Next::Commit(commit)) => {
+                self.waiting += 1;
+                out.push(Output::TxCommit(Box::new(commit)));
+                Flow::Next
+            }
             Ok(Next::Ask((request, nowait, then))) => {
+                self.waiting += 1;
                 channel.waiting = Some(Box::new(Waiting { class, method, nowait, then }));
                 out.push(Output::Request { channel: number, request: Box::new(request) });
                 Flow::Next
@@ -105,6 +112,7 @@ impl Connection {
 enum Next {
     Nothing,
     Ask(Asked),
+    Commit(TxCommit),
     Recover { answer: bool },
     Close,
 }
@@ -131,7 +139,7 @@ impl Desk<'_> {
             AMQPClass::Exchange(exchange) => channel.exchange_method(exchange, table).map(Next::Ask),
             AMQPClass::Queue(queue) => channel.queue_method(queue, table, self.names).map(Next::Ask),
             AMQPClass::Channel(method) => self.channel(channel, method),
-            AMQPClass::Tx(method) => self.tx(channel, method, out),
+            AMQPClass::Tx(method) => self.tx(channel, method),
             AMQPClass::Confirm(confirm::AMQPMethod::Select(select)) => {
                 channel.confirm_select()?;
                 if !select.nowait {
@@ -140,8 +148,8 @@ impl Desk<'_> {
                 Ok(Next::Nothing)
             }
             AMQPClass::Access(access::AMQPMethod::Request(_)) => {
-                let ok = access::AMQPMethod::RequestOk(access::RequestOk {});
-                method::write(self.send, channel.number, &AMQPClass::Access(ok));
+                // RabbitMQ's ticket is 1, amq-protocol's would be 0.
+                method::write_fields(self.send, channel.number, 30, 11, &1_u16.to_be_bytes());
                 Ok(Next::Nothing)
             }
             _ => Err(Exception::unimplemented_method()),
@@ -174,7 +182,7 @@ impl Desk<'_> {
     fn channel(&mut self, channel: &mut Channel, method: channel::AMQPMethod) -> Result<Next, Exception> {
         use channel::AMQPMethod;
         match method {
-            AMQPMethod::Open(_) => Err(Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen")),
+            AMQPMethod::Open(_) => Err(second_open()),
             AMQPMethod::Close(_) => Ok(Next::Close),
             AMQPMethod::Flow(flow) if flow.active => {
                 let ok = AMQPMethod::FlowOk(channel::FlowOk { active: true });
@@ -186,15 +194,14 @@ impl Desk<'_> {
         }
     }
 
-    fn tx(&mut self, channel: &mut Channel, method: tx::AMQPMethod, out: &mut Vec<Output>) -> Result<Next, Exception> {
+    fn tx(&mut self, channel: &mut Channel, method: tx::AMQPMethod) -> Result<Next, Exception> {
         let ok = match method {
             tx::AMQPMethod::Select(_) => {
                 channel.tx_select()?;
                 11
             }
             tx::AMQPMethod::Commit(_) => {
-                out.push(Output::TxCommit(Box::new(channel.tx_commit()?)));
-                return Ok(Next::Nothing);
+                return channel.tx_commit().map(Next::Commit);
             }
             tx::AMQPMethod::Rollback(_) => {
                 channel.tx_rollback()?;

@@ -9,7 +9,7 @@
 //! Octets are taken in batches, one per socket read. Within a batch nothing may overtake a publish that the driver has not looked at yet: a frame
 //! that would be answered on a channel that published in the same batch is held, with all that follows, until the driver calls
 //! [`Connection::resume`]. So exceptions come out as if every frame had been carried out before the next was read. Frames of a channel that waits
-//! for the answer to a request are held likewise.
+//! for the answer to a request are held likewise, and what ends the connection waits for all of them.
 
 mod answer;
 mod close;
@@ -75,6 +75,8 @@ pub struct Connection {
     settling: Settling,
     send: SendBuffer,
     scratch: Vec<u8>,
+    /// Channels that wait for the answer to a request.
+    waiting: usize,
     /// Channels with confirms to flush.
     to_flush: Vec<u16>,
     /// Channels that ended while a request was outstanding, once per answer to be ignored.
@@ -121,6 +123,8 @@ enum Hold {
     Resume,
     /// Until this channel's request is answered.
     Channel(u16),
+    /// Until all channels' requests are answered.
+    Answers,
     /// Until login, vhost or close are answered.
     Driver,
     /// Until the alarm is over.
@@ -188,6 +192,7 @@ impl Connection {
             settling: Settling::default(),
             send: SendBuffer::default(),
             scratch: Vec::new(),
+            waiting: 0,
             to_flush: Vec::new(),
             orphans: Vec::new(),
             alarm: None,
@@ -390,6 +395,22 @@ impl Connection {
     /// Publishes of a channel that wait for their confirm.
     pub fn unconfirmed(&self, channel: u16) -> usize {
         self.channels.find(channel).and_then(|channel| channel.confirms.as_ref()).map_or(0, |confirms| confirms.open())
+    }
+
+    /// Octets that are held, or are the start of a frame.
+    pub fn held_bytes(&self) -> usize {
+        self.pending.len() - self.pending_at
+    }
+
+    /// What the connection holds in memory, about, with what waits to be written.
+    pub fn memory(&self) -> usize {
+        let client = self.client.as_ref().map_or(0, |client| size_of::<Client>() + client.properties.len());
+        size_of::<Connection>()
+            + client
+            + self.pending.capacity()
+            + self.scratch.capacity()
+            + self.send.memory()
+            + self.channels.memory()
     }
 
     fn begin(&mut self, now: Instant) {

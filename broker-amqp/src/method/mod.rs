@@ -14,6 +14,8 @@ use crate::exception::{Exception, ReplyCode};
 use crate::frame;
 use crate::send_buffer::SendBuffer;
 
+const MALFORMED_UTF8: &str = "Malformed UTF-8 in shortstr";
+
 /// A method a client sent.
 #[derive(Debug)]
 pub(crate) struct Method<'a> {
@@ -41,7 +43,11 @@ pub(crate) fn cannot_decode(fields: &[u8]) -> Exception {
 /// Reads a method frame's payload, which is at least class and method.
 pub(crate) fn parse(payload: &[u8]) -> Result<Method<'_>, Exception> {
     let (class, method) = ids(payload).ok_or_else(|| cannot_decode(payload))?;
-    parse_fields(class, method, payload).map_err(|exception| exception.during(class, method))
+    parse_fields(class, method, payload).map_err(|exception| match exception.text.as_str() {
+        // RabbitMQ does not say in which method.
+        MALFORMED_UTF8 => exception,
+        _ => exception.during(class, method),
+    })
 }
 
 fn parse_fields(class: u16, method: u16, payload: &[u8]) -> Result<Method<'_>, Exception> {
@@ -49,7 +55,7 @@ fn parse_fields(class: u16, method: u16, payload: &[u8]) -> Result<Method<'_>, E
     let body = payload.get(4..).unwrap_or_default();
     let table = layout::check(layout, body).map_err(|fault| match fault {
         layout::Fault::Shape => cannot_decode(body),
-        layout::Fault::Utf8 => Exception::new(ReplyCode::FrameError, "Malformed UTF-8 in shortstr"),
+        layout::Fault::Utf8 => Exception::new(ReplyCode::FrameError, MALFORMED_UTF8),
         layout::Fault::Table => Exception::new(ReplyCode::SyntaxError, "malformed field table"),
     })?;
     let table = table.unwrap_or(0..0);
@@ -82,10 +88,16 @@ pub(crate) fn write(send: &mut SendBuffer, channel: u16, method: &AMQPClass) {
 
 /// Appends a method frame that has no fields.
 pub(crate) fn write_empty(send: &mut SendBuffer, channel: u16, class: u16, method: u16) {
+    write_fields(send, channel, class, method, &[]);
+}
+
+/// Appends a method frame whose fields are already octets.
+pub(crate) fn write_fields(send: &mut SendBuffer, channel: u16, class: u16, method: u16, fields: &[u8]) {
     send.append(|out| {
         frame::write(out, frame::METHOD, channel, |out| {
             out.extend_from_slice(&class.to_be_bytes());
             out.extend_from_slice(&method.to_be_bytes());
+            out.extend_from_slice(fields);
         });
     });
 }
@@ -127,7 +139,7 @@ mod tests {
     fn faults_have_rabbitmqs_codes() {
         let text = |payload: &[u8]| parse(payload).unwrap_err().to_string();
         assert_eq!(text(b"\0\x32\0\x0a\0"), "501 FRAME_ERROR - cannot decode <<0>> (50, 10)");
-        assert_eq!(text(b"\0\x32\0\x1e\0\0\x01\xff\0"), "501 FRAME_ERROR - Malformed UTF-8 in shortstr (50, 30)");
+        assert_eq!(text(b"\0\x32\0\x1e\0\0\x01\xff\0"), "501 FRAME_ERROR - Malformed UTF-8 in shortstr (0, 0)");
         assert_eq!(text(b"\0\x32\0\x0b"), "503 COMMAND_INVALID - unimplemented method (50, 11)");
         assert_eq!(text(b"\0\x63\0\x0b"), "503 COMMAND_INVALID - unimplemented method (99, 11)");
         assert_eq!(
