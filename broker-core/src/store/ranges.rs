@@ -81,8 +81,7 @@ impl Ranges {
     /// The parts of the set between `first` and `last`, both included.
     pub fn within(&self, first: Seq, last: Seq) -> impl Iterator<Item = (Seq, Seq)> + '_ {
         let start = self.last_of.range(..=first).next_back().map_or(first, |(&start, _)| start);
-        let reach = if first <= last { start..=last } else { 1..=0 };
-        let reach = (!reach.is_empty()).then(|| self.last_of.range(reach));
+        let reach = (first <= last).then(|| self.last_of.range(start..=last));
         reach
             .into_iter()
             .flatten()

@@ -43,8 +43,12 @@ impl<'a> View<'a> {
         let within = at >= self.start && at + least <= self.start + self.window.len() as u64;
         if !within {
             let want = least.max(self.window_bytes).min(available);
-            self.window.resize(usize::try_from(want).unwrap_or(usize::MAX), 0);
-            self.window.shrink_to(self.window_bytes as usize);
+            let want = usize::try_from(want).unwrap_or(usize::MAX);
+            if want > self.window.capacity() || self.window.capacity() as u64 > self.window_bytes.max(want as u64) {
+                self.window = vec![0; want];
+            } else {
+                self.window.resize(want, 0);
+            }
             let read = self.file.read_at(&mut self.window, at);
             // Nothing of the window may be believed after an error.
             let read = read.inspect_err(|_| self.window.clear()).map_err(StoreError::read(&self.path, at))?;
@@ -99,7 +103,9 @@ impl<'a> View<'a> {
             if len == 0 {
                 return Ok(true);
             }
-            if octets.iter().take(len as usize).any(|octet| *octet != 0) {
+            let zeros = [0; 512];
+            let octets = octets.get(..len as usize).unwrap_or(octets);
+            if octets.chunks(zeros.len()).any(|chunk| zeros.get(..chunk.len()) != Some(chunk)) {
                 return Ok(false);
             }
             from += len;

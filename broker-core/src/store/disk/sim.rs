@@ -267,9 +267,7 @@ impl DiskFile for SimFile {
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
         let rest = content.get(from..).unwrap_or_default();
         let len = rest.len().min(into.len());
-        for (to, from) in into.iter_mut().zip(rest) {
-            *to = *from;
-        }
+        copy(into, rest);
         Ok(len)
     }
 
@@ -290,7 +288,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_vectored_at(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let octets: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let octets = parts.iter().map(|part| &**part).collect::<Vec<_>>().concat();
         self.write_at(&octets, offset)
     }
 
@@ -394,7 +392,7 @@ impl State {
         let mut names = self.durable_names.clone();
         let pending = std::mem::take(&mut self.pending_names);
         // A journaling file system keeps a prefix of what was asked; others may keep any part.
-        let prefix = (self.draw() % 4 > 0).then(|| self.draw() % (pending.len() as u64 + 1));
+        let prefix = (!self.draw().is_multiple_of(4)).then(|| self.draw() % (pending.len() as u64 + 1));
         for (at, change) in pending.into_iter().enumerate() {
             let kept = match (how, prefix) {
                 (Crash::LoseAll, _) => false,
@@ -471,9 +469,7 @@ impl Change {
             Change::Length(len) => content.resize(usize::try_from(*len).unwrap_or(usize::MAX), 0),
             Change::Write { offset, octets } => {
                 let from = usize::try_from(*offset).unwrap_or(usize::MAX).min(content.len());
-                for (to, from) in content.iter_mut().skip(from).zip(octets) {
-                    *to = *from;
-                }
+                copy(content.get_mut(from..).unwrap_or_default(), octets);
             }
         }
     }
@@ -502,6 +498,14 @@ impl NameChange {
             NameChange::Link(path, _) | NameChange::Remove(path) => within(path),
             NameChange::Rename(from, to) => within(from) || within(to),
         }
+    }
+}
+
+/// Copies as much as both have.
+fn copy(to: &mut [u8], from: &[u8]) {
+    let len = to.len().min(from.len());
+    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+        to.copy_from_slice(from);
     }
 }
 

@@ -108,9 +108,14 @@ impl Replay {
         let mut clean = false;
         let mut damage = Vec::new();
         let mut cut = None;
+        let mut open: Option<(usize, View<'_>)> = None;
         for (&number, &place) in &self.commits {
             let Some(file) = self.files.get(place.file) else { continue };
-            let mut view = View::new(&*file.file, &file.path)?;
+            // Commits follow each other in a file, so its window is kept from one to the next.
+            let mut view = match open.take() {
+                Some((at, view)) if at == place.file => view,
+                _ => View::new(&*file.file, &file.path)?,
+            };
             let Some(head) = commit_at(&mut view, place.offset, file.key())? else { continue };
             let mut at = place.end - head.batches.iter().map(|(_, len)| len).sum::<u64>();
             for (seed, len) in head.batches {
@@ -140,6 +145,7 @@ impl Replay {
             if cut.is_some() {
                 break;
             }
+            open = Some((place.file, view));
         }
         self.note(damage, cut);
         Ok(clean)

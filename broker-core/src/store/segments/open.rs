@@ -101,13 +101,40 @@ impl Segments {
             failed: false,
             disk,
         };
-        for file in files {
+        for mut file in files {
+            segments.verify(&mut file, durable)?;
             segments.adopt(file, durable, known, &mut opened)?;
         }
         segments.disk.sync_dir(&segments.dir).map_err(StoreError::fatal("sync", &segments.dir, 0))?;
         segments.durable = segments.next_block - 1;
         segments.disown_copies();
         Ok((segments, opened))
+    }
+
+    /// Reads the messages of blocks of which nothing says that they were durable: their index may have reached the disk before them.
+    fn verify(&mut self, file: &mut FoundFile, durable: u64) -> Result<(), StoreError> {
+        for block in file.blocks.iter_mut().filter(|block| block.head.number > durable) {
+            let open = self.handles.file(&*self.disk, file.number, &file.path)?;
+            let mut view = View::new(open, &file.path)?;
+            let end = block.data_start.saturating_add(block.head.data_len);
+            let key = Key { seed: block.head.seed, ..file.key };
+            let mut at = block.data_start;
+            while let Some(record) = view.record(at, end, key)? {
+                at += record.len() as u64;
+            }
+            if at == end {
+                continue;
+            }
+            let end = end.min(view.len());
+            block.runs = salvage(&mut view, block.data_start, end, key)?;
+            let messages: u64 = block.runs.iter().map(RunIndex::count).sum();
+            let start = block.data_start - BLOCK_HEAD_BYTES;
+            let line = format!(
+                "offset {start}: a block is incomplete from offset {at} on; {messages} messages were found in it"
+            );
+            file.wrong.push((block.head.number, line));
+        }
+        Ok(())
     }
 
     /// Takes a file in, its runs and what was wrong with it.

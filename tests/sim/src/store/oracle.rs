@@ -1,0 +1,83 @@
+//! What the store has promised.
+
+use std::collections::BTreeMap;
+
+use broker_core::message::Message;
+use broker_core::queue::StoredEntry;
+use broker_core::store::{QueueId, Seq};
+
+/// How far something has come on its way to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Not handed in.
+    No,
+    /// In a batch.
+    Batched,
+    /// Written, but the store has not said that it is durable.
+    Written,
+    /// Promised.
+    Durable,
+}
+
+/// A message that was published.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub body_len: usize,
+    pub persistent: bool,
+    /// It was flagged, or will have to be, when it is handed out.
+    pub flagged: bool,
+    /// In the journal.
+    pub enqueued: Stage,
+    /// It was tried to write it into a run.
+    pub paging: bool,
+    /// In a run.
+    pub paged: bool,
+    pub settled: Stage,
+}
+
+/// A queue that exists.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub next_seq: Seq,
+    pub messages: BTreeMap<Seq, Known>,
+}
+
+/// All queues that exist.
+pub type Oracle = BTreeMap<QueueId, Model>;
+
+impl Known {
+    /// It must be there after a crash.
+    pub fn promised(&self) -> bool {
+        self.persistent && self.settled == Stage::No && (self.enqueued == Stage::Durable || self.paged)
+    }
+
+    /// It must not be there after a crash.
+    pub fn gone(&self) -> bool {
+        !self.persistent || self.settled == Stage::Durable || (self.enqueued == Stage::No && !self.paging)
+    }
+
+    pub fn alive(&self) -> bool {
+        self.settled == Stage::No
+    }
+}
+
+/// The message of a place: its content follows from the place, so that any mix-up shows.
+pub fn message(queue: QueueId, seq: Seq, body_len: usize) -> Message {
+    let mut body = Vec::with_capacity(body_len + 16);
+    while body.len() < body_len {
+        body.extend_from_slice(&(queue.0 << 48 | seq).to_le_bytes());
+    }
+    body.truncate(body_len);
+    let mut header = [0_u8; 14];
+    header[4..12].copy_from_slice(&(body_len as u64).to_be_bytes());
+    let key = seq.to_string();
+    let route: Vec<u8> = [&[1, b'x', key.len() as u8], key.as_bytes()].concat();
+    // The parts are well formed, so there is a message.
+    Message::new(&route, &header, &body, true, &mut Vec::new()).unwrap_or_else(|| unreachable!())
+}
+
+/// The message as it is paged out.
+pub fn entry(queue: QueueId, seq: Seq, known: &Known) -> StoredEntry {
+    let message = message(queue, seq, known.body_len);
+    StoredEntry { seq, redelivered: known.flagged, persistent: known.persistent, message }
+}
