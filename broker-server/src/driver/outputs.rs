@@ -1,6 +1,6 @@
 //! What connections want done: one arm for each of their outputs.
 
-use broker_amqp::{Exception, Input, Output, Request, Settle, TxCommit};
+use broker_amqp::{Exception, Input, Output, Request, Settle, TxCommit, content};
 use broker_core::message::Message;
 use broker_core::queue::{self, ChannelLimit, Publish};
 use broker_core::store::QueueId;
@@ -90,7 +90,9 @@ impl Shard {
         message: Message,
         more: &mut Vec<Output>,
     ) -> bool {
-        match self.route(place, &message) {
+        let route = self.route(place, &message);
+        let message = content::without_bcc(&message).unwrap_or(message);
+        match route {
             Ok(route) if route.queues.is_empty() => {
                 self.hand_on_gathered();
                 let Some(client) = self.clients.get_mut(place) else { return true };
@@ -214,6 +216,7 @@ impl Shard {
                 // The exchange went away between publish and commit: as for any publish nobody takes, nothing to wait for.
                 continue;
             };
+            let message = content::without_bcc(&message).unwrap_or(message);
             let Some(client) = self.clients.get_mut(place) else { return };
             if route.queues.is_empty() {
                 if mandatory {
