@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broker_amqp::{Exception, Input, Reply};
-use broker_core::queue::{self, Queue};
+use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue};
 use broker_core::store::QueueId;
 use broker_core::topology::QueueRecord;
 use broker_meta::{CatalogEvent, command};
@@ -20,6 +20,7 @@ impl Shard {
     pub(super) fn applied(&mut self, applied: Applied) {
         self.parts.topology = applied.topology;
         self.parts.access = applied.access;
+        let mut cancelled = Vec::new();
         for (proposal, events) in applied.outcomes {
             let mut refusal = None;
             let mut declared = None;
@@ -29,10 +30,10 @@ impl Shard {
                         declared = Some(record.id);
                         self.queue_declared(record);
                     }
-                    CatalogEvent::QueueDeleted(record) => self.queue_deleted(&record),
+                    CatalogEvent::QueueDeleted(record) => cancelled.extend(self.queue_deleted(&record)),
                     CatalogEvent::Refused(why) => refusal = Some(exception(why)),
                     CatalogEvent::VhostDeleted { queues, .. } => {
-                        queues.iter().for_each(|record| self.queue_deleted(record))
+                        queues.iter().for_each(|record| cancelled.extend(self.queue_deleted(record)))
                     }
                     CatalogEvent::VhostCreated { .. }
                     | CatalogEvent::ExchangeDeclared { .. }
@@ -43,6 +44,13 @@ impl Shard {
             }
             if let Some(waiter) = self.waiters.remove(&proposal) {
                 self.answer_waiter(waiter, declared, refusal);
+            }
+        }
+        // Who deleted a queue reads delete-ok before its own consumers' cancellations, as from RabbitMQ.
+        self.give_replies();
+        for ConsumerKey { channel: ChannelKey { connection, channel }, consumer } in cancelled {
+            if let Some(place) = self.place_of(connection) {
+                self.tell(place, Input::ConsumerCancelled { channel, consumer });
             }
         }
     }
@@ -89,11 +97,12 @@ impl Shard {
         self.queues.insert(id, LocalQueue::new(record, queue));
     }
 
-    fn queue_deleted(&mut self, record: &QueueRecord) {
+    /// Returns the consumers that are to be told of their end.
+    fn queue_deleted(&mut self, record: &QueueRecord) -> Vec<ConsumerKey> {
         self.generation += 1;
         let id = record.id;
         self.feed(id, queue::Input::Delete);
-        let Some(local) = self.queues.remove(&id) else { return };
+        let Some(local) = self.queues.remove(&id) else { return Vec::new() };
         self.resident_bytes = self.resident_bytes.saturating_sub(local.queue.resident_bytes());
         self.parts.pages.send(pages::Work::Drop(id));
         self.parts.journal.send(journal::Work::Forget(id));
@@ -103,13 +112,14 @@ impl Shard {
         {
             client.exclusive.retain(|&other| other != id);
         }
-        for key in local.queue.consumer_keys() {
-            let Some(place) = self.place_of(key.channel.connection) else { continue };
-            let Some(client) = self.clients.get_mut(place) else { continue };
-            if client.consumers.try_remove(key.consumer as usize).is_some() {
-                client.spent.retain(|&other| other != key.consumer);
-                self.tell(place, Input::ConsumerCancelled { channel: key.channel.channel, consumer: key.consumer });
-            }
-        }
+        local.queue.consumer_keys().filter(|key| self.end_consumer(key)).collect()
+    }
+
+    /// Forgets a consumer; whether there was one.
+    fn end_consumer(&mut self, key: &ConsumerKey) -> bool {
+        let Some(place) = self.place_of(key.channel.connection) else { return false };
+        let Some(client) = self.clients.get_mut(place) else { return false };
+        client.spent.retain(|&other| other != key.consumer);
+        client.consumers.try_remove(key.consumer as usize).is_some()
     }
 }

@@ -87,10 +87,7 @@ impl Shard {
             }
             Request::Get { queue, no_ack } => self.get(place, channel, &queue, no_ack),
             Request::Consume { .. } => return self.consume(place, channel, &request, more),
-            Request::Cancel { consumer } => {
-                self.cancel_consumer(place, consumer);
-                Ok(Some(Reply::Done))
-            }
+            Request::Cancel { consumer } => self.cancel(place, channel, consumer),
             Request::ChannelClose => {
                 self.cancel_consumers(place, channel);
                 Ok(Some(Reply::Done))
@@ -291,6 +288,18 @@ impl Shard {
         let limit = client.limit(channel).cloned();
         let key = queue::ConsumerKey { channel: client.channel_key(channel), consumer: handle };
         Ok((id, ConsumerSettings { key, no_ack: *no_ack, exclusive: *exclusive, prefetch: *prefetch, priority, limit }))
+    }
+
+    /// Where a queue goes with its last consumer, cancel-ok waits until it is gone.
+    fn cancel(&mut self, place: usize, channel: u16, handle: u32) -> Answer {
+        let connection = self.clients[place].number;
+        let deletion = self.next_proposal;
+        self.cancel_consumer(place, handle);
+        if self.next_proposal == deletion {
+            return Ok(Some(Reply::Done));
+        }
+        self.waiters.insert(deletion, Waiter::Done { connection, channel });
+        Ok(None)
     }
 
     pub(super) fn cancel_consumer(&mut self, place: usize, handle: u32) {

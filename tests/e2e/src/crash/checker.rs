@@ -1,7 +1,7 @@
 //! Holds a history against what a broker promises about confirmed, persistent messages.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::history::{Attempt, Delivery, Fate, History};
 use super::message::MessageId;
@@ -86,20 +86,23 @@ fn check_delivery(delivery: &Delivery, round: u32, history: &History, index: &In
         None => found.push(format!("unexpected: {id} was never published, queue {queue} delivered it")),
     }
     let earlier = index.deliveries.get(&(id, queue)).into_iter().flatten();
-    if earlier.filter_map(|other| other.settled_at).any(|settled| settled_before(delivery, settled, history)) {
-        found.push(format!(
-            "resurrected: {id} came again from queue {queue} after its acknowledgement had taken effect"
-        ));
+    if let Some(late) = earlier.filter_map(|other| too_late(delivery, other.settled_at?, history)).max() {
+        let which = format!("{id} came again from queue {queue}");
+        found.push(format!("resurrected: {which}; its acknowledgement had had {late:?} to take effect"));
     }
 }
 
-/// True if a message whose acknowledgement had been read at `settled` should not have come in `delivery`.
-fn settled_before(delivery: &Delivery, settled: std::time::Instant, history: &History) -> bool {
+/// How long an acknowledgement read at `settled` had had to take effect, if it was long enough to make `delivery` wrong: until the
+/// next fault, or for ever where there was none.
+fn too_late(delivery: &Delivery, settled: Instant, history: &History) -> Option<Duration> {
     if delivery.at <= settled {
-        return false;
+        return None;
     }
     let next_fault = history.faults.iter().copied().filter(|fault| *fault > settled && *fault < delivery.at).min();
-    next_fault.is_none_or(|fault| fault.duration_since(settled) > ACK_GRACE)
+    match next_fault {
+        Some(fault) => Some(fault.duration_since(settled)).filter(|had| *had > ACK_GRACE),
+        None => Some(delivery.at.duration_since(settled)),
+    }
 }
 
 /// First deliveries to one consumer are in publish order per producer; a drain sees everything in that order.
@@ -119,8 +122,6 @@ fn check_order(history: &History, found: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::super::message::Route;
     use super::*;
 
