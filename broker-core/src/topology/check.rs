@@ -51,6 +51,13 @@ pub struct ExchangeDeclaration<'a> {
     pub arguments: FieldTable<'a>,
 }
 
+impl<'a> ExchangeDeclaration<'a> {
+    /// The exchange that shall get what this one cannot route. Whoever declares that needs the right to read this one and to write that one.
+    pub fn alternate_exchange(&self) -> Option<&'a str> {
+        self.arguments.lookup(ALTERNATE_EXCHANGE.as_bytes())?.text()
+    }
+}
+
 /// What declaring would come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Declare<T> {

@@ -339,8 +339,7 @@ impl World {
         if self.random.one_in(8) {
             exchange.clear();
         }
-        let mut key =
-            |random: &mut Random| if random.one_in(4) { random.queue() } else { random.words(&["a", "b", ""]) };
+        let key = |random: &mut Random| if random.one_in(4) { random.queue() } else { random.words(&["a", "b", ""]) };
         let copies = if self.random.one_in(5) { (0..2).map(|_| key(&mut self.random)).collect() } else { Vec::new() };
         let key = key(&mut self.random);
         let headers = (0..self.random.below(4))
