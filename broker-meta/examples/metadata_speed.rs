@@ -41,7 +41,9 @@ fn routing() {
     let fanout = topology(ExchangeKind::Fanout, 10, |at| format!("key{at}"));
     route("fanout, 10 queues", &fanout, "");
     let headers = topology(ExchangeKind::Headers, queues, |at| format!("key{at}"));
-    route("headers, 10,000 bindings of 2 arguments, no match", &headers, "");
+    time("headers, 10,000 bindings of 2 arguments, no match", 500, |_| {
+        headers.route("/", "x", b"", &HEADER, &mut SmallVec::new()).unwrap();
+    });
     time("default exchange, 10,000 queues", 200_000, |_| {
         let mut out = SmallVec::new();
         direct.route("/", "", b"q4711", &HEADER, &mut out).unwrap();

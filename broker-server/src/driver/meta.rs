@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use broker_core::access::{Access, PasswordHash, User};
+use broker_core::refusal::Refusal;
 use broker_core::store::disk::RealDisk;
 use broker_core::topology::Topology;
 use broker_meta::command::{self, Command};
@@ -105,7 +106,11 @@ fn run(mut catalog: LocalCatalog, proposals: &Receiver<(u64, Command)>, mailbox:
             numbers.push(number);
             commands.push(command);
         }
-        match catalog.propose(&commands) {
+        let outcomes = match catalog.propose(&commands) {
+            Err(LogError::Full { .. }) => one_by_one(&mut catalog, &commands),
+            outcomes => outcomes,
+        };
+        match outcomes {
             Ok(outcomes) => mailbox.send(Event::Applied(Applied {
                 topology: catalog.catalog().topology(),
                 access: Arc::new(catalog.catalog().access()),
@@ -114,4 +119,20 @@ fn run(mut catalog: LocalCatalog, proposals: &Receiver<(u64, Command)>, mailbox:
             Err(error) => super::fatal(&format!("cannot log a change of the catalog: {error}")),
         }
     }
+}
+
+/// The disk is full: what needs none of it is done all the same, the rest is refused.
+fn one_by_one(catalog: &mut LocalCatalog, commands: &[Command]) -> Result<Vec<Vec<CatalogEvent>>, LogError> {
+    let mut outcomes = Vec::with_capacity(commands.len());
+    for command in commands {
+        match catalog.propose(std::slice::from_ref(command)) {
+            Ok(mut outcome) => outcomes.append(&mut outcome),
+            Err(error @ LogError::Full { .. }) => {
+                tracing::error!("a change of the catalog is refused: {error}");
+                outcomes.push(vec![CatalogEvent::Refused(Refusal::Command("the disk is full".into()))]);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(outcomes)
 }

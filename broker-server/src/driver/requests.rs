@@ -131,7 +131,13 @@ impl Shard {
         };
         match self.vhost(&vhost)?.check_exchange_declare(&declaration).map_err(exception)? {
             Declare::Existing(_) => Ok(Some(Reply::Done)),
-            Declare::New => self.propose_for(place, channel, command::declare_exchange(&vhost, &declaration)),
+            Declare::New => {
+                if let Some(alternate) = declaration.alternate_exchange() {
+                    self.authorize(place, Operation::Read, &exchange_resource(&vhost, name))?;
+                    self.authorize(place, Operation::Write, &exchange_resource(&vhost, alternate))?;
+                }
+                self.propose_for(place, channel, command::declare_exchange(&vhost, &declaration))
+            }
         }
     }
 
