@@ -1,4 +1,5 @@
 //! `sim store [--seeds N] [--from SEED] [--faults crashes|errors|rot]`: lives through many seeds and says which ones broke a promise.
+//! `sim store-child DIR`: what tests/crash_points.rs kills.
 
 use std::process::ExitCode;
 
@@ -10,6 +11,17 @@ fn main() -> ExitCode {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
     };
+    if let [command, dir] = arguments.as_slice()
+        && command == "store-child"
+    {
+        return match sim::store::child::live(dir.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(what) => {
+                eprintln!("{what}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if arguments.first().map(String::as_str) != Some("store") {
         eprintln!("usage: sim store [--seeds N] [--from SEED] [--faults crashes|errors|rot]");
         return ExitCode::from(2);

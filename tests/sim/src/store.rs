@@ -9,7 +9,8 @@
 //!
 //! With rot a deviation is allowed only if the start or a read reported damage.
 
-mod oracle;
+pub mod child;
+pub mod oracle;
 mod world;
 
 pub use world::{Faults, Outcome, run};

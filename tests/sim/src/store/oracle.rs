@@ -22,7 +22,9 @@ pub enum Stage {
 /// A message that was published.
 #[derive(Clone, Debug)]
 pub struct Known {
+    /// Octets of its body.
     pub body_len: usize,
+    /// It outlives a restart.
     pub persistent: bool,
     /// It was flagged, or will have to be, when it is handed out.
     pub flagged: bool,
@@ -32,13 +34,16 @@ pub struct Known {
     pub paging: bool,
     /// In a run.
     pub paged: bool,
+    /// Done with.
     pub settled: Stage,
 }
 
 /// A queue that exists.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
+    /// The number of its next message.
     pub next_seq: Seq,
+    /// What was published to it.
     pub messages: BTreeMap<Seq, Known>,
 }
 
@@ -56,6 +61,7 @@ impl Known {
         !self.persistent || self.settled == Stage::Durable || (self.enqueued == Stage::No && !self.paging)
     }
 
+    /// Nobody began to settle it.
     pub fn alive(&self) -> bool {
         self.settled == Stage::No
     }
