@@ -19,6 +19,8 @@ pub struct Route {
     pub queues: SmallVec<[QueueId; 4]>,
 }
 
+type Routes = HashMap<Box<[u8]>, Arc<Route>, RandomState>;
+
 /// A client's routes, valid as long as the catalog's generation is the same. Write permission was checked when a route was remembered.
 #[derive(Default)]
 pub struct RouteCache {
@@ -26,7 +28,7 @@ pub struct RouteCache {
     /// The one used last; the only one of most clients.
     last: Option<Arc<Route>>,
     /// All of them, once there are several.
-    others: Option<Box<HashMap<Box<[u8]>, Arc<Route>, RandomState>>>,
+    others: Option<Box<Routes>>,
 }
 
 impl RouteCache {
@@ -60,6 +62,8 @@ impl RouteCache {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn route(key: &[u8], queue: u64) -> Arc<Route> {
