@@ -37,6 +37,10 @@ pub struct Client {
     pub blocked: bool,
     /// It has published: it is held back while the store is behind.
     pub publisher: bool,
+    /// The queue it published to last, and when it was last read from: see `Shard::is_ahead`.
+    pub target: Option<QueueId>,
+    /// When it was last read from.
+    pub read_at: Instant,
     /// Write what is left, then close.
     pub closing: Option<String>,
     /// The vhost it opened.
@@ -88,7 +92,7 @@ pub enum Progress {
 
 impl Client {
     /// A client that has just connected.
-    pub fn new(number: u64, stream: TcpStream, peer: SocketAddr, amqp: Connection) -> Self {
+    pub fn new(number: u64, stream: TcpStream, peer: SocketAddr, amqp: Connection, now: Instant) -> Self {
         Client {
             number,
             amqp,
@@ -99,6 +103,8 @@ impl Client {
             listed: false,
             blocked: false,
             publisher: false,
+            target: None,
+            read_at: now,
             closing: None,
             vhost: None,
             routes: RouteCache::default(),

@@ -106,6 +106,7 @@ impl Shard {
             Ok(route) => {
                 let Some(client) = self.clients.get_mut(place) else { return true };
                 client.publisher = true;
+                client.target = route.queues.first().copied();
                 let channel = client.channel_key(channel);
                 self.gather(route, Publish { channel, publish_seq, message });
             }

@@ -43,6 +43,10 @@ const LISTENERS: usize = usize::MAX - 1024;
 const PLACE_BITS: u32 = 24;
 /// Messages on their way to the store, unflushed or being paged out, may take this much before publishers are held back.
 pub const STORE_BEHIND_BYTES: usize = 48 * 1024 * 1024;
+/// A publisher whose queue holds more than this in memory, and has consumers, is ahead of them.
+const AHEAD_BYTES: usize = queue::RESIDENT_MAX_BYTES / 2;
+/// So long it is not read from then: 50 MB a second remain.
+const AHEAD_PAUSE: Duration = Duration::from_millis(5);
 /// After a failed accept for want of file descriptors, the listener rests.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections have so long to close at a shutdown.
@@ -219,6 +223,8 @@ impl Shard {
         if busy {
             return poll(&mut self.parts.poll, events, Some(Duration::ZERO));
         }
+        let waiting =
+            self.readable.iter().any(|&place| self.clients.get(place).is_some_and(|client| self.is_ahead(client)));
         self.parts.inbox.about_to_sleep();
         let timeout = match self.parts.inbox.take() {
             Some(event) => {
@@ -226,6 +232,7 @@ impl Shard {
                 self.take_event(event);
                 Some(Duration::ZERO)
             }
+            None if waiting => Some(AHEAD_PAUSE),
             None => self.next_timeout().map(|at| at.saturating_duration_since(Instant::now())),
         };
         let result = poll(&mut self.parts.poll, events, timeout);
@@ -279,12 +286,25 @@ impl Shard {
     fn may_read(&self, place: usize) -> bool {
         self.clients.get(place).is_some_and(|client| {
             client.closing.is_some()
-                || !(client.blocked || client.amqp.paused() || (self.held_back && client.publisher))
+                || !(client.blocked
+                    || client.amqp.paused()
+                    || (client.publisher && (self.held_back || self.is_ahead(client))))
         })
+    }
+
+    /// Whether a publisher is ahead of its queue's consumers by more than fits in memory at ease. It is read less often then, so that messages that
+    /// are about to be consumed need not go to the disk first; but still often enough that a slow consumer never slows it to its own pace.
+    fn is_ahead(&self, client: &Client) -> bool {
+        self.now < client.read_at + AHEAD_PAUSE
+            && client
+                .target
+                .and_then(|queue| self.queues.get(&queue))
+                .is_some_and(|local| local.queue.resident_bytes() > AHEAD_BYTES && local.queue.consumer_count() > 0)
     }
 
     fn read_client(&mut self, place: usize) {
         let Some(client) = self.clients.get_mut(place) else { return };
+        client.read_at = self.now;
         let progress = client.read(&mut self.read_buffer);
         let more = matches!(progress, Progress::Some(_));
         client.readable = more;
@@ -498,7 +518,7 @@ impl Shard {
             .wrapping_mul(0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645)
             .wrapping_add(0x5851_F42D_4C95_7F2D_1405_7B7E_F767_814F);
         let amqp = Connection::new(self.now, self.parts.settings.clone(), self.seed);
-        let mut client = Box::new(Client::new(number, stream, peer, amqp));
+        let mut client = Box::new(Client::new(number, stream, peer, amqp, self.now));
         client.readable = true;
         client.listed = true;
         self.clients.insert(client);
