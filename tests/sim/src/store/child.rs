@@ -76,11 +76,11 @@ pub fn live(dir: &Path) -> Result<(), String> {
 
 impl Child {
     fn turn(&mut self, turn: u64) -> Result<(), StoreError> {
-        for at in 0..2 {
+        for (at, queue) in QUEUES.iter().copied().enumerate() {
             for _ in 0..6 {
                 let seq = self.next[at];
-                self.next[at] += if seq < 900 || seq > 1000 { 1 } else { 1000 - seq + u64::from(seq == 1000) };
-                self.batch[0].enqueue(QUEUES[at], seq, false, &message(QUEUES[at], seq, body_len(seq)));
+                self.next[at] += if !(900..=1000).contains(&seq) { 1 } else { 1000 - seq + u64::from(seq == 1000) };
+                self.batch[0].enqueue(queue, seq, false, &message(queue, seq, body_len(seq)));
                 self.alive[at].0.push(seq);
             }
         }
@@ -95,7 +95,7 @@ impl Child {
             self.settle(turn)?;
         }
         if turn % 7 == 3 {
-            self.page(usize::from(turn % 2 == 0), Seq::MAX)?;
+            self.page(usize::from(turn.is_multiple_of(2)), Seq::MAX)?;
         }
         while self.segments.maintain()? {}
         if let Some(maker) = self.journal.wants_spare() {

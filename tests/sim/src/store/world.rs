@@ -125,7 +125,7 @@ impl World {
                 self.rot();
             }
             let known: BTreeSet<QueueId> = self.oracle.keys().copied().collect();
-            let salt = self.random.next();
+            let salt = self.random.draw();
             let found = recover(Arc::new(self.disk.clone()), &options(salt), &|queue| known.contains(&queue));
             match found {
                 Ok((journal, segments, recovered)) => {
@@ -247,7 +247,7 @@ impl World {
         if let Some((queue, _)) = found.into_iter().next() {
             return Err(format!("{queue} does not exist"));
         }
-        if !missing.is_empty() && !(rotten && self.reported) {
+        if !(missing.is_empty() || rotten && self.reported) {
             return Err(missing.join("; "));
         }
         let mut node = Node {
@@ -702,7 +702,7 @@ impl World {
         self.reported = false;
         for _ in 0..1 + self.random.below(3) {
             if let Some(path) = self.random.pick(&of_store) {
-                let bit = self.random.next();
+                let bit = self.random.draw();
                 self.rotten |= self.disk.flip(path, bit);
             }
         }
