@@ -164,8 +164,10 @@ impl Campaign {
     }
 
     fn strike(&mut self, history: &mut History) -> Result<(), String> {
-        history.faults.push(Instant::now());
-        self.fault.strike(self.broker.as_mut())
+        let begun = Instant::now();
+        self.fault.strike(self.broker.as_mut())?;
+        history.faults.push((begun, Instant::now()));
+        Ok(())
     }
 
     fn restart(&mut self) -> Result<Duration, String> {
@@ -210,7 +212,7 @@ impl Campaign {
         match self.runtime.block_on(within(DRAIN_LIMIT, client)) {
             Some(Ok(log)) => {
                 let last_strike = history.faults.last().filter(|_| struck);
-                let unexpected = |at: &Instant| last_strike.is_none_or(|strike| at < strike);
+                let unexpected = |at: &Instant| last_strike.is_none_or(|(begun, _)| at < begun);
                 if let Some((_, error)) = log.error.as_ref().filter(|(at, _)| unexpected(at)) {
                     history.client_errors.push(error.clone());
                 }

@@ -98,9 +98,9 @@ fn too_late(delivery: &Delivery, settled: Instant, history: &History) -> Option<
     if delivery.at <= settled {
         return None;
     }
-    let next_fault = history.faults.iter().copied().filter(|fault| *fault > settled && *fault < delivery.at).min();
-    match next_fault {
-        Some(fault) => Some(fault.duration_since(settled)).filter(|had| *had > ACK_GRACE),
+    let faults = history.faults.iter().filter(|(_, gone)| *gone > settled && *gone < delivery.at);
+    match faults.map(|(begun, _)| *begun).min() {
+        Some(begun) => Some(begun.saturating_duration_since(settled)).filter(|had| *had > ACK_GRACE),
         None => Some(delivery.at.duration_since(settled)),
     }
 }
@@ -142,7 +142,7 @@ mod tests {
         History {
             attempts: vec![attempt(0), attempt(1)],
             deliveries: vec![delivery(0), delivery(1)],
-            faults: vec![start + Duration::from_secs(5)],
+            faults: vec![(start + Duration::from_secs(5), start + Duration::from_millis(5_500))],
             ..History::default()
         }
     }
@@ -175,6 +175,14 @@ mod tests {
     fn a_flagged_duplicate_whose_ack_was_not_settled_passes() {
         let mut history = sound();
         history.deliveries[0].settled_at = None;
+        history.deliveries.push(again(&history, 6, true));
+        assert_eq!(violations(&history, 1), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_acknowledgement_read_while_the_broker_was_being_struck_may_be_lost() {
+        let mut history = sound();
+        history.deliveries[0].settled_at = Some(history.faults[0].0 + Duration::from_millis(100));
         history.deliveries.push(again(&history, 6, true));
         assert_eq!(violations(&history, 1), Vec::<String>::new());
     }

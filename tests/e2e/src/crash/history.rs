@@ -54,8 +54,8 @@ pub struct History {
     pub deliveries: Vec<Delivery>,
     /// Consumers that drained a restarted queue alone and gave nothing back: they see everything in publish order.
     pub draining_sessions: Vec<u32>,
-    /// When the broker was struck.
-    pub faults: Vec<Instant>,
+    /// When each strike began and when the broker was gone. What it did in between is neither before nor after.
+    pub faults: Vec<(Instant, Instant)>,
     /// What a client met before the broker was struck, or after it was back.
     pub client_errors: Vec<String>,
     /// Ready messages that a queue still counted when it was drained.
