@@ -108,8 +108,8 @@ impl Fault for PowerCut {
 
     fn strike(&mut self, broker: &mut dyn Broker) -> Result<(), String> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cut-power.py");
-        let cut = command("python3", &[script.as_ref(), self.disk().as_ref()]);
-        // The broker goes after its disk: what it confirms in between would be a lie that the checker finds.
+        let process = broker.pid().to_string();
+        let cut = command("python3", &[script.as_ref(), self.disk().as_ref(), process.as_ref()]);
         let killed = broker.kill_9();
         cut.map_err(|error| error.to_string())?;
         killed.map_err(|error| error.to_string())?;

@@ -12,7 +12,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind, PublisherConfirm};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::history::{Attempt, Delivery, Fate};
 use super::message::{DIRECT_QUEUES, FANOUT_EXCHANGE, FANOUT_QUEUES, MessageId, QUEUES, Route, queue_name};
@@ -32,7 +32,10 @@ const SETTLE_EVERY: Duration = Duration::from_millis(100);
 /// A drain is over when the queue is empty and nothing came for this long.
 const DRAIN_IDLE: Duration = Duration::from_millis(250);
 /// A drain that got nothing for this long gives up, however many messages the queue counts.
-const DRAIN_STUCK: Duration = Duration::from_secs(10);
+const DRAIN_STUCK: Duration = Duration::from_secs(30);
+/// How often a client tries to log in, and the pause between.
+const OPEN_ATTEMPTS: u32 = 4;
+const OPEN_PAUSE: Duration = Duration::from_millis(200);
 /// A confirm that did not come this long after its connection ended will not come.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 
@@ -69,8 +72,18 @@ pub struct Log<T> {
     pub left_over: Option<(u8, u32)>,
 }
 
-/// Opens a channel on a new connection.
+/// Opens a channel on a new connection, trying again where a login took too long on a starved machine.
 async fn open(url: &str) -> Result<(Connection, Channel), lapin::Error> {
+    for _ in 1..OPEN_ATTEMPTS {
+        if let Ok(opened) = try_open(url).await {
+            return Ok(opened);
+        }
+        sleep(OPEN_PAUSE).await;
+    }
+    try_open(url).await
+}
+
+async fn try_open(url: &str) -> Result<(Connection, Channel), lapin::Error> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     Ok((connection, channel))
