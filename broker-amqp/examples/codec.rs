@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use broker_amqp::{Connection, Delivery, Input, Output, Reply, codec, frame};
 use broker_core::message::Message;
 
-#[path = "../tests/common/mod.rs"]
-mod common;
+#[path = "../tests/client/mod.rs"]
+mod client;
 
 const READ_BYTES: usize = 64 * 1024;
 
 fn main() {
     for body_len in [16, 1024] {
-        let message = common::publish(1, b"exchange", b"routing.key", 0, &[0x10, 0, 2], &vec![7; body_len], 131_064);
+        let message = client::publish(1, b"exchange", b"routing.key", 0, &[0x10, 0, 2], &vec![7; body_len], 131_064);
         let count = READ_BYTES / message.len();
         let octets = message.repeat(count);
         measure(&format!("publish {body_len} B: frames parsed"), count, || {
@@ -45,7 +45,7 @@ fn main() {
 
 fn deliveries(body_len: usize, message: &Message, count: usize, connection: &mut Connection, now: Instant) {
     let mut out = Vec::new();
-    connection.receive(now, &common::method(1, 60, 20, b"\0\0\x01q\x08consumer\x02\0\0\0\0"), &mut out);
+    connection.receive(now, &client::method(1, 60, 20, b"\0\0\x01q\x08consumer\x02\0\0\0\0"), &mut out);
     connection.step(now, Input::Reply { channel: 1, reply: Reply::ConsumeOk { consumer: 5 } }, &mut out);
     let delivery = Delivery { consumer: 5, queue: 9, queue_tag: 1, redelivered: false, message };
     measure(&format!("deliver {body_len} B"), count, || {
@@ -60,7 +60,7 @@ fn deliveries(body_len: usize, message: &Message, count: usize, connection: &mut
 fn acknowledgements() {
     let (mut connection, now) = connection();
     let mut out = Vec::new();
-    connection.receive(now, &common::method(1, 60, 20, b"\0\0\x01q\x08consumer\0\0\0\0\0"), &mut out);
+    connection.receive(now, &client::method(1, 60, 20, b"\0\0\x01q\x08consumer\0\0\0\0\0"), &mut out);
     connection.step(now, Input::Reply { channel: 1, reply: Reply::ConsumeOk { consumer: 5 } }, &mut out);
     out.clear();
     let message = Message::new(b"\x01x\x01k", &[0; 14], b"m", false, &mut Vec::new()).unwrap();
@@ -85,9 +85,9 @@ fn acknowledgements() {
 
 fn connection() -> (Connection, Instant) {
     let now = Instant::now();
-    let mut connection = common::running(now, common::settings(), &[], &common::tune_ok(2047, 131_072, 0));
-    connection.receive(now, &common::method(1, 20, 10, b"\0"), &mut Vec::new());
-    common::drain(&mut connection);
+    let mut connection = client::running(now, client::settings(), &[], &client::tune_ok(2047, 131_072, 0));
+    connection.receive(now, &client::method(1, 20, 10, b"\0"), &mut Vec::new());
+    client::drain(&mut connection);
     (connection, now)
 }
 

@@ -3,7 +3,7 @@
 //! A publish is recognised when its method, header and body frames lie side by side in one read; anything unusual is left to the frame-by-frame
 //! path, which knows the exceptions. A delivery is the consumer's prefix, a tag, and the message's own route, header and body.
 
-use broker_core::message::Message;
+use broker_core::message::{Message, Pieces};
 use bytes::Bytes;
 
 use crate::content::{self, Facts};
@@ -37,51 +37,40 @@ pub struct Publish<'a> {
 /// The publish that begins here, if all of it is here, in one body frame at most, and nothing about it is unusual.
 #[inline]
 pub fn parse_publish(octets: &[u8], payload_max: u32) -> Option<Publish<'_>> {
-    let (channel, method, mut len) = frame_at(octets, frame::METHOD, payload_max)?;
+    let (channel, method, rest) = split_frame(octets, frame::METHOD, payload_max)?;
     let [0, 60, 0, 40, _, _, route @ .., bits] = method else { return None };
     if bits & IMMEDIATE != 0 || channel == 0 {
         return None;
     }
-    let exchange_len = usize::from(*route.first()?);
-    let key_len = usize::from(*route.get(1 + exchange_len)?);
-    if route.len() != 2 + exchange_len + key_len {
+    let (&exchange_len, names) = route.split_first()?;
+    let key = names.get(usize::from(exchange_len)..)?;
+    if key.len() != 1 + usize::from(*key.first()?) {
         return None;
     }
-    let (header_channel, header, header_len) = frame_at(octets.get(len..)?, frame::HEADER, payload_max)?;
-    len += header_len;
+    let (header_channel, header, rest) = split_frame(rest, frame::HEADER, payload_max)?;
     let (&[0, 60, 0, 0, s0, s1, s2, s3, s4, s5, s6, s7], properties) = header.split_first_chunk()? else { return None };
     let facts = content::check(properties)?;
     let body_len = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-    let mut body: &[u8] = &[];
-    if body_len > 0 {
-        let (body_channel, payload, frame_len) = frame_at(octets.get(len..)?, frame::BODY, payload_max)?;
-        if body_channel != channel || payload.len() as u64 != body_len {
-            return None;
-        }
-        body = payload;
-        len += frame_len;
-    }
-    (header_channel == channel).then_some(Publish {
-        channel,
-        mandatory: bits & MANDATORY != 0,
-        route,
-        header,
-        body,
-        facts,
-        len,
-    })
-}
-
-/// Channel, payload and length of the frame of this kind that begins here, if all of it is here and within the limit.
-#[inline]
-fn frame_at(octets: &[u8], kind: u8, payload_max: u32) -> Option<(u16, &[u8], usize)> {
-    let head = Head::parse(octets)?;
-    if head.kind != kind || head.size > payload_max {
+    let (body_channel, body, rest) =
+        if body_len > 0 { split_frame(rest, frame::BODY, payload_max)? } else { (channel, &[][..], rest) };
+    if header_channel != channel || body_channel != channel || body.len() as u64 != body_len {
         return None;
     }
-    let frame = octets.get(HEAD_BYTES..head.frame_len())?;
-    let (&end, payload) = frame.split_last()?;
-    (end == frame::END).then_some((head.channel, payload, head.frame_len()))
+    let len = octets.len() - rest.len();
+    Some(Publish { channel, mandatory: bits & MANDATORY != 0, route, header, body, facts, len })
+}
+
+/// Channel and payload of the frame of this kind that begins here, if all of it is here and within the limit, and the octets after it.
+#[inline]
+fn split_frame(octets: &[u8], kind: u8, payload_max: u32) -> Option<(u16, &[u8], &[u8])> {
+    let (&[its_kind, c0, c1, s0, s1, s2, s3], rest) = octets.split_first_chunk::<HEAD_BYTES>()?;
+    let size = u32::from_be_bytes([s0, s1, s2, s3]);
+    if its_kind != kind || size > payload_max {
+        return None;
+    }
+    let (payload, rest) = rest.split_at_checked(size as usize)?;
+    let (&end, rest) = rest.split_first()?;
+    (end == frame::END).then_some((u16::from_be_bytes([c0, c1]), payload, rest))
 }
 
 /// A `basic.ack`, `basic.reject` or `basic.nack`.
@@ -123,7 +112,8 @@ pub(crate) fn write_deliver(
     message: &Message,
     frame_max: u32,
 ) {
-    let route = message.route();
+    let pieces = message.pieces();
+    let route = pieces.route;
     let [t0, t1, t2, t3, t4, t5, t6, t7] = delivery_tag.to_be_bytes();
     let tag = [t0, t1, t2, t3, t4, t5, t6, t7, u8::from(redelivered)];
     let size = (prefix.len() - HEAD_BYTES + tag.len() + route.len()) as u32;
@@ -136,7 +126,7 @@ pub(crate) fn write_deliver(
         out.extend_from_slice(&tag);
         out.extend_from_slice(route);
     };
-    write_content(send, channel, message, frame_max, size as usize, write_method);
+    write_content(send, channel, message, pieces, frame_max, size as usize, write_method);
 }
 
 /// Appends a whole `basic.get-ok`.
@@ -149,7 +139,8 @@ pub(crate) fn write_get_ok(
     message: &Message,
     frame_max: u32,
 ) {
-    let route = message.route();
+    let pieces = message.pieces();
+    let route = pieces.route;
     let size = 4 + 9 + route.len() + 4;
     let write_method = |out: &mut Vec<u8>| {
         out.extend_from_slice(&Head { kind: frame::METHOD, channel, size: size as u32 }.octets());
@@ -159,13 +150,14 @@ pub(crate) fn write_get_ok(
         out.extend_from_slice(route);
         out.extend_from_slice(&remaining.to_be_bytes());
     };
-    write_content(send, channel, message, frame_max, size, write_method);
+    write_content(send, channel, message, pieces, frame_max, size, write_method);
 }
 
 /// Appends a whole `basic.return` with 312 NO_ROUTE.
 pub(crate) fn write_return(send: &mut SendBuffer, channel: u16, message: &Message, frame_max: u32) {
     const REASON: &[u8] = b"\x01\x38\x08NO_ROUTE";
-    let route = message.route();
+    let pieces = message.pieces();
+    let route = pieces.route;
     let size = 4 + REASON.len() + route.len();
     let write_method = |out: &mut Vec<u8>| {
         out.extend_from_slice(&Head { kind: frame::METHOD, channel, size: size as u32 }.octets());
@@ -173,7 +165,7 @@ pub(crate) fn write_return(send: &mut SendBuffer, channel: u16, message: &Messag
         out.extend_from_slice(REASON);
         out.extend_from_slice(route);
     };
-    write_content(send, channel, message, frame_max, size, write_method);
+    write_content(send, channel, message, pieces, frame_max, size, write_method);
 }
 
 /// Appends a method frame (all but its end) through `write_method`, then its end, the header frame and the body frames.
@@ -182,15 +174,16 @@ fn write_content(
     send: &mut SendBuffer,
     channel: u16,
     message: &Message,
+    pieces: Pieces<'_>,
     frame_max: u32,
     method_len: usize,
     write_method: impl FnOnce(&mut Vec<u8>),
 ) {
-    let header = message.header();
+    let header = pieces.header;
     let [c0, c1] = channel.to_be_bytes();
     let [h0, h1, h2, h3] = (header.len() as u32).to_be_bytes();
     let header_head = [frame::END, frame::HEADER, c0, c1, h0, h1, h2, h3];
-    let body = message.inline_body().filter(|body| body.len() + OVERHEAD_BYTES <= frame_max as usize);
+    let body = pieces.inline_body.filter(|body| body.len() + OVERHEAD_BYTES <= frame_max as usize);
     send.append(|out| {
         out.reserve(method_len + header.len() + 3 * OVERHEAD_BYTES + body.map_or(0, <[u8]>::len));
         write_method(out);

@@ -1,7 +1,7 @@
 //! Any octets in any pieces: the same answers however a stream is cut, and never a panic or memory without bound.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+mod client;
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use broker_amqp::{
     Connection, Delivery, Exception, HELD_MAX_BYTES, Input, Output, Reply, ReplyCode, Request, Resource, Settle, frame,
 };
 use broker_core::message::Message;
-use common::{drain, header, method, publish, publish_method, running, settings, tune_ok};
+use client::{drain, header, method, publish, publish_method, running, settings, tune_ok};
 use proptest::prelude::*;
 
 /// A driver that answers everything at once, always the same way, and writes down what it did.
@@ -286,7 +286,7 @@ fn a_declared_size_is_not_allocated() {
         driver.receive(&method(channel, 20, 10, b"\0"));
         driver.receive(&publish_method(channel, b"x", b"k", 0));
         driver.receive(&header(channel, 60, 1_000_000, &[0, 0]));
-        driver.receive(&common::body(channel, b"m"));
+        driver.receive(&client::body(channel, b"m"));
     }
     assert!(driver.connection.memory() < 64 * 1024, "{}", driver.connection.memory());
 }

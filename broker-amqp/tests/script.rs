@@ -4,7 +4,7 @@
 //! with `+` are put together with the next into one read.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+mod client;
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use amq_protocol::frame::{AMQPFrame, parse_frame};
 use amq_protocol::protocol::{AMQPClass, connection};
 use broker_amqp::{Connection, Delivery, Exception, GET, Input, Output, Reply, ReplyCode};
 use broker_core::message::Message;
-use common::{body, drain, header, method, publish, publish_method, running, settings, start_ok, tune_ok};
+use client::{body, drain, header, method, publish, publish_method, running, settings, start_ok, tune_ok};
 
 struct World {
     now: Instant,

@@ -35,6 +35,17 @@ pub struct Message {
     chunks: Option<Arc<[Bytes]>>,
 }
 
+/// A message's parts where they lie: see [`Message::route`], [`Message::header`] and [`Message::inline_body`].
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces<'a> {
+    /// Exchange and routing key.
+    pub route: &'a [u8],
+    /// The content header's payload.
+    pub header: &'a [u8],
+    /// The body, unless it is held in chunks.
+    pub inline_body: Option<&'a [u8]>,
+}
+
 /// Why stored octets are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the octets do not hold a message: {0}")]
@@ -142,6 +153,15 @@ impl Message {
         Some(&self.first[PREFIX_BYTES + self.route_len() + header_len(&self.first)..])
     }
 
+    /// Route, header and inline body at once: what a delivery is made of.
+    #[inline]
+    pub fn pieces(&self) -> Pieces<'_> {
+        let after_prefix = self.first.get(PREFIX_BYTES..).unwrap_or_default();
+        let (route, rest) = after_prefix.split_at_checked(self.route_len()).unwrap_or_default();
+        let (header, body) = rest.split_at_checked(header_len(&self.first)).unwrap_or_default();
+        Pieces { route, header, inline_body: self.chunks.is_none().then_some(body) }
+    }
+
     /// Whether it was published with delivery-mode 2.
     pub fn persistent(&self) -> bool {
         self.first[6] & FLAG_PERSISTENT != 0
@@ -208,6 +228,9 @@ mod tests {
             assert_eq!((message.exchange(), message.routing_key()), (&b"foo"[..], &b"rk"[..]));
             assert_eq!(message.properties(), b"\x10\x00\x02");
             assert!(message.persistent());
+            let pieces = message.pieces();
+            assert_eq!((pieces.route, pieces.header), (message.route(), message.header()));
+            assert_eq!(pieces.inline_body, message.inline_body());
         }
     }
 

@@ -139,7 +139,8 @@ impl Channel {
 /// The channels of a connection, found fast when clients number them from 1 as all of them do.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
-    /// Sorted by number.
+    /// Sorted by number. Boxed, so that opening one among many moves pointers and not channels.
+    #[allow(clippy::vec_box)]
     list: Vec<Box<Channel>>,
 }
 
