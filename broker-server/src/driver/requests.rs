@@ -188,7 +188,11 @@ impl Shard {
         };
         let vhost = self.vhost_name(place)?;
         let connection = self.clients[place].number;
+        let doomed = self.is_doomed(&vhost, name)?;
         if *passive {
+            if doomed {
+                return Err(exception(Refusal::NotFound(queue_resource(&vhost, name))));
+            }
             let id = self.vhost(&vhost)?.check_queue_passive(name, connection).map_err(exception)?.id;
             return Ok(Some(self.declared(name, id)));
         }
@@ -205,7 +209,12 @@ impl Shard {
             arguments: table(arguments)?,
             connection,
         };
-        match self.vhost(&vhost)?.check_queue_declare(&declaration).map_err(exception)? {
+        // A queue on its way out is no queue: the catalog declares a new one after it has deleted that one.
+        let check = match doomed {
+            true => Declare::New,
+            false => self.vhost(&vhost)?.check_queue_declare(&declaration).map_err(exception)?,
+        };
+        match check {
             Declare::Existing(record) => Ok(Some(self.declared(name, record.id))),
             Declare::New => {
                 let waiter = Waiter::Declared { connection, channel, name: name.clone() };
@@ -213,6 +222,12 @@ impl Shard {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether a queue of that name is being deleted: it is still in the catalog, but gone to clients.
+    fn is_doomed(&self, vhost: &VhostName, name: &str) -> Result<bool, Exception> {
+        let record = self.vhost(vhost)?.queue(name);
+        Ok(record.and_then(|record| self.queues.get(&record.id)).is_some_and(|local| local.doomed))
     }
 
     /// A queue's counts, as declare-ok tells them.

@@ -12,8 +12,9 @@ use crate::{Error, text};
 
 /// The octets with which a client opens.
 pub const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
-/// How long an expected answer may take. RabbitMQ waits 3 s before it hangs up on a failed handshake.
-pub const PATIENCE: Duration = Duration::from_secs(6);
+/// How long an expected answer may take. RabbitMQ waits 3 s before it hangs up on a failed handshake; the rest is for
+/// machines that are busy with other things. Only a wrong answer costs this time.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The capabilities that a client announces unless the scenario says otherwise.
 const CAPABILITIES: &str = "{publisher_confirms:t true, exchange_exchange_bindings:t true, basic.nack:t true, \
      consumer_cancel_notify:t true, connection.blocked:t true, authentication_failure_close:t true}";

@@ -11,6 +11,8 @@
 //! cargo run -p conformance -- list          the names of all scenarios
 //! cargo run -p conformance -- record q      record again, against a real RabbitMQ, those whose name contains q
 //! cargo run -p conformance -- compare q     both brokers live
+//! cargo run -p conformance -- ours q        brokerd live against the recordings
+//! cargo run -p conformance -- pin           what brokerd answers where accepted.txt lets it differ
 //! cargo run -p conformance -- run --port N  any broker against the recordings
 //! ```
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use conformance::recorded::Whose;
 use conformance::suite::{self, Played};
 use conformance::{Error, accepted, recorded, script};
 
@@ -9,6 +10,7 @@ const USAGE: &str = "usage: conformance list [FILTER]
        conformance record [FILTER]        record against a real RabbitMQ 3.10.8, each scenario twice
        conformance compare [FILTER]       RabbitMQ and brokerd live
        conformance ours [FILTER]          brokerd against the recordings
+       conformance pin [FILTER]           keep brokerd's answers where they differ and accepted.txt says so
        conformance run --port P [FILTER]  whatever listens on 127.0.0.1:P against the recordings";
 
 fn main() -> ExitCode {
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
         ["record", filter @ ..] => record(filter),
         ["compare", filter @ ..] => compare(filter),
         ["ours", filter @ ..] => ours(filter),
+        ["pin", filter @ ..] => pin(filter),
         ["run", "--port", port, filter @ ..] => run(port, filter),
         _ => Err(Error::new(USAGE)),
     };
@@ -49,7 +52,7 @@ fn record(filter: &[&str]) -> Result<bool, Error> {
     for (one, other) in first.iter().zip(&second) {
         match (&one.transcript, &other.transcript) {
             (Ok(one_lines), Ok(other_lines)) if one_lines == other_lines => {
-                recorded::store(&one.name, one_lines)?;
+                recorded::store(Whose::RabbitMqs, &one.name, one_lines)?;
                 stable += 1;
             }
             (Ok(one_lines), Ok(other_lines)) => {
@@ -68,13 +71,24 @@ fn compare(filter: &[&str]) -> Result<bool, Error> {
     let theirs = suite::against(&scenarios, &mut suite::rabbitmq()?);
     let ours = suite::against(&scenarios, &mut suite::brokerd()?);
     let expected: Vec<_> = theirs.into_iter().map(|played| played.transcript).collect();
-    Ok(report(&ours, &mut expected.into_iter()))
+    report(&ours, &mut expected.into_iter())
 }
 
 fn ours(filter: &[&str]) -> Result<bool, Error> {
     let scenarios = script::matching(&filter.join(" "))?;
     let ours = suite::against(&scenarios, &mut suite::brokerd()?);
-    Ok(report(&ours, &mut ours.iter().map(|played| recorded::load(&played.name))))
+    report(&ours, &mut ours.iter().map(|played| recorded::load(Whose::RabbitMqs, &played.name)))
+}
+
+fn pin(filter: &[&str]) -> Result<bool, Error> {
+    let accepted = accepted::all()?;
+    let mut scenarios = script::matching(&filter.join(" "))?;
+    scenarios.retain(|scenario| accepted.iter().any(|(name, _)| *name == scenario.name));
+    for played in suite::against(&scenarios, &mut suite::brokerd()?) {
+        recorded::store(Whose::Ours, &played.name, &played.transcript?)?;
+    }
+    println!("{} scenarios pinned", scenarios.len());
+    Ok(true)
 }
 
 fn run(port: &str, filter: &[&str]) -> Result<bool, Error> {
@@ -82,12 +96,12 @@ fn run(port: &str, filter: &[&str]) -> Result<bool, Error> {
     let scenarios = script::matching(&filter.join(" "))?;
     let played = suite::without_restarts(&scenarios, port);
     println!("{} scenarios that restart the broker are left out", scenarios.len() - played.len());
-    Ok(report(&played, &mut played.iter().map(|played| recorded::load(&played.name))))
+    report(&played, &mut played.iter().map(|played| recorded::load(Whose::RabbitMqs, &played.name)))
 }
 
 /// Prints every difference and says whether there was none but accepted ones.
-fn report(played: &[Played], expected: &mut dyn Iterator<Item = Result<Vec<String>, Error>>) -> bool {
-    let accepted = accepted::all().unwrap_or_default();
+fn report(played: &[Played], expected: &mut dyn Iterator<Item = Result<Vec<String>, Error>>) -> Result<bool, Error> {
+    let accepted = accepted::all()?;
     let (mut same, mut kept) = (0, 0);
     for (played, expected) in played.iter().zip(expected) {
         let words = match (&played.transcript, &expected) {
@@ -104,7 +118,7 @@ fn report(played: &[Played], expected: &mut dyn Iterator<Item = Result<Vec<Strin
     }
     println!("{same} of {} scenarios agree, {kept} differences are accepted", played.len());
     print_slowest(played);
-    same + kept == played.len()
+    Ok(same + kept == played.len())
 }
 
 fn print_slowest(played: &[Played]) {

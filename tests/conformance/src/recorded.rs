@@ -1,37 +1,57 @@
-//! Recorded transcripts: `recorded/SUBJECT/NAME.txt`, as RabbitMQ 3.10.8 gave them.
+//! Kept transcripts: `recorded/SUBJECT/NAME.txt` as RabbitMQ 3.10.8 gave them, and `accepted/SUBJECT/NAME.txt` as brokerd
+//! gives them where it differs on purpose.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// Where the recordings lie.
-pub fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("recorded")
+/// Whose transcripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// RabbitMQ's, of every scenario.
+    RabbitMqs,
+    /// brokerd's, where it differs on purpose.
+    Ours,
 }
 
-/// The transcript of a scenario as recorded.
-pub fn load(name: &str) -> Result<Vec<String>, Error> {
-    let path = path(name);
+impl Whose {
+    fn directory(self) -> PathBuf {
+        let name = if self == Whose::RabbitMqs { "recorded" } else { "accepted" };
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    }
+
+    fn path(self, name: &str) -> PathBuf {
+        self.directory().join(format!("{name}.txt"))
+    }
+
+    fn command(self) -> &'static str {
+        if self == Whose::RabbitMqs { "record" } else { "pin" }
+    }
+}
+
+/// The transcript of a scenario as it was kept.
+pub fn load(whose: Whose, name: &str) -> Result<Vec<String>, Error> {
+    let (path, command) = (whose.path(name), whose.command());
     let text = fs::read_to_string(&path).map_err(|error| {
-        Error::new(format!("{}: {error}; record it: cargo run -p conformance -- record {name}", path.display()))
+        Error::new(format!("{}: {error}; make it: cargo run -p conformance -- {command} {name}", path.display()))
     })?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// Keeps a transcript as the recording of a scenario.
-pub fn store(name: &str, transcript: &[String]) -> Result<(), Error> {
-    let path = path(name);
+/// Keeps a transcript of a scenario.
+pub fn store(whose: Whose, name: &str, transcript: &[String]) -> Result<(), Error> {
+    let path = whose.path(name);
     let parent = path.parent().unwrap_or(Path::new("."));
     let written = fs::create_dir_all(parent).and_then(|()| fs::write(&path, transcript.join("\n") + "\n"));
     written.map_err(|error| Error::new(format!("{}: {error}", path.display())))
 }
 
-/// The names of all recordings.
-pub fn names() -> Result<Vec<String>, Error> {
-    let wrong = |error: std::io::Error| Error::new(format!("{}: {error}", directory().display()));
+/// The names of all scenarios of which a transcript is kept.
+pub fn names(whose: Whose) -> Result<Vec<String>, Error> {
+    let wrong = |error: std::io::Error| Error::new(format!("{}: {error}", whose.directory().display()));
     let mut names = Vec::new();
-    for subject in fs::read_dir(directory()).map_err(wrong)? {
+    for subject in fs::read_dir(whose.directory()).map_err(wrong)? {
         let subject = subject.map_err(wrong)?;
         for file in fs::read_dir(subject.path()).map_err(wrong)? {
             let file = file.map_err(wrong)?.file_name().to_string_lossy().into_owned();
@@ -70,10 +90,6 @@ pub fn difference(expected: &[String], got: &[String]) -> String {
 /// A transcript cut at its steps.
 fn blocks(transcript: &[String]) -> Vec<Vec<String>> {
     transcript.chunk_by(|_, next| !next.starts_with("> ")).map(<[String]>::to_vec).collect()
-}
-
-fn path(name: &str) -> PathBuf {
-    directory().join(format!("{name}.txt"))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{Broker, Error, Options, free_port};
 /// Where Debian's package puts the scripts.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 /// RabbitMQ needs 5 to 10 s on two idle cores; this leaves room for busy ones.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(300);
 /// RabbitMQ must be gone this long after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// epmd must listen within this time.
