@@ -23,8 +23,9 @@ use smallvec::SmallVec;
 const HEADER: [u8; 14] = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn main() {
-    routing();
+    // First, so that the memory of queues is not taken from what earlier ones gave back.
     bulk();
+    routing();
     on_disk();
 }
 
