@@ -38,8 +38,8 @@ use write::LogWriter;
 
 /// Octets of commands about transient things that may wait for a durable command to be written with.
 const WAITING_MAX_BYTES: usize = 256 * 1024;
-/// A log longer than this many octets, and twice the snapshot, is replaced by a snapshot.
-const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// A log longer than this many octets, and twice the snapshot, is replaced by a snapshot. Tests see it happen sooner.
+const LOG_MAX_BYTES: u64 = if cfg!(test) { 512 * 1024 } else { 16 * 1024 * 1024 };
 /// Indexes of one start and those of the next are apart by at least this, so that no identity is used twice, not even one whose command about
 /// a transient thing never reached the disk.
 const INDEXES_OF_ONE_START: u64 = 1 << 32;

@@ -450,7 +450,7 @@ fn the_catalog_is_what_a_naive_model_says() {
             for _ in 0..3 {
                 world.compare_route();
             }
-            if step % 10 == 0 {
+            if step % 50 == 0 {
                 world.compare_all();
             }
         }
