@@ -22,13 +22,13 @@ use consumers::Consumers;
 use ready::{Loaded, Paged, Ready};
 
 /// A queue's ready messages stay in memory up to this many octets before its newest are paged out, unless [`Input::Pressure`] says less.
-pub const RESIDENT_MAX_BYTES: usize = 4 * 1024 * 1024;
+pub const RESIDENT_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// A page-out hands about this many octets to the store at once.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 /// A load asks the store for about this many octets at once.
 pub const LOAD_BYTES: usize = 512 * 1024;
 /// Octets a consumer may be sent before the driver gives it room again.
-pub const CONSUMER_ROOM_BYTES: i64 = 256 * 1024;
+pub const CONSUMER_ROOM_BYTES: i64 = 512 * 1024;
 
 /// A channel of a client connection on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

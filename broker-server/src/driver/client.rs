@@ -29,6 +29,8 @@ pub struct Client {
     stream: TcpStream,
     /// There may be octets to read.
     pub readable: bool,
+    /// What it sent last were small frames.
+    pub sends_small: bool,
     /// It is in the list of those to be written to.
     pub dirty: bool,
     /// It is in the list of those to be read from.
@@ -99,6 +101,7 @@ impl Client {
             peer,
             stream,
             readable: false,
+            sends_small: false,
             dirty: false,
             listed: false,
             blocked: false,

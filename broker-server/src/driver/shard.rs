@@ -35,6 +35,10 @@ use super::requests::Waiter;
 
 /// One socket read takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
+/// A read of small messages is worked off in parts of so many octets: what a part becomes stays in the processor's cache.
+const PART_BYTES: usize = 32 * 1024;
+/// Messages are small when a read brings more than one for each so many octets. Large ones are better taken whole.
+const SMALL_BYTES: usize = 4 * 1024;
 /// Events of other threads' wake-ups carry this token.
 pub const WAKER: Token = Token(usize::MAX);
 /// Tokens from here up to [`WAKER`] are listeners.
@@ -317,13 +321,29 @@ impl Shard {
                 if octets == 0 || client.closing.is_some() {
                     return;
                 }
-                let mut out = std::mem::take(&mut self.outputs);
-                client.amqp.receive(self.now, &self.read_buffer[..octets], &mut out);
-                self.work_off(place, &mut out);
-                self.outputs = out;
+                self.take_octets(place, octets);
             }
             Progress::Gone => self.client_gone(place, "the client closed the socket"),
         }
+    }
+
+    /// Hands what was read to its connection, in parts when it holds many small messages.
+    fn take_octets(&mut self, place: usize, octets: usize) {
+        let buffer = std::mem::take(&mut self.read_buffer);
+        let mut out = std::mem::take(&mut self.outputs);
+        let mut outputs = 0;
+        let small = self.clients.get(place).is_some_and(|client| client.sends_small);
+        for part in buffer[..octets].chunks(if small { PART_BYTES } else { READ_BYTES }) {
+            let Some(client) = self.clients.get_mut(place) else { break };
+            client.amqp.receive(self.now, part, &mut out);
+            outputs += out.len();
+            self.work_off(place, &mut out);
+        }
+        if let Some(client) = self.clients.get_mut(place) {
+            client.sends_small = outputs * SMALL_BYTES > octets;
+        }
+        self.outputs = out;
+        self.read_buffer = buffer;
     }
 
     /// Carries out what a connection wants, and lets it go on with what it held back meanwhile.

@@ -6,7 +6,8 @@ use super::{Metric, Outcome, Scale, mebibytes, settled};
 use crate::brokers::Running;
 use crate::session::Session;
 
-/// Connections that are open before the first look, so that what a broker sets up once is not charged to each.
+/// Connections that are open before the first look, so that what a broker sets up once is not charged to each, unless it
+/// gives memory back afterwards.
 const BEFORE: usize = 20;
 
 pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
@@ -18,7 +19,8 @@ pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
     for session in first.into_iter().chain(others) {
         session.close()?;
     }
-    let each = after.resident.saturating_sub(before.resident) as f64 / 1024.0 / scale.connections as f64;
+    let each =
+        after.resident.saturating_sub(before.resident.min(empty.resident)) as f64 / 1024.0 / scale.connections as f64;
     let metrics = [(Metric::EmptyMib, mebibytes(empty.resident)), (Metric::EachKib, each)];
     Ok(Outcome { metrics: metrics.into(), ..Outcome::default() })
 }

@@ -14,6 +14,7 @@ const PIPELINE: usize = 50;
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+    let empty = settled(broker.pid)?;
     let mut session = Session::open(broker.address)?;
     declare(&mut session, 0, PIPELINE)?;
     let before = settled(broker.pid)?;
@@ -26,7 +27,7 @@ pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
     let elapsed = started.elapsed();
     let after = settled(broker.pid)?;
     session.close()?;
-    let each = after.resident.saturating_sub(before.resident) as f64 / 1024.0 / declared as f64;
+    let each = after.resident.saturating_sub(before.resident.min(empty.resident)) as f64 / 1024.0 / declared as f64;
     let rate = declared as f64 / elapsed.as_secs_f64();
     let metrics = [(Metric::DeclareRate, rate), (Metric::EachKib, each)];
     Ok(Outcome { metrics: metrics.into(), ..Outcome::default() })
