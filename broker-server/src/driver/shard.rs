@@ -46,7 +46,7 @@ const LISTENERS: usize = usize::MAX - 1024;
 /// A connection's number holds its place in the table in so many of its lower bits.
 const PLACE_BITS: u32 = 24;
 /// Messages on their way to the store, unflushed or being paged out, may take this much before publishers are held back.
-pub const STORE_BEHIND_BYTES: usize = 48 * 1024 * 1024;
+pub const STORE_BEHIND_BYTES: usize = 24 * 1024 * 1024;
 /// A publisher whose queue holds more than this in memory, and has consumers, is ahead of them.
 const AHEAD_BYTES: usize = queue::RESIDENT_MAX_BYTES / 2;
 /// So long it is not read from then: 50 MB a second remain.
