@@ -28,7 +28,7 @@ pub const PAGE_BYTES: usize = 1024 * 1024;
 /// A load asks the store for about this many octets at once.
 pub const LOAD_BYTES: usize = 512 * 1024;
 /// Octets a consumer may be sent before the driver gives it room again.
-pub const CONSUMER_ROOM_BYTES: i64 = 256 * 1024;
+pub const CONSUMER_ROOM_BYTES: i64 = 512 * 1024;
 
 /// A channel of a client connection on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
