@@ -12,6 +12,9 @@ use crate::script::{Needs, Scenario};
 /// The configuration of both brokers: small enough limits that a scenario can reach them.
 const CONFIGURATION: &str = "max_message_size = 16777216";
 
+/// Between the starts of slow scenarios: logins cost a broker much, and many at once would hold each other up.
+const APART: Duration = Duration::from_millis(400);
+
 /// What came of a scenario.
 #[derive(Debug)]
 pub struct Played {
@@ -47,7 +50,13 @@ pub fn against(scenarios: &[Scenario], broker: &mut dyn Broker) -> Vec<Played> {
 pub fn without_restarts(scenarios: &[Scenario], port: u16) -> Vec<Played> {
     let needing = |needs: Needs| scenarios.iter().filter(move |scenario| scenario.needs == needs);
     thread::scope(|scope| {
-        let slow: Vec<_> = needing(Needs::Time).map(|scenario| scope.spawn(move || timed_at(scenario, port))).collect();
+        let slow = needing(Needs::Time).zip(0..).map(|(scenario, place)| {
+            scope.spawn(move || {
+                thread::sleep(APART * place);
+                timed_at(scenario, port)
+            })
+        });
+        let slow: Vec<_> = slow.collect();
         let mut played: Vec<Played> = needing(Needs::Nothing).map(|scenario| timed_at(scenario, port)).collect();
         // A thread that panicked has already printed why; its scenario is then missing, which the caller notices.
         played.extend(slow.into_iter().filter_map(|thread| thread.join().ok()));
