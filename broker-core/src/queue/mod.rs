@@ -371,6 +371,15 @@ impl Queue {
 
     /// Takes one input.
     pub fn step(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+        let had_pending = self.confirms.needs_flush();
+        self.take(input, out);
+        // Whatever the input was: a message may have been delivered to a consumer that does not acknowledge.
+        if !had_pending && self.confirms.needs_flush() {
+            out.push(Output::NeedsFlush);
+        }
+    }
+
+    fn take(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
         match input {
             Input::Publish(publishes) => self.publish(publishes, out),
             Input::Settle { first, last, outcome } => self.settle(first, last, outcome, out),
@@ -469,7 +478,6 @@ impl Queue {
     }
 
     fn publish(&mut self, publishes: &mut Vec<Publish>, out: &mut Vec<Output>) {
-        let had_pending = self.confirms.needs_flush();
         let mut at_once = AtOnce::default();
         for Publish { channel, publish_seq, message } in publishes.drain(..) {
             let seq = self.next_seq;
@@ -494,9 +502,6 @@ impl Queue {
             }
         }
         at_once.finish(out);
-        if !had_pending && self.confirms.needs_flush() {
-            out.push(Output::NeedsFlush);
-        }
         self.page_out(out);
         if !self.ready.is_empty() {
             self.deliver(out);
@@ -575,7 +580,6 @@ impl Queue {
     }
 
     fn settle(&mut self, first: u64, last: u64, outcome: Outcome, out: &mut Vec<Output>) {
-        let had_pending = self.confirms.needs_flush();
         for tag in first..=last.min(self.unacked.next_number()) {
             let Some(Unacked { mut entry, consumer }) = self.unacked.remove(tag) else { continue };
             self.unacked_bytes -= entry.message.memory();
@@ -588,9 +592,6 @@ impl Queue {
                 }
                 Outcome::Undelivered => self.ready.insert(entry),
             }
-        }
-        if !had_pending && self.confirms.needs_flush() {
-            out.push(Output::NeedsFlush);
         }
         self.deliver(out);
     }
@@ -606,7 +607,6 @@ impl Queue {
     }
 
     fn purge(&mut self, out: &mut Vec<Output>) {
-        let had_pending = self.confirms.needs_flush();
         let purged = self.ready.len();
         let (resident, on_disk) = self.ready.take_all();
         for entry in &resident {
@@ -623,9 +623,6 @@ impl Queue {
                 from = seq + 1;
             }
             self.forget_range(from, last, out);
-        }
-        if !had_pending && self.confirms.needs_flush() {
-            out.push(Output::NeedsFlush);
         }
         out.push(Output::Purged(purged));
         self.answer_gets(out);

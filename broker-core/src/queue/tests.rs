@@ -287,6 +287,28 @@ impl World {
 }
 
 #[test]
+fn whatever_settles_a_stored_message_asks_for_a_flush() {
+    let mut queue = Queue::new(true);
+    let no_ack = |prefetch| {
+        let settings =
+            ConsumerSettings { key: key(1), no_ack: true, exclusive: false, prefetch, priority: 0, limit: None };
+        Input::Consume(settings)
+    };
+    publish(&mut queue, 1..4, true);
+    let mut out = Vec::new();
+    queue.flush(&mut Journal::default());
+    queue.step(no_ack(0), &mut out);
+    assert!(out.iter().any(|output| matches!(output, Output::NeedsFlush)), "consumed by a new consumer: {out:?}");
+    queue.step(Input::Cancel(key(1)), &mut out);
+    queue.flush(&mut Journal::default());
+    publish(&mut queue, 4..6, true);
+    queue.flush(&mut Journal::default());
+    out.clear();
+    queue.step(Input::Get { channel: CHANNEL, no_ack: true }, &mut out);
+    assert!(out.iter().any(|output| matches!(output, Output::NeedsFlush)), "taken by a get: {out:?}");
+}
+
+#[test]
 fn damaged_messages_are_left_out_and_counted_off() {
     let stretch = Stretch { run: RunId(1), first: 1, last: 3 };
     let recovered = Recovered { next_seq: 4, messages: 3, stretches: vec![stretch], redelivered: vec![(0, 9)] };

@@ -88,12 +88,15 @@ impl PagesHandle {
     }
 }
 
+/// Under steady work files are tidied up after so many pieces of it.
+const TIDY_EVERY: u32 = 1024;
 /// After this long without work, files that are no longer needed are removed or put together.
 const IDLE: Duration = Duration::from_millis(200);
 
 fn run(mut segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
     let mut ahead = VecDeque::new();
     let mut tidy = true;
+    let mut since_tidied = 0;
     loop {
         let next = match ahead.pop_front() {
             Some(next) => Ok(next),
@@ -109,6 +112,11 @@ fn run(mut segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
         };
         let Ok(next) = next else { return };
         tidy = false;
+        since_tidied += 1;
+        if since_tidied >= TIDY_EVERY {
+            since_tidied = 0;
+            segments.maintain().or_else(none_if_full).unwrap_or_else(|error| fatal(&error.to_string()));
+        }
         match next {
             Work::Write { queue, ticket, entries } => {
                 let mut pages = vec![(Page { queue, entries }, ticket)];
