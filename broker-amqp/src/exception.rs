@@ -204,50 +204,9 @@ impl Exception {
         Exception::new(ReplyCode::AccessRefused, format!("access to {resource} refused for user '{user}'"))
     }
 
-    /// The user may not use this topic.
-    pub fn topic_access_refused(topic: &str, exchange: Resource<'_>, user: &str) -> Exception {
-        Exception::new(
-            ReplyCode::AccessRefused,
-            format!("access to topic '{topic}' in {exchange} refused for user '{user}'"),
-        )
-    }
-
     /// A new queue or exchange whose name begins with `amq.`; `kind` is `queue` or `exchange`.
     pub fn reserved_name(kind: &str, name: &str) -> Exception {
         Exception::new(ReplyCode::AccessRefused, format!("{kind} name '{name}' contains reserved prefix 'amq.*'"))
-    }
-
-    /// The default exchange cannot be declared, deleted, bound or unbound.
-    pub fn default_exchange() -> Exception {
-        Exception::new(ReplyCode::AccessRefused, "operation not permitted on the default exchange")
-    }
-
-    /// An exchange named `amq.*` cannot be deleted.
-    pub fn system_exchange(exchange: Resource<'_>) -> Exception {
-        Exception::new(ReplyCode::AccessRefused, format!("deletion of system {exchange} not allowed"))
-    }
-
-    /// A publish to an internal exchange.
-    pub fn internal_exchange(exchange: Resource<'_>) -> Exception {
-        Exception::new(ReplyCode::AccessRefused, format!("cannot publish to internal {exchange}"))
-    }
-
-    /// An exclusive consumer is there, or an exclusive one is wanted where others are.
-    pub fn exclusive_use(queue: Resource<'_>) -> Exception {
-        Exception::new(ReplyCode::AccessRefused, format!("{queue} in exclusive use"))
-    }
-
-    // ---- 405
-
-    /// Another connection's exclusive queue.
-    pub fn resource_locked(queue: Resource<'_>) -> Exception {
-        Exception::new(
-            ReplyCode::ResourceLocked,
-            format!(
-                "cannot obtain exclusive access to locked {queue}. It could be originally declared on another connection or the \
-                 exclusive property value does not match that of the original declaration."
-            ),
-        )
     }
 
     // ---- 406
@@ -262,45 +221,6 @@ impl Exception {
         Exception::precondition(format!(
             "inequivalent arg '{argument}' for {resource}: received '{received}' but current is '{current}'"
         ))
-    }
-
-    /// A declaration that lacks an argument the existing one has; `kind` is the argument's type as RabbitMQ names it (`longstr`).
-    pub fn inequivalent_received_none(
-        argument: &str,
-        resource: Resource<'_>,
-        current: impl fmt::Display,
-        kind: &str,
-    ) -> Exception {
-        Exception::precondition(format!(
-            "inequivalent arg '{argument}' for {resource}: received none but current is the value '{current}' of type '{kind}'"
-        ))
-    }
-
-    /// A declaration with an argument that the existing one lacks; `kind` is the argument's type as RabbitMQ names it (`signedint`).
-    pub fn inequivalent_current_none(
-        argument: &str,
-        resource: Resource<'_>,
-        received: impl fmt::Display,
-        kind: &str,
-    ) -> Exception {
-        Exception::precondition(format!(
-            "inequivalent arg '{argument}' for {resource}: received the value '{received}' of type '{kind}' but current is none"
-        ))
-    }
-
-    /// An argument whose value cannot be; `why` is the reason as RabbitMQ prints it.
-    pub fn invalid_argument(argument: &str, resource: Resource<'_>, why: impl fmt::Display) -> Exception {
-        Exception::precondition(format!("invalid arg '{argument}' for {resource}: {why}"))
-    }
-
-    /// A conditional delete of something that is used.
-    pub fn in_use(resource: Resource<'_>) -> Exception {
-        Exception::precondition(format!("{resource} in use"))
-    }
-
-    /// A conditional delete of a queue that holds messages.
-    pub fn not_empty(queue: Resource<'_>) -> Exception {
-        Exception::precondition(format!("{queue} not empty"))
     }
 
     /// An acknowledgement of a delivery that is not outstanding.
@@ -323,14 +243,6 @@ impl Exception {
         Exception::precondition(format!("message size {size_bytes} is larger than configured max size {max_bytes}"))
     }
 
-    /// An acknowledgement came too late; the limit is in milliseconds.
-    pub fn acknowledgement_timed_out(channel: u16, limit_ms: u64) -> Exception {
-        Exception::precondition(format!(
-            "delivery acknowledgement on channel {channel} timed out. Timeout value used: {limit_ms} ms. This timeout value can be \
-             configured, see consumers doc guide to learn more"
-        ))
-    }
-
     /// Any other contradiction between the call and the state of things.
     pub fn precondition(text: impl Into<String>) -> Exception {
         Exception::new(ReplyCode::PreconditionFailed, text)
@@ -346,11 +258,6 @@ impl Exception {
     /// A vhost that does not exist.
     pub fn vhost_not_found(vhost: &str) -> Exception {
         Exception::new(ReplyCode::NotAllowed, format!("vhost {vhost} not found"))
-    }
-
-    /// A user without any permission in the vhost.
-    pub fn vhost_refused(vhost: &str, user: &str) -> Exception {
-        Exception::new(ReplyCode::NotAllowed, format!("access to vhost '{vhost}' refused for user '{user}'"))
     }
 
     /// The operator closes the connection, in these words.
