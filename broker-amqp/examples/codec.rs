@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use broker_amqp::{Connection, Delivery, Input, Output, Reply, codec, frame};
-use broker_core::message::Message;
+use broker_core::message::{Content, Message};
 
 #[path = "../tests/client/mod.rs"]
 mod client;
@@ -47,7 +47,8 @@ fn deliveries(body_len: usize, message: &Message, count: usize, connection: &mut
     let mut out = Vec::new();
     connection.receive(now, &client::method(1, 60, 20, b"\0\0\x01q\x08consumer\x02\0\0\0\0"), &mut out);
     connection.step(now, Input::Reply { channel: 1, reply: Reply::ConsumeOk { consumer: 5 } }, &mut out);
-    let delivery = Delivery { consumer: 5, queue: 9, queue_tag: 1, redelivered: false, message };
+    let delivery =
+        Delivery { consumer: 5, queue: 9, queue_tag: 1, redelivered: false, content: Content::Kept(message) };
     measure(&format!("deliver {body_len} B"), count, || {
         for _ in 0..count {
             assert!(connection.deliver(1, delivery));
@@ -70,7 +71,13 @@ fn acknowledgements() {
         octets.clear();
         for _ in 0..500 {
             tag += 1;
-            let delivery = Delivery { consumer: 5, queue: 9, queue_tag: tag, redelivered: false, message: &message };
+            let delivery = Delivery {
+                consumer: 5,
+                queue: 9,
+                queue_tag: tag,
+                redelivered: false,
+                content: Content::Kept(&message),
+            };
             assert!(connection.deliver(1, delivery));
             let [a, b, c, d, e, f, g, h] = tag.to_be_bytes();
             octets.extend_from_slice(&[1, 0, 1, 0, 0, 0, 13, 0, 60, 0, 80, a, b, c, d, e, f, g, h, 0, frame::END]);

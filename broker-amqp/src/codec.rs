@@ -3,7 +3,7 @@
 //! A publish is recognised when its method, header and body frames lie side by side in one read; anything unusual is left to the frame-by-frame
 //! path, which knows the exceptions. A delivery is the consumer's prefix, a tag, and the message's own route, header and body.
 
-use broker_core::message::{Message, Pieces};
+use broker_core::message::{Content, Message, Pieces};
 use bytes::Bytes;
 
 use crate::content::{self, Facts};
@@ -109,10 +109,10 @@ pub(crate) fn write_deliver(
     channel: u16,
     delivery_tag: u64,
     redelivered: bool,
-    message: &Message,
+    content: Content<'_>,
     frame_max: u32,
 ) {
-    let pieces = message.pieces();
+    let pieces = content.pieces();
     let route = pieces.route;
     let [t0, t1, t2, t3, t4, t5, t6, t7] = delivery_tag.to_be_bytes();
     let tag = [t0, t1, t2, t3, t4, t5, t6, t7, u8::from(redelivered)];
@@ -126,7 +126,7 @@ pub(crate) fn write_deliver(
         out.extend_from_slice(&tag);
         out.extend_from_slice(route);
     };
-    write_content(send, channel, message, pieces, frame_max, size as usize, write_method);
+    write_content(send, channel, content, pieces, frame_max, size as usize, write_method);
 }
 
 /// Appends a whole `basic.get-ok`.
@@ -150,7 +150,7 @@ pub(crate) fn write_get_ok(
         out.extend_from_slice(route);
         out.extend_from_slice(&remaining.to_be_bytes());
     };
-    write_content(send, channel, message, pieces, frame_max, size, write_method);
+    write_content(send, channel, Content::Kept(message), pieces, frame_max, size, write_method);
 }
 
 /// Appends a whole `basic.return` with 312 NO_ROUTE.
@@ -165,7 +165,7 @@ pub(crate) fn write_return(send: &mut SendBuffer, channel: u16, message: &Messag
         out.extend_from_slice(REASON);
         out.extend_from_slice(route);
     };
-    write_content(send, channel, message, pieces, frame_max, size, write_method);
+    write_content(send, channel, Content::Kept(message), pieces, frame_max, size, write_method);
 }
 
 /// Appends a method frame (all but its end) through `write_method`, then its end, the header frame and the body frames.
@@ -173,7 +173,7 @@ pub(crate) fn write_return(send: &mut SendBuffer, channel: u16, message: &Messag
 fn write_content(
     send: &mut SendBuffer,
     channel: u16,
-    message: &Message,
+    content: Content<'_>,
     pieces: Pieces<'_>,
     frame_max: u32,
     method_len: usize,
@@ -200,13 +200,18 @@ fn write_content(
         }
     });
     if body.is_none() {
-        write_body_frames(send, channel, message, frame_max as usize - OVERHEAD_BYTES);
+        write_body_frames(send, channel, content, frame_max as usize - OVERHEAD_BYTES);
     }
 }
 
 /// Body frames of at most `payload_max` octets, whatever pieces the body is held in. Large pieces are shared, not copied.
-fn write_body_frames(send: &mut SendBuffer, channel: u16, message: &Message, payload_max: usize) {
-    let mut body_left = message.body_len();
+fn write_body_frames(send: &mut SendBuffer, channel: u16, content: Content<'_>, payload_max: usize) {
+    let chunks = match content {
+        Content::Kept(message) => message.chunks(),
+        Content::Passing(_) => None,
+    };
+    let inline = content.pieces().inline_body.unwrap_or_default();
+    let mut body_left = chunks.map_or(inline.len(), |chunks| chunks.iter().map(Bytes::len).sum());
     let mut frame_left = 0;
     let mut write_piece = |len: usize, append: &mut dyn FnMut(&mut SendBuffer, std::ops::Range<usize>)| {
         let mut at = 0;
@@ -226,18 +231,15 @@ fn write_body_frames(send: &mut SendBuffer, channel: u16, message: &Message, pay
             }
         }
     };
-    match message.chunks() {
+    match chunks {
         Some(chunks) => {
             for chunk in chunks.iter() {
                 write_piece(chunk.len(), &mut |send, range| append_range(send, chunk, range));
             }
         }
-        None => {
-            let body = message.inline_body().unwrap_or_default();
-            write_piece(body.len(), &mut |send, range| {
-                send.append(|out| out.extend_from_slice(body.get(range).unwrap_or_default()));
-            });
-        }
+        None => write_piece(inline.len(), &mut |send, range| {
+            send.append(|out| out.extend_from_slice(inline.get(range).unwrap_or_default()));
+        }),
     }
 }
 
@@ -333,7 +335,7 @@ mod tests {
             let message = Message::new(publish.route, publish.header, publish.body, true, &mut Vec::new()).unwrap();
             let mut send = SendBuffer::default();
             let prefix = deliver_prefix(9, tag.as_bytes());
-            write_deliver(&mut send, &prefix, 9, delivery_tag, redelivered, &message, frame_max);
+            write_deliver(&mut send, &prefix, 9, delivery_tag, redelivered, Content::Kept(&message), frame_max);
             prop_assert_eq!(send.len(), written(&send).len());
             let frames = frames(&written(&send));
             let AMQPFrame::Method(9, AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver))) = &frames[0] else { panic!() };

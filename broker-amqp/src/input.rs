@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_core::message::Message;
+use broker_core::message::{Content, Message};
 
 use crate::exception::Exception;
 
@@ -114,5 +114,5 @@ pub struct Delivery<'a> {
     /// It was delivered before.
     pub redelivered: bool,
     /// The message.
-    pub message: &'a Message,
+    pub content: Content<'a>,
 }

@@ -19,6 +19,7 @@ mod erlang;
 pub mod exception;
 pub mod frame;
 mod heartbeat;
+pub mod incoming;
 pub mod input;
 mod method;
 mod names;
@@ -30,6 +31,7 @@ pub mod table;
 
 pub use connection::{Connection, HANDSHAKE_MAX_BYTES, HELD_MAX_BYTES, SEND_MAX_BYTES};
 pub use exception::{Exception, ReplyCode, Resource, Scope};
+pub use incoming::Incoming;
 pub use input::{Delivery, Input, Reply};
 pub use output::{Binding, CloseReason, GET, Login, Outcome, Output, Request, Settle, TxCommit};
 pub use send_buffer::SendBuffer;

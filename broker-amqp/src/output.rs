@@ -9,6 +9,7 @@
 use broker_core::message::Message;
 
 use crate::exception::Exception;
+use crate::incoming::Incoming;
 
 /// One thing to do.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub enum Output {
         mandatory: bool,
         /// Its number among the channel's publishes, from 1; 0 if the channel does not want confirms.
         publish_seq: u64,
-        /// The message.
-        message: Message,
+        /// The message, maybe still in the octets it came in.
+        content: Incoming,
     },
     /// A publish whose properties are wrong. As RabbitMQ looks at the exchange first, so does the driver (as for `Publish`, but without
     /// routing): it calls `fail` with its own exception if it has one, else with this.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use broker_amqp::{
     Connection, Delivery, Exception, HELD_MAX_BYTES, Input, Output, Reply, ReplyCode, Request, Resource, Settle, frame,
 };
-use broker_core::message::Message;
+use broker_core::message::{Content, Message};
 use client::{drain, header, method, publish, publish_method, running, settings, tune_ok};
 use proptest::prelude::*;
 
@@ -42,7 +42,7 @@ impl Driver {
     fn receive(&mut self, octets: &[u8]) {
         let mut out = Vec::new();
         self.connection.receive(self.now, octets, &mut out);
-        self.carry_out(out);
+        self.carry_out(octets, out);
         self.turn();
     }
 
@@ -50,7 +50,7 @@ impl Driver {
         while self.connection.wants_resume() {
             let mut out = Vec::new();
             self.connection.resume(self.now, &mut out);
-            self.carry_out(out);
+            self.carry_out(&[], out);
         }
         self.connection.flush_confirms();
         let mut octets = &drain(&mut self.connection)[..];
@@ -64,11 +64,12 @@ impl Driver {
         }
     }
 
-    fn carry_out(&mut self, out: Vec<Output>) {
+    fn carry_out(&mut self, octets: &[u8], out: Vec<Output>) {
         for output in out {
             let mut more = Vec::new();
             match output {
-                Output::Publish { channel, message, publish_seq, .. } => {
+                Output::Publish { channel, content, publish_seq, .. } => {
+                    let message = content.content(octets).keep();
                     if !self.connection.channel_is_open(channel) {
                         continue;
                     }
@@ -112,7 +113,7 @@ impl Driver {
                 Output::ChannelLimit { channel, limit } => self.note(channel, format!("limit {limit}")),
                 Output::Login(_) | Output::Open { .. } | Output::PublisherBlocked => panic!("{output:?}"),
             }
-            self.carry_out(more);
+            self.carry_out(octets, more);
         }
     }
 
@@ -142,7 +143,7 @@ impl Driver {
                 queue,
                 queue_tag: self.queue_tag,
                 redelivered: false,
-                message: &message,
+                content: Content::Kept(&message),
             };
             if self.connection.deliver(channel, delivery) {
                 self.queue_tag += 1;
@@ -243,7 +244,7 @@ proptest! {
         // Whatever happened, the connection can be ended.
         let mut out = Vec::new();
         driver.connection.step(driver.now, Input::PeerGone, &mut out);
-        driver.carry_out(out);
+        driver.carry_out(&[], out);
         prop_assert!(driver.trace.closed.is_some());
     }
 

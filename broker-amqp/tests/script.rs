@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use amq_protocol::protocol::{AMQPClass, connection};
 use broker_amqp::{Connection, Delivery, Exception, GET, Input, Output, Reply, ReplyCode};
-use broker_core::message::Message;
+use broker_core::message::{Content, Message};
 use client::{body, drain, header, method, publish, publish_method, running, settings, start_ok, tune_ok};
 
 struct World {
@@ -81,18 +81,19 @@ impl World {
         let words = words(line);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut out = Vec::new();
+        let mut received = Vec::new();
         let (verb, arguments) = words.split_first().unwrap();
         if let Some(octets) = client(verb, arguments) {
             self.gathered.extend(octets);
             if gather {
                 return Vec::new();
             }
-            let octets = std::mem::take(&mut self.gathered);
-            self.connection.receive(self.now, &octets, &mut out);
+            received = std::mem::take(&mut self.gathered);
+            self.connection.receive(self.now, &received, &mut out);
         } else {
             self.driver(verb, arguments, &mut out);
         }
-        let mut trace: Vec<String> = out.iter().map(show_output).collect();
+        let mut trace: Vec<String> = out.iter().map(|output| show_output(output, &received)).collect();
         trace.extend(show_sent(&drain(&mut self.connection)));
         if self.connection.wants_resume() {
             trace.push("(wants to resume)".into());
@@ -151,7 +152,7 @@ impl World {
                     queue: number(2),
                     queue_tag: number(3),
                     redelivered: false,
-                    message: &message,
+                    content: Content::Kept(&message),
                 };
                 if !connection.deliver(channel, delivery) {
                     out.push(Output::Close { reason: broker_amqp::CloseReason::ByClient });
@@ -299,9 +300,10 @@ fn exception(words: &[&str]) -> Exception {
     }
 }
 
-fn show_output(output: &Output) -> String {
+fn show_output(output: &Output, octets: &[u8]) -> String {
     match output {
-        Output::Publish { channel, mandatory, publish_seq, message } => {
+        Output::Publish { channel, mandatory, publish_seq, content } => {
+            let message = &content.content(octets).keep();
             let mandatory = if *mandatory { " mandatory" } else { "" };
             format!("publish on {channel}{mandatory} number {publish_seq}: {}", show_message(message))
         }

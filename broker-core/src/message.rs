@@ -16,6 +16,7 @@
 //! | h | content header's payload: class, weight, body size, property flags, properties |
 //! | … | the body, unless it is held apart |
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +24,8 @@ use bytes::Bytes;
 /// Bodies up to this size lie in the same allocation as the rest of the message; larger ones are held as the chunks they arrived in.
 pub const INLINE_BODY_MAX_BYTES: usize = 8 * 1024;
 const PREFIX_BYTES: usize = 8;
+/// What a message costs in memory beside its octets, about.
+const MEMORY_EXTRA_BYTES: usize = 64;
 /// A content header's payload before its property flags: class, weight and body size.
 const HEADER_FIXED_BYTES: usize = 12;
 const FLAG_PERSISTENT: u8 = 1;
@@ -33,6 +36,120 @@ pub struct Message {
     first: Arc<[u8]>,
     /// The body in chunks, when it is not part of `first`.
     chunks: Option<Arc<[Bytes]>>,
+}
+
+/// A message that may still lie where it was read. Who wants it to stay makes it a [`Message`] with [`Content::keep`]; who passes it on at once
+/// spares that.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// In a buffer that will be used again.
+    Passing(Passing<'a>),
+    /// In memory of its own.
+    Kept(&'a Message),
+}
+
+/// The parts of a message in a buffer that will be used again.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing<'a> {
+    /// Exchange and routing key: two short strings, well formed.
+    pub route: &'a [u8],
+    /// The content header's payload, at least up to the property flags.
+    pub header: &'a [u8],
+    /// The body, of at most [`INLINE_BODY_MAX_BYTES`].
+    pub body: &'a [u8],
+    /// It was published with delivery-mode 2.
+    pub persistent: bool,
+    /// Where those who keep it share it, when it goes to several queues.
+    pub shared: Option<&'a OnceCell<Message>>,
+}
+
+impl<'a> Content<'a> {
+    /// The message in memory of its own.
+    pub fn keep(&self) -> Message {
+        match self {
+            Content::Kept(message) => (*message).clone(),
+            Content::Passing(passing) => match passing.shared {
+                Some(shared) => shared.get_or_init(|| passing.keep()).clone(),
+                None => passing.keep(),
+            },
+        }
+    }
+
+    /// The same content; those who keep it share one message in `shared`.
+    pub fn sharing(self, shared: &'a OnceCell<Message>) -> Content<'a> {
+        match self {
+            Content::Passing(passing) => Content::Passing(Passing { shared: Some(shared), ..passing }),
+            kept => kept,
+        }
+    }
+
+    /// Whether it was published with delivery-mode 2.
+    pub fn persistent(&self) -> bool {
+        match self {
+            Content::Passing(passing) => passing.persistent,
+            Content::Kept(message) => message.persistent(),
+        }
+    }
+
+    /// What the message costs in memory once it is kept, about.
+    pub fn memory(&self) -> usize {
+        match self {
+            Content::Passing(passing) => passing.first_len() + MEMORY_EXTRA_BYTES,
+            Content::Kept(message) => message.memory(),
+        }
+    }
+
+    /// Exchange and routing key as on the wire: two short strings.
+    #[inline]
+    pub fn route(&self) -> &'a [u8] {
+        match self {
+            Content::Passing(passing) => passing.route,
+            Content::Kept(message) => message.route(),
+        }
+    }
+
+    /// The routing key it was published with.
+    pub fn routing_key(&self) -> &'a [u8] {
+        split_route(self.route()).map_or(&[], |(_, key)| key)
+    }
+
+    /// The content header's payload: class, weight, body size, property flags and properties.
+    #[inline]
+    pub fn header(&self) -> &'a [u8] {
+        match self {
+            Content::Passing(passing) => passing.header,
+            Content::Kept(message) => message.header(),
+        }
+    }
+
+    /// Route, header and inline body at once: what a delivery is made of.
+    #[inline]
+    pub fn pieces(&self) -> Pieces<'a> {
+        match self {
+            Content::Passing(Passing { route, header, body, .. }) => Pieces { route, header, inline_body: Some(body) },
+            Content::Kept(message) => message.pieces(),
+        }
+    }
+}
+
+impl Passing<'_> {
+    fn first_len(&self) -> usize {
+        PREFIX_BYTES + self.route.len() + self.header.len() + self.body.len()
+    }
+
+    fn keep(&self) -> Message {
+        let mut first: Arc<[u8]> = std::iter::repeat_n(0, self.first_len()).collect();
+        if let Some(octets) = Arc::get_mut(&mut first) {
+            let (prefix, rest) = octets.split_at_mut(PREFIX_BYTES);
+            let (route, rest) = rest.split_at_mut(self.route.len());
+            let (header, body) = rest.split_at_mut(self.header.len());
+            prefix.copy_from_slice(&prefix_octets(self.route.len() as u16, self.header.len() as u32, self.persistent));
+            route.copy_from_slice(self.route);
+            header.copy_from_slice(self.header);
+            body.copy_from_slice(self.body);
+        }
+        Message { first, chunks: None }
+    }
 }
 
 /// A message's parts where they lie: see [`Message::route`], [`Message::header`] and [`Message::inline_body`].
@@ -97,7 +214,7 @@ impl Message {
 
     /// What the message costs in memory, about.
     pub fn memory(&self) -> usize {
-        self.stored_len() + 64
+        self.stored_len() + MEMORY_EXTRA_BYTES
     }
 
     /// Exchange and routing key as on the wire: two short strings.
@@ -188,12 +305,16 @@ fn write_first(route: &[u8], header: &[u8], persistent: bool, out: &mut Vec<u8>)
     if !route_is_well_formed(route) || header.len() < HEADER_FIXED_BYTES {
         return None;
     }
-    out.extend_from_slice(&u32::try_from(header.len()).ok()?.to_le_bytes());
-    out.extend_from_slice(&u16::try_from(route.len()).ok()?.to_le_bytes());
-    out.extend_from_slice(&[if persistent { FLAG_PERSISTENT } else { 0 }, 0]);
+    let (route_len, header_len) = (u16::try_from(route.len()).ok()?, u32::try_from(header.len()).ok()?);
+    out.extend_from_slice(&prefix_octets(route_len, header_len, persistent));
     out.extend_from_slice(route);
     out.extend_from_slice(header);
     Some(())
+}
+
+fn prefix_octets(route_len: u16, header_len: u32, persistent: bool) -> [u8; PREFIX_BYTES] {
+    let ([h0, h1, h2, h3], [r0, r1]) = (header_len.to_le_bytes(), route_len.to_le_bytes());
+    [h0, h1, h2, h3, r0, r1, if persistent { FLAG_PERSISTENT } else { 0 }, 0]
 }
 
 fn header_len(first: &[u8]) -> usize {

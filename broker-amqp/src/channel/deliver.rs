@@ -90,8 +90,8 @@ impl Channel {
             let Delivery { queue, queue_tag, consumer, .. } = *delivery;
             self.unacked.push(Unacked { queue, queue_tag, consumer, in_tx: false })
         };
-        let Delivery { redelivered, message, .. } = *delivery;
-        codec::write_deliver(send, &consumer.prefix, self.number, delivery_tag, redelivered, message, frame_max);
+        let Delivery { redelivered, content, .. } = *delivery;
+        codec::write_deliver(send, &consumer.prefix, self.number, delivery_tag, redelivered, content, frame_max);
         true
     }
 

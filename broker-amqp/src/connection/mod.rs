@@ -22,13 +22,14 @@ use std::time::Instant;
 
 use broker_core::message::Message;
 
-use crate::channel::Channels;
 use crate::channel::ack::Settling;
+use crate::channel::{Channel, Channels};
 use crate::codec::{self, Publish};
 use crate::content::{self, Facts};
 use crate::exception::Exception;
 use crate::frame::{self, Head};
 use crate::heartbeat::{Beat, Heartbeat};
+use crate::incoming::Incoming;
 use crate::input::Delivery;
 use crate::names::Names;
 use crate::output::{CloseReason, Output};
@@ -427,7 +428,8 @@ impl Connection {
     }
 
     /// Takes octets after those that are pending.
-    fn take(&mut self, mut octets: &[u8], out: &mut Vec<Output>) {
+    fn take(&mut self, received: &[u8], out: &mut Vec<Output>) {
+        let mut octets = received;
         if self.hold != Hold::No {
             if self.pending_at > self.pending.len() / 2 {
                 self.pending.drain(..std::mem::take(&mut self.pending_at));
@@ -437,7 +439,7 @@ impl Connection {
         if !self.pending.is_empty() {
             octets = self.complete_pending(octets, out);
         }
-        let used = self.run(octets, out);
+        let used = self.run(octets, Some(received.len() - octets.len()), out);
         self.pending.extend_from_slice(octets.get(used..).unwrap_or_default());
     }
 
@@ -459,7 +461,7 @@ impl Connection {
                 return &[];
             }
             let begun = std::mem::take(&mut self.pending);
-            if self.run(&begun, out) == begun.len() {
+            if self.run(&begun, None, out) == begun.len() {
                 return rest;
             }
             // Either only the head is complete, and the next round asks for the rest; or the frame is held.
@@ -475,7 +477,7 @@ impl Connection {
     fn take_held(&mut self, out: &mut Vec<Output>) {
         let held = std::mem::take(&mut self.pending);
         let at = std::mem::take(&mut self.pending_at);
-        let used = at + self.run(held.get(at..).unwrap_or_default(), out);
+        let used = at + self.run(held.get(at..).unwrap_or_default(), None, out);
         if used < held.len() {
             self.pending = held;
             self.pending_at = used;
@@ -487,8 +489,9 @@ impl Connection {
         }
     }
 
-    /// Takes whole frames, and the part of a large body that is here. Answers how many octets were used.
-    fn run(&mut self, octets: &[u8], out: &mut Vec<Output>) -> usize {
+    /// Takes whole frames, and the part of a large body that is here. Answers how many octets were used. `place` is where in the octets that the
+    /// driver handed in these begin; without it, they are gone when the driver sees the outputs.
+    fn run(&mut self, octets: &[u8], place: Option<usize>, out: &mut Vec<Output>) -> usize {
         let mut at = 0;
         loop {
             let rest = octets.get(at..).unwrap_or_default();
@@ -504,7 +507,7 @@ impl Connection {
             }
             if self.phase == Phase::Running
                 && let Some(publish) = codec::parse_publish(rest, self.payload_max())
-                && self.take_publish(&publish, out)
+                && self.take_publish(&publish, place.map(|place| place + at), out)
             {
                 at += publish.len;
                 continue;
@@ -518,45 +521,67 @@ impl Connection {
 
     /// Takes a publish that came in one piece. False if its channel is not in the state for it.
     #[inline]
-    fn take_publish(&mut self, publish: &Publish<'_>, out: &mut Vec<Output>) -> bool {
+    fn take_publish(&mut self, publish: &Publish<'_>, place: Option<usize>, out: &mut Vec<Output>) -> bool {
         let Some(channel) = self.channels.find_mut(publish.channel) else { return false };
         if !channel.is_ready() || publish.body.len() as u64 > self.settings.max_message_size {
             return false;
         }
-        let Publish { route, header, body, facts, .. } = *publish;
+        let Publish { route, header, body, facts, mandatory, .. } = *publish;
+        let plain = !facts.has_rules && channel.tx.is_none() && self.alarm.is_none();
+        if let Some(content) = place.filter(|_| plain).and_then(|at| Incoming::read(at, publish)) {
+            self.hand_on(publish.channel, mandatory, content, out);
+            return true;
+        }
         let Some(message) = Message::new(route, header, body, facts.persistent, &mut self.scratch) else {
             return false;
         };
-        self.published(publish.channel, publish.mandatory, message, facts, out);
+        self.published(publish.channel, mandatory, message, facts, out);
         true
     }
 
-    /// A publish is complete.
-    #[inline]
+    /// A publish is complete and kept.
     fn published(&mut self, number: u16, mandatory: bool, message: Message, facts: Facts, out: &mut Vec<Output>) {
-        if !self.settling.is_empty() {
-            self.settling.flush(out);
-        }
+        let mut refusal = if facts.has_rules { refusal(self.client.as_deref(), &message) } else { None };
         let Some(channel) = self.channels.find_mut(number) else { return };
-        channel.published_in = self.batch;
-        self.published_in = self.batch;
-        let refusal = if facts.has_rules { refusal(self.client.as_deref(), &message) } else { None };
-        if let Some(exception) = refusal {
-            out.push(Output::PublishInvalid { channel: number, message, exception: Box::new(exception) });
-        } else if let Some(tx) = &mut channel.tx {
-            match tx.publish(mandatory, message.clone()) {
-                Ok(()) => out.push(Output::TxPublish { channel: number, message }),
-                Err(exception) => {
-                    out.push(Output::PublishInvalid { channel: number, message, exception: Box::new(exception) });
-                }
+        let in_tx = match &mut channel.tx {
+            Some(tx) if refusal.is_none() => {
+                refusal = tx.publish(mandatory, message.clone()).err();
+                true
             }
+            _ => false,
+        };
+        if refusal.is_none() && !in_tx {
+            self.hand_on(number, mandatory, message.into(), out);
         } else {
-            let publish_seq = channel.confirms.as_mut().map_or(0, |confirms| confirms.publish());
-            out.push(Output::Publish { channel: number, mandatory, publish_seq, message });
+            self.note_publish(number, out);
+            out.push(match refusal {
+                Some(exception) => Output::PublishInvalid { channel: number, message, exception: Box::new(exception) },
+                None => Output::TxPublish { channel: number, message },
+            });
         }
         if self.alarm.is_some() {
             self.block(out);
         }
+    }
+
+    /// Nothing is wrong with a publish: the driver is to route it.
+    #[inline]
+    fn hand_on(&mut self, number: u16, mandatory: bool, content: Incoming, out: &mut Vec<Output>) {
+        let Some(channel) = self.note_publish(number, out) else { return };
+        let publish_seq = channel.confirms.as_mut().map_or(0, |confirms| confirms.publish());
+        out.push(Output::Publish { channel: number, mandatory, publish_seq, content });
+    }
+
+    /// What was settled before a publish is said before it; what comes after it must not overtake it.
+    #[inline]
+    fn note_publish(&mut self, number: u16, out: &mut Vec<Output>) -> Option<&mut Channel> {
+        if !self.settling.is_empty() {
+            self.settling.flush(out);
+        }
+        self.published_in = self.batch;
+        let channel = self.channels.find_mut(number)?;
+        channel.published_in = self.batch;
+        Some(channel)
     }
 }
 

@@ -54,16 +54,7 @@ impl Confirms {
         });
     }
 
-    /// Whether the message last given to [`Confirms::store`] is still to be stored.
-    pub(super) fn will_store(&self, seq: Seq) -> bool {
-        self.unflushed.back().is_some_and(|&(last, _)| last == seq)
-    }
-
     pub(super) fn settled(&mut self, seq: Seq) {
-        if self.will_store(seq) {
-            self.unflushed.pop_back();
-            return;
-        }
         if self.unflushed.front().is_some_and(|&(first, _)| seq >= first)
             && let Ok(at) = self.unflushed.binary_search_by_key(&seq, |&(seq, _)| seq)
             && let Some((_, message)) = self.unflushed.get_mut(at)

@@ -14,11 +14,11 @@ mod ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::message::Message;
+use crate::message::{Content, Message};
 use crate::store::{RunId, Seq};
 use crate::window::Window;
 use confirms::{AtOnce, Confirms};
-use consumers::Consumers;
+use consumers::{Consumers, Next};
 use ready::{Loaded, Paged, Ready};
 
 /// A queue's ready messages stay in memory up to this many octets before its newest are paged out, unless [`Input::Pressure`] says less.
@@ -72,14 +72,14 @@ impl ChannelLimit {
 }
 
 /// One message on its way into the queue.
-#[derive(Clone, Debug)]
-pub struct Publish {
+#[derive(Clone, Copy, Debug)]
+pub struct Publish<'a> {
     /// Who published it.
     pub channel: ChannelKey,
     /// Its publish number, 0 when the channel does not want confirms.
     pub publish_seq: u64,
     /// The message.
-    pub message: Message,
+    pub content: Content<'a>,
 }
 
 /// What a new consumer asks for.
@@ -151,9 +151,7 @@ pub struct Stretch {
 
 /// What happens to a queue.
 #[derive(Debug)]
-pub enum Input<'a> {
-    /// Messages routed here, in order; the vector is left empty.
-    Publish(&'a mut Vec<Publish>),
+pub enum Input {
     /// A client settled the deliveries `first..=last` (queue tags); those already settled or unknown are passed over.
     Settle {
         /// First queue tag.
@@ -221,20 +219,30 @@ pub enum Input<'a> {
     Pressure(usize),
 }
 
+/// Where a queue puts what comes of an input. Deliveries come by the million: they are carried out as they come up, without being written down.
+pub trait Outlet {
+    /// Sends a message to a consumer.
+    fn deliver(&mut self, delivery: Delivery<'_>);
+    /// Everything else, to be carried out after the step.
+    fn outputs(&mut self) -> &mut Vec<Output>;
+}
+
+/// A message for a consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// The consumer.
+    pub key: ConsumerKey,
+    /// Under this number it is settled; 0 when it need not be.
+    pub queue_tag: u64,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// The message.
+    pub content: Content<'a>,
+}
+
 /// What the driver must do.
 #[derive(Debug)]
 pub enum Output {
-    /// Send a message to a consumer.
-    Deliver {
-        /// The consumer.
-        key: ConsumerKey,
-        /// Under this number it is settled; 0 when it need not be.
-        queue_tag: u64,
-        /// It may have been delivered before.
-        redelivered: bool,
-        /// The message.
-        message: Message,
-    },
     /// Answer a get.
     GetOk {
         /// The channel.
@@ -370,18 +378,36 @@ impl Queue {
     }
 
     /// Takes one input.
-    pub fn step(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+    pub fn step(&mut self, input: Input, out: &mut impl Outlet) {
         let had_pending = self.confirms.needs_flush();
         self.take(input, out);
-        // Whatever the input was: a message may have been delivered to a consumer that does not acknowledge.
+        self.ask_for_flush(had_pending, out);
+    }
+
+    /// Takes messages that were routed here, in their order.
+    pub fn publish<'a>(&mut self, publishes: impl Iterator<Item = Publish<'a>>, out: &mut impl Outlet) {
+        let had_pending = self.confirms.needs_flush();
+        let mut at_once = AtOnce::default();
+        for publish in publishes {
+            self.take_publish(publish, &mut at_once, out);
+        }
+        at_once.finish(out.outputs());
+        self.page_out(out);
+        if !self.ready.is_empty() {
+            self.deliver(out);
+        }
+        self.ask_for_flush(had_pending, out);
+    }
+
+    /// Whatever the input was: a message may have been delivered to a consumer that does not acknowledge.
+    fn ask_for_flush(&mut self, had_pending: bool, out: &mut impl Outlet) {
         if !had_pending && self.confirms.needs_flush() {
-            out.push(Output::NeedsFlush);
+            out.outputs().push(Output::NeedsFlush);
         }
     }
 
-    fn take(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+    fn take(&mut self, input: Input, out: &mut impl Outlet) {
         match input {
-            Input::Publish(publishes) => self.publish(publishes, out),
             Input::Settle { first, last, outcome } => self.settle(first, last, outcome, out),
             Input::Consume(settings) => {
                 self.consumers.add(settings);
@@ -389,7 +415,7 @@ impl Queue {
             }
             Input::Cancel(key) => {
                 if self.consumers.remove(key) && self.consumers.is_empty() {
-                    out.push(Output::LastConsumerGone);
+                    out.outputs().push(Output::LastConsumerGone);
                 }
             }
             Input::Room { key, bytes } => {
@@ -406,7 +432,7 @@ impl Queue {
             Input::Get { channel, no_ack } => self.get(Get { channel, no_ack }, out),
             Input::Purge => self.purge(out),
             Input::Delete => self.delete(out),
-            Input::Stored(seq) => self.confirms.stored(seq, out),
+            Input::Stored(seq) => self.confirms.stored(seq, out.outputs()),
             Input::Paged { ticket, stretches } => {
                 self.ready.paged(Paged { ticket, stretches });
                 self.deliver(out);
@@ -477,60 +503,60 @@ impl Queue {
         self.ready.resident_bytes() + self.unacked_bytes
     }
 
-    fn publish(&mut self, publishes: &mut Vec<Publish>, out: &mut Vec<Output>) {
-        let mut at_once = AtOnce::default();
-        for Publish { channel, publish_seq, message } in publishes.drain(..) {
-            let seq = self.next_seq;
-            self.next_seq += 1;
-            let stored = self.durable && message.persistent();
-            let entry = Entry { seq, message, redelivered: false, stored, paged: false };
-            if stored {
-                self.confirms.store(seq, &entry.message);
+    #[inline]
+    fn take_publish(&mut self, publish: Publish<'_>, at_once: &mut AtOnce, out: &mut impl Outlet) {
+        let Publish { channel, publish_seq, content } = publish;
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let mut stored = self.durable && content.persistent();
+        // A consumer that is waiting has emptied the ready list: the message goes to it without being queued.
+        let next = if self.ready.is_empty() { self.consumers.next(content.memory() as i64) } else { None };
+        match next {
+            // Consumed before it was stored, it never will be; nor need it be kept.
+            Some(Next { key, no_ack: true, .. }) => {
+                stored = false;
+                out.deliver(Delivery { key, queue_tag: 0, redelivered: false, content });
             }
-            // A consumer that is waiting has emptied the ready list: the message goes to it without being queued.
-            let kept = if self.ready.is_empty() { self.hand_over(entry, out) } else { Some(entry) };
-            if let Some(entry) = kept {
-                self.ready.push(entry);
-            }
-            if publish_seq == 0 {
-                continue;
-            }
-            if stored && self.confirms.will_store(seq) {
-                self.confirms.wait(seq, channel, publish_seq);
-            } else {
-                at_once.confirm(channel, publish_seq, out);
+            next => {
+                let message = content.keep();
+                if stored {
+                    self.confirms.store(seq, &message);
+                }
+                let entry = Entry { seq, message, redelivered: false, stored, paged: false };
+                match next {
+                    Some(Next { key, number, .. }) => {
+                        self.unacked_bytes += content.memory();
+                        let queue_tag = self.unacked.push(Unacked { entry, consumer: number });
+                        out.deliver(Delivery { key, queue_tag, redelivered: false, content });
+                    }
+                    None => self.ready.push(entry),
+                }
             }
         }
-        at_once.finish(out);
-        self.page_out(out);
-        if !self.ready.is_empty() {
-            self.deliver(out);
-        }
-    }
-
-    /// Gives a message to the next consumer with room, or back if there is none.
-    fn hand_over(&mut self, entry: Entry, out: &mut Vec<Output>) -> Option<Entry> {
-        let Some(consumer) = self.consumers.next(entry.message.memory() as i64) else { return Some(entry) };
-        let (key, redelivered) = (consumer.key, entry.redelivered);
-        if consumer.no_ack {
-            self.settled(&entry, out);
-            out.push(Output::Deliver { key, queue_tag: 0, redelivered, message: entry.message });
+        if publish_seq == 0 {
+        } else if stored {
+            self.confirms.wait(seq, channel, publish_seq);
         } else {
-            let message = entry.message.clone();
-            self.unacked_bytes += message.memory();
-            let queue_tag = self.unacked.push(Unacked { entry, consumer: consumer.number });
-            out.push(Output::Deliver { key, queue_tag, redelivered, message });
+            at_once.confirm(channel, publish_seq, out.outputs());
         }
-        None
     }
 
     /// Delivers ready messages while consumers have room.
-    fn deliver(&mut self, out: &mut Vec<Output>) {
-        while self.consumers.any_ready() {
-            let Some(entry) = self.ready.pop() else { break };
-            if let Some(entry) = self.hand_over(entry, out) {
-                self.ready.push_back_to_front(entry);
-                break;
+    fn deliver(&mut self, out: &mut impl Outlet) {
+        while self.consumers.any_ready()
+            && let Some(bytes) = self.ready.next_memory()
+            && let Some(Next { key, number, no_ack }) = self.consumers.next(bytes as i64)
+            && let Some(entry) = self.ready.pop()
+        {
+            let redelivered = entry.redelivered;
+            if no_ack {
+                self.settled(&entry, out);
+                out.deliver(Delivery { key, queue_tag: 0, redelivered, content: Content::Kept(&entry.message) });
+            } else {
+                self.unacked_bytes += bytes;
+                let queue_tag = self.unacked.next_number();
+                out.deliver(Delivery { key, queue_tag, redelivered, content: Content::Kept(&entry.message) });
+                self.unacked.push(Unacked { entry, consumer: number });
             }
         }
         if self.consumers.any_ready() || !self.gets.is_empty() {
@@ -538,15 +564,15 @@ impl Queue {
         }
     }
 
-    fn load(&mut self, out: &mut Vec<Output>) {
+    fn load(&mut self, out: &mut impl Outlet) {
         if let Some((run, from)) = self.ready.wants_load() {
-            out.push(Output::Load { run, from, max_bytes: LOAD_BYTES });
+            out.outputs().push(Output::Load { run, from, max_bytes: LOAD_BYTES });
         }
     }
 
-    fn get(&mut self, get: Get, out: &mut Vec<Output>) {
+    fn get(&mut self, get: Get, out: &mut impl Outlet) {
         if self.ready.len() <= self.gets.len() as u64 {
-            out.push(Output::GetEmpty(get.channel));
+            out.outputs().push(Output::GetEmpty(get.channel));
             return;
         }
         self.gets.push(get);
@@ -556,11 +582,11 @@ impl Queue {
         }
     }
 
-    fn answer_gets(&mut self, out: &mut Vec<Output>) {
+    fn answer_gets(&mut self, out: &mut impl Outlet) {
         let mut answered = 0;
         while answered < self.gets.len() {
             if self.ready.is_empty() {
-                out.push(Output::GetEmpty(self.gets[answered].channel));
+                out.outputs().push(Output::GetEmpty(self.gets[answered].channel));
             } else {
                 let Some(entry) = self.ready.pop() else { break };
                 let Get { channel, no_ack } = self.gets[answered];
@@ -572,14 +598,14 @@ impl Queue {
                     self.unacked_bytes += message.memory();
                     self.unacked.push(Unacked { entry, consumer: NO_CONSUMER })
                 };
-                out.push(Output::GetOk { channel, queue_tag, redelivered, remaining, message });
+                out.outputs().push(Output::GetOk { channel, queue_tag, redelivered, remaining, message });
             }
             answered += 1;
         }
         self.gets.drain(..answered);
     }
 
-    fn settle(&mut self, first: u64, last: u64, outcome: Outcome, out: &mut Vec<Output>) {
+    fn settle(&mut self, first: u64, last: u64, outcome: Outcome, out: &mut impl Outlet) {
         for tag in first..=last.min(self.unacked.next_number()) {
             let Some(Unacked { mut entry, consumer }) = self.unacked.remove(tag) else { continue };
             self.unacked_bytes -= entry.message.memory();
@@ -597,16 +623,16 @@ impl Queue {
     }
 
     /// A message is gone for good.
-    fn settled(&mut self, entry: &Entry, out: &mut Vec<Output>) {
+    fn settled(&mut self, entry: &Entry, out: &mut impl Outlet) {
         if entry.stored {
             self.confirms.settled(entry.seq);
         }
         if entry.paged {
-            forget(out, entry.seq);
+            forget(out.outputs(), entry.seq);
         }
     }
 
-    fn purge(&mut self, out: &mut Vec<Output>) {
+    fn purge(&mut self, out: &mut impl Outlet) {
         let purged = self.ready.len();
         let (resident, on_disk) = self.ready.take_all();
         for entry in &resident {
@@ -624,31 +650,31 @@ impl Queue {
             }
             self.forget_range(from, last, out);
         }
-        out.push(Output::Purged(purged));
+        out.outputs().push(Output::Purged(purged));
         self.answer_gets(out);
     }
 
     /// As in RabbitMQ, a publish to a queue that is deleted counts as taken.
-    fn delete(&mut self, out: &mut Vec<Output>) {
-        self.confirms.release(out);
-        out.extend(self.gets.drain(..).map(|get| Output::GetEmpty(get.channel)));
+    fn delete(&mut self, out: &mut impl Outlet) {
+        self.confirms.release(out.outputs());
+        out.outputs().extend(self.gets.drain(..).map(|get| Output::GetEmpty(get.channel)));
     }
 
-    fn forget_range(&mut self, first: Seq, last: Seq, out: &mut Vec<Output>) {
+    fn forget_range(&mut self, first: Seq, last: Seq, out: &mut impl Outlet) {
         if first <= last {
             self.confirms.settled_range(first, last);
-            out.push(Output::Forget { first, last });
+            out.outputs().push(Output::Forget { first, last });
         }
     }
 
-    fn page_out(&mut self, out: &mut Vec<Output>) {
+    fn page_out(&mut self, out: &mut impl Outlet) {
         while let Some(entries) = self.ready.page_out(self.next_ticket) {
-            out.push(Output::Page { ticket: self.next_ticket, entries, for_journal: false });
+            out.outputs().push(Output::Page { ticket: self.next_ticket, entries, for_journal: false });
             self.next_ticket += 1;
         }
     }
 
-    fn page_through(&mut self, seq: Seq, out: &mut Vec<Output>) {
+    fn page_through(&mut self, seq: Seq, out: &mut impl Outlet) {
         let mut entries = Vec::new();
         let mut take = |entry: &mut Entry| {
             if entry.stored && !entry.paged && entry.seq <= seq {
@@ -661,11 +687,11 @@ impl Queue {
             take(&mut unacked.entry);
         }
         if entries.is_empty() {
-            out.push(Output::NothingToPage);
+            out.outputs().push(Output::NothingToPage);
             return;
         }
         entries.sort_unstable_by_key(|entry| entry.seq);
-        out.push(Output::Page { ticket: self.next_ticket, entries, for_journal: true });
+        out.outputs().push(Output::Page { ticket: self.next_ticket, entries, for_journal: true });
         self.next_ticket += 1;
     }
 }

@@ -105,6 +105,14 @@ impl Ready {
         }
     }
 
+    /// What the oldest message costs in memory, if it is in memory.
+    pub(super) fn next_memory(&mut self) -> Option<usize> {
+        if self.head.is_empty() && !self.refill() {
+            return None;
+        }
+        self.head.front().map(|entry| entry.message.memory())
+    }
+
     /// Takes the oldest message, if it is in memory.
     pub(super) fn pop(&mut self) -> Option<Entry> {
         if self.head.is_empty() && !self.refill() {
@@ -117,13 +125,6 @@ impl Ready {
             release_if_large(&mut self.head);
         }
         Some(entry)
-    }
-
-    /// Puts back what [`Ready::pop`] gave.
-    pub(super) fn push_back_to_front(&mut self, entry: Entry) {
-        self.len += 1;
-        self.resident_bytes += entry.message.memory();
-        self.head.push_front(entry);
     }
 
     /// Puts a message back to its place.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::message::Passing;
 
 const CHANNEL: ChannelKey = ChannelKey { connection: 1, channel: 1 };
 
@@ -23,7 +24,7 @@ fn key(consumer: u32) -> ConsumerKey {
     ConsumerKey { channel: CHANNEL, consumer }
 }
 
-fn consumer(number: u32, prefetch: u16) -> Input<'static> {
+fn consumer(number: u32, prefetch: u16) -> Input {
     Input::Consume(ConsumerSettings {
         key: key(number),
         no_ack: false,
@@ -34,21 +35,63 @@ fn consumer(number: u32, prefetch: u16) -> Input<'static> {
     })
 }
 
-fn publish(queue: &mut Queue, numbers: std::ops::Range<u64>, persistent: bool) -> Vec<Output> {
-    let mut out = Vec::new();
-    let mut batch =
-        numbers.map(|n| Publish { channel: CHANNEL, publish_seq: n, message: message(n, persistent, 8) }).collect();
-    queue.step(Input::Publish(&mut batch), &mut out);
-    out
+/// All that comes of a step.
+#[derive(Debug, Default)]
+struct Out {
+    delivered: Vec<Delivered>,
+    outputs: Vec<Output>,
 }
 
-fn delivered(out: &[Output]) -> Vec<(u32, u64, bool)> {
-    out.iter()
-        .filter_map(|output| match output {
-            Output::Deliver { key, message, redelivered, .. } => Some((key.consumer, number(message), *redelivered)),
-            _ => None,
-        })
-        .collect()
+#[derive(Debug)]
+struct Delivered {
+    consumer: u32,
+    queue_tag: u64,
+    redelivered: bool,
+    message: Message,
+}
+
+impl Outlet for Out {
+    fn deliver(&mut self, delivery: Delivery<'_>) {
+        let Delivery { key, queue_tag, redelivered, content } = delivery;
+        let message = content.keep();
+        assert_eq!(content.memory(), message.memory());
+        self.delivered.push(Delivered { consumer: key.consumer, queue_tag, redelivered, message });
+    }
+    fn outputs(&mut self) -> &mut Vec<Output> {
+        &mut self.outputs
+    }
+}
+
+impl Out {
+    fn delivered(&self) -> Vec<(u32, u64, bool)> {
+        self.delivered.iter().map(|one| (one.consumer, number(&one.message), one.redelivered)).collect()
+    }
+
+    fn clear(&mut self) {
+        *self = Out::default();
+    }
+}
+
+/// A message as it comes from a client: half of them still in the buffer they were read into.
+fn content(message: &Message) -> Content<'_> {
+    if number(message).is_multiple_of(2) {
+        return Content::Kept(message);
+    }
+    Content::Passing(Passing {
+        route: message.route(),
+        header: message.header(),
+        body: message.inline_body().unwrap(),
+        persistent: message.persistent(),
+        shared: None,
+    })
+}
+
+fn publish(queue: &mut Queue, numbers: std::ops::Range<u64>, persistent: bool) -> Out {
+    let mut out = Out::default();
+    let messages: Vec<Message> = numbers.map(|n| message(n, persistent, 8)).collect();
+    let publishes = messages.iter().map(|m| Publish { channel: CHANNEL, publish_seq: number(m), content: content(m) });
+    queue.publish(publishes, &mut out);
+    out
 }
 
 #[derive(Default)]
@@ -71,58 +114,58 @@ impl JournalSink for Journal {
 #[test]
 fn consumers_take_turns_and_stop_at_their_prefetch() {
     let mut queue = Queue::new(false);
-    let mut out = Vec::new();
+    let mut out = Out::default();
     queue.step(consumer(1, 2), &mut out);
     queue.step(consumer(2, 1), &mut out);
     let out = publish(&mut queue, 1..6, false);
-    assert_eq!(delivered(&out), [(1, 1, false), (2, 2, false), (1, 3, false)]);
+    assert_eq!(out.delivered(), [(1, 1, false), (2, 2, false), (1, 3, false)]);
     assert_eq!((queue.ready_count(), queue.unacked_count()), (2, 3));
-    let mut out = Vec::new();
+    let mut out = Out::default();
     queue.step(Input::Settle { first: 2, last: 2, outcome: Outcome::Ack }, &mut out);
-    assert_eq!(delivered(&out), [(2, 4, false)]);
+    assert_eq!(out.delivered(), [(2, 4, false)]);
 }
 
 #[test]
 fn higher_priority_gets_all_while_it_has_room() {
     let mut queue = Queue::new(false);
-    let mut out = Vec::new();
+    let mut out = Out::default();
     for (number, priority) in [(1, -1), (2, 5), (3, 5)] {
         let settings =
             ConsumerSettings { key: key(number), no_ack: false, exclusive: false, prefetch: 2, priority, limit: None };
         queue.step(Input::Consume(settings), &mut out);
     }
     let out = publish(&mut queue, 1..7, false);
-    assert_eq!(delivered(&out).iter().map(|(consumer, ..)| *consumer).collect::<Vec<_>>(), [2, 3, 2, 3, 1, 1]);
-    let mut out = Vec::new();
+    assert_eq!(out.delivered().iter().map(|(consumer, ..)| *consumer).collect::<Vec<_>>(), [2, 3, 2, 3, 1, 1]);
+    let mut out = Out::default();
     publish(&mut queue, 7..8, false);
     queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
-    assert_eq!(delivered(&out), [(2, 7, false)]);
+    assert_eq!(out.delivered(), [(2, 7, false)]);
 }
 
 #[test]
 fn requeued_messages_go_back_to_their_places_and_are_marked() {
     let mut queue = Queue::new(false);
     publish(&mut queue, 1..6, false);
-    let mut out = Vec::new();
+    let mut out = Out::default();
     queue.step(consumer(1, 3), &mut out);
     queue.step(Input::Cancel(key(1)), &mut out);
-    assert!(matches!(out.last(), Some(Output::LastConsumerGone)));
+    assert!(matches!(out.outputs.last(), Some(Output::LastConsumerGone)));
     queue.step(Input::Settle { first: 2, last: 3, outcome: Outcome::Requeue }, &mut out);
     queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Requeue }, &mut out);
     out.clear();
     queue.step(consumer(2, 0), &mut out);
-    assert_eq!(delivered(&out), [(2, 1, true), (2, 2, true), (2, 3, true), (2, 4, false), (2, 5, false)]);
+    assert_eq!(out.delivered(), [(2, 1, true), (2, 2, true), (2, 3, true), (2, 4, false), (2, 5, false)]);
 }
 
 #[test]
 fn what_is_consumed_before_the_flush_is_never_stored_but_confirmed_in_order() {
     let mut queue = Queue::new(true);
-    let mut out = Vec::new();
+    let mut out = Out::default();
     queue.step(consumer(1, 0), &mut out);
     let out = publish(&mut queue, 1..4, true);
-    assert!(out.iter().any(|output| matches!(output, Output::NeedsFlush)));
-    assert!(!out.iter().any(|output| matches!(output, Output::Confirm { .. })));
-    let mut out = Vec::new();
+    assert!(out.outputs.iter().any(|output| matches!(output, Output::NeedsFlush)));
+    assert!(!out.outputs.iter().any(|output| matches!(output, Output::Confirm { .. })));
+    let mut out = Out::default();
     queue.step(Input::Settle { first: 1, last: 2, outcome: Outcome::Ack }, &mut out);
     let mut journal = Journal::default();
     let seq = queue.flush(&mut journal);
@@ -130,13 +173,13 @@ fn what_is_consumed_before_the_flush_is_never_stored_but_confirmed_in_order() {
     publish(&mut queue, 4..5, true);
     out.clear();
     queue.step(Input::Stored(seq), &mut out);
-    assert!(matches!(out[..], [Output::Confirm { first: 1, last: 3, .. }]));
+    assert!(matches!(out.outputs[..], [Output::Confirm { first: 1, last: 3, .. }]));
 }
 
 #[test]
 fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
     let mut queue = Queue::new(true);
-    let mut out = Vec::new();
+    let mut out = Out::default();
     queue.step(
         Input::Consume(ConsumerSettings {
             key: key(1),
@@ -149,7 +192,7 @@ fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
         &mut out,
     );
     let out = publish(&mut queue, 1..4, true);
-    assert!(out.iter().any(|output| matches!(output, Output::Confirm { first: 1, last: 3, .. })));
+    assert!(out.outputs.iter().any(|output| matches!(output, Output::Confirm { first: 1, last: 3, .. })));
     assert!(!queue.confirms.needs_flush());
 }
 
@@ -157,7 +200,7 @@ fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
 fn a_channel_limit_is_shared_and_exact() {
     let limit = Arc::new(ChannelLimit::new(3));
     let mut queue = Queue::new(false);
-    let mut out = Vec::new();
+    let mut out = Out::default();
     for number in 1..3 {
         queue.step(
             Input::Consume(ConsumerSettings {
@@ -171,12 +214,12 @@ fn a_channel_limit_is_shared_and_exact() {
             &mut out,
         );
     }
-    assert_eq!(delivered(&publish(&mut queue, 1..10, false)).len(), 3);
+    assert_eq!(publish(&mut queue, 1..10, false).delivered.len(), 3);
     queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
     limit.add(1);
     out.clear();
     queue.step(Input::LimitRoom(key(2)), &mut out);
-    assert_eq!(delivered(&out).len(), 1);
+    assert_eq!(out.delivered().len(), 1);
 }
 
 /// A queue with a store beside it that answers when told to.
@@ -215,18 +258,34 @@ impl World {
         }
     }
 
-    fn step(&mut self, input: Input<'_>) {
-        let mut out = Vec::new();
+    fn step(&mut self, input: Input) {
+        let mut out = Out::default();
         self.queue.step(input, &mut out);
-        for output in out {
+        self.take(out);
+    }
+
+    fn given(&mut self, queue_tag: u64, redelivered: bool, message: &Message) {
+        let number = number(message);
+        assert_eq!(self.ready.keys().next(), Some(&number), "out of order");
+        assert_eq!(self.ready.remove(&number), Some(redelivered));
+        assert!(self.held.insert(queue_tag, number).is_none());
+    }
+
+    fn take(&mut self, out: Out) {
+        // A step answers gets before it delivers.
+        let (gets, others): (Vec<Output>, Vec<Output>) =
+            out.outputs.into_iter().partition(|output| matches!(output, Output::GetOk { .. }));
+        for output in gets {
+            if let Output::GetOk { queue_tag, redelivered, message, .. } = output {
+                self.given(queue_tag, redelivered, &message);
+            }
+        }
+        for Delivered { queue_tag, redelivered, message, .. } in out.delivered {
+            self.given(queue_tag, redelivered, &message);
+        }
+        for output in others {
             match output {
-                Output::Deliver { queue_tag, redelivered, message, .. }
-                | Output::GetOk { queue_tag, redelivered, message, .. } => {
-                    let number = number(&message);
-                    assert_eq!(self.ready.keys().next(), Some(&number), "out of order");
-                    assert_eq!(self.ready.remove(&number), Some(redelivered));
-                    assert!(self.held.insert(queue_tag, number).is_none());
-                }
+                Output::GetOk { .. } => {}
                 Output::GetEmpty(_) => assert!(self.ready.is_empty()),
                 Output::Confirm { first, last, .. } => {
                     (first..=last).for_each(|n| assert!(self.confirmed.insert(n), "confirmed twice"))
@@ -295,17 +354,20 @@ fn whatever_settles_a_stored_message_asks_for_a_flush() {
         Input::Consume(settings)
     };
     publish(&mut queue, 1..4, true);
-    let mut out = Vec::new();
+    let mut out = Out::default();
     queue.flush(&mut Journal::default());
     queue.step(no_ack(0), &mut out);
-    assert!(out.iter().any(|output| matches!(output, Output::NeedsFlush)), "consumed by a new consumer: {out:?}");
+    assert!(
+        out.outputs.iter().any(|output| matches!(output, Output::NeedsFlush)),
+        "consumed by a new consumer: {out:?}"
+    );
     queue.step(Input::Cancel(key(1)), &mut out);
     queue.flush(&mut Journal::default());
     publish(&mut queue, 4..6, true);
     queue.flush(&mut Journal::default());
     out.clear();
     queue.step(Input::Get { channel: CHANNEL, no_ack: true }, &mut out);
-    assert!(out.iter().any(|output| matches!(output, Output::NeedsFlush)), "taken by a get: {out:?}");
+    assert!(out.outputs.iter().any(|output| matches!(output, Output::NeedsFlush)), "taken by a get: {out:?}");
 }
 
 #[test]
@@ -313,17 +375,17 @@ fn damaged_messages_are_left_out_and_counted_off() {
     let stretch = Stretch { run: RunId(1), first: 1, last: 3 };
     let recovered = Recovered { next_seq: 4, messages: 3, stretches: vec![stretch], redelivered: vec![(0, 9)] };
     let mut queue = Queue::recovered(true, recovered);
-    let mut out = Vec::new();
+    let mut out = Out::default();
     queue.step(consumer(1, 0), &mut out);
-    assert!(matches!(out[..], [Output::Load { run: RunId(1), from: 1, .. }]));
+    assert!(matches!(out.outputs[..], [Output::Load { run: RunId(1), from: 1, .. }]));
     let entry = |seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, true, 8) };
     out.clear();
     queue.step(
         Input::Loaded { run: RunId(1), entries: vec![entry(1), entry(3)], next: None, lost: vec![(2, 2)] },
         &mut out,
     );
-    assert_eq!(delivered(&out), [(1, 1, true), (1, 3, true)]);
-    assert!(matches!(out[0], Output::Forget { first: 2, last: 2 }));
+    assert_eq!(out.delivered(), [(1, 1, true), (1, 3, true)]);
+    assert!(matches!(out.outputs[0], Output::Forget { first: 2, last: 2 }));
     assert_eq!((queue.ready_count(), queue.unacked_count()), (0, 2));
 }
 
@@ -337,13 +399,11 @@ proptest! {
             match kind {
                 0..=3 => {
                     let persistent = b % 2 == 0;
-                    let mut batch: Vec<Publish> = Vec::new();
-                    for _ in 0..=a {
-                        world.ready.insert(world.next, false);
-                        batch.push(Publish { channel: CHANNEL, publish_seq: world.next, message: message(world.next, persistent, 20) });
-                        world.next += 1;
-                    }
-                    world.step(Input::Publish(&mut batch));
+                    let first = world.next;
+                    world.next += a as u64 + 1;
+                    world.ready.extend((first..world.next).map(|number| (number, false)));
+                    let out = publish(&mut world.queue, first..world.next, persistent);
+                    world.take(out);
                 }
                 4 => world.settle(a, b, Outcome::Ack),
                 5 => world.settle(a, b, Outcome::Requeue),

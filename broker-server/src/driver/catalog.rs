@@ -90,11 +90,11 @@ impl Shard {
                 None => self.propose(command::delete_queues([id]), Waiter::Nobody),
             }
         }
-        let mut queue = Queue::new(record.durable);
-        if self.resident_max < queue::RESIDENT_MAX_BYTES {
-            queue.step(queue::Input::Pressure(self.resident_max), &mut Vec::new());
-        }
+        let queue = Queue::new(record.durable);
         self.queues.insert(id, LocalQueue::new(record, queue));
+        if self.resident_max < queue::RESIDENT_MAX_BYTES {
+            self.feed(id, queue::Input::Pressure(self.resident_max));
+        }
     }
 
     /// Returns the consumers that are to be told of their end.

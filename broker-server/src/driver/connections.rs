@@ -51,7 +51,7 @@ impl Shard {
                 }
             }
         }
-        self.work_off(place, &mut out);
+        self.work_off(place, &[], &mut out);
     }
 
     fn logged_in(&mut self, place: usize, user: &str, more: &mut Vec<Output>) {

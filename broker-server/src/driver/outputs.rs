@@ -1,29 +1,31 @@
 //! What connections want done: one arm for each of their outputs.
 
 use broker_amqp::{Exception, Input, Output, Request, Settle, TxCommit, content};
-use broker_core::message::Message;
-use broker_core::queue::{self, ChannelLimit, Publish};
+use broker_core::message::Content;
+use broker_core::queue::{self, ChannelKey, ChannelLimit, Publish};
 use broker_core::store::QueueId;
+use broker_core::topology::has_copy_keys;
 use std::sync::Arc;
 
+use super::dispatch::Route;
 use super::queues::TRANSACTION;
 use super::shard::Shard;
 
 impl Shard {
-    /// Carries out a connection's outputs in their order; what a refused publish leaves of its channel's is passed over.
-    pub(super) fn carry_out(&mut self, place: usize, out: &mut Vec<Output>) {
+    /// Carries out a connection's outputs in their order; what a refused publish leaves of its channel's is passed over. `octets` are those that
+    /// the connection has just received: publishes may still lie in them.
+    pub(super) fn carry_out(&mut self, place: usize, octets: &[u8], out: &mut Vec<Output>) {
         let mut a_publish_failed = false;
         let mut more = Vec::new();
         loop {
             let mut outputs = out.drain(..);
-            while let Some(output) = outputs.next() {
-                if let Output::Publish { channel, mandatory, publish_seq, message } = output {
-                    if !(a_publish_failed && self.channel_is_gone(place, channel)) {
-                        a_publish_failed |= !self.publish(place, channel, mandatory, publish_seq, message, &mut more);
-                    }
+            loop {
+                let routed = self.publish_run(place, octets, outputs.as_slice(), a_publish_failed);
+                if routed > 0 {
+                    outputs.nth(routed - 1);
                     continue;
                 }
-                self.hand_on_gathered();
+                let Some(output) = outputs.next() else { break };
                 if a_publish_failed && self.is_passed_over(place, &output) {
                     continue;
                 }
@@ -34,10 +36,9 @@ impl Shard {
                     // What a closing channel gives back must not go to its own consumers.
                     self.cancel_consumers(place, settle.channel);
                 }
-                a_publish_failed |= !self.carry_out_one(place, output, &mut more);
+                a_publish_failed |= !self.carry_out_one(place, octets, output, &mut more);
             }
             drop(outputs);
-            self.hand_on_gathered();
             if more.is_empty() {
                 break;
             }
@@ -47,21 +48,62 @@ impl Shard {
         self.answer_transactions();
     }
 
-    /// Everything but publishes. Returns whether all channels it concerned are still well.
-    fn carry_out_one(&mut self, place: usize, output: Output, more: &mut Vec<Output>) -> bool {
+    /// Hands the publishes that these outputs begin with to their queues, as far as they have the same remembered route. Returns how many they were.
+    fn publish_run(&mut self, place: usize, octets: &[u8], outputs: &[Output], a_publish_failed: bool) -> usize {
+        let Some(Output::Publish { content, .. }) = outputs.first() else { return 0 };
+        if a_publish_failed {
+            return 0;
+        }
+        let Some(client) = self.clients.get_mut(place) else { return 0 };
+        let Some(route) = client.routes.find(self.generation, content.content(octets).route()) else { return 0 };
+        let number = client.number;
+        let publishes = outputs.iter().map_while(|output| match output {
+            Output::Publish { channel, publish_seq, content, .. } => {
+                let content = content.content(octets);
+                let channel = ChannelKey { connection: number, channel: *channel };
+                let goes_there = *content.route() == *route.key && matches!(has_copy_keys(content.header()), Ok(false));
+                goes_there.then_some(Publish { channel, publish_seq: *publish_seq, content })
+            }
+            _ => None,
+        });
+        let count = publishes.clone().count();
+        if count > 0 {
+            client.publisher = true;
+            client.target = route.queues.first().copied();
+            self.publish_to_all(&route, publishes);
+        }
+        count
+    }
+
+    /// Everything but runs of publishes. Returns whether all channels it concerned are still well.
+    fn carry_out_one(&mut self, place: usize, octets: &[u8], output: Output, more: &mut Vec<Output>) -> bool {
         match output {
+            Output::Publish { channel, mandatory, publish_seq, content } => {
+                let content = content.content(octets);
+                let route = match self.route(place, content) {
+                    Ok(route) => route,
+                    Err(exception) => {
+                        self.fail(place, channel, exception, more);
+                        return false;
+                    }
+                };
+                if let Some(client) = self.clients.get(place) {
+                    let channel = client.channel_key(channel);
+                    self.publish_routed(place, mandatory, Publish { channel, publish_seq, content }, &route);
+                }
+            }
             Output::Settle(settle) => self.settle(place, settle),
             Output::Request { channel, request } => self.request(place, channel, *request, more),
             Output::ChannelLimit { channel, limit } => self.limit_channel(place, channel, limit),
-            Output::ChannelOpened { .. } | Output::Publish { .. } => {}
+            Output::ChannelOpened { .. } => {}
             Output::ChannelClosed { channel } => self.cancel_consumers(place, channel),
             Output::PublishInvalid { channel, message, exception } => {
-                let exception = self.publishable(place, &message).err().unwrap_or(*exception);
+                let exception = self.publishable(place, message.route()).err().unwrap_or(*exception);
                 self.fail(place, channel, exception, more);
                 return false;
             }
             Output::TxPublish { channel, message } => {
-                if let Err(exception) = self.publishable(place, &message) {
+                if let Err(exception) = self.publishable(place, message.route()) {
                     self.fail(place, channel, exception, more);
                     return false;
                 }
@@ -80,42 +122,25 @@ impl Shard {
         true
     }
 
-    /// Routes one message. Returns whether its channel is still well.
-    fn publish(
-        &mut self,
-        place: usize,
-        channel: u16,
-        mandatory: bool,
-        publish_seq: u64,
-        message: Message,
-        more: &mut Vec<Output>,
-    ) -> bool {
-        let route = self.route(place, &message);
-        let message = content::without_bcc(&message).unwrap_or(message);
-        match route {
-            Ok(route) if route.queues.is_empty() => {
-                self.hand_on_gathered();
-                let Some(client) = self.clients.get_mut(place) else { return true };
-                if mandatory {
-                    client.amqp.returned(channel, &message);
-                }
-                if publish_seq != 0 {
-                    client.amqp.confirm(channel, publish_seq);
-                }
+    /// Hands a message to the queues of its route; if there are none, back to the client where it must not get lost. Returns whether there are any.
+    fn publish_routed(&mut self, place: usize, mandatory: bool, publish: Publish<'_>, route: &Route) -> bool {
+        let Some(client) = self.clients.get_mut(place) else { return false };
+        let Publish { channel, publish_seq, content } = publish;
+        let copies = matches!(has_copy_keys(content.header()), Ok(true));
+        let stripped = copies.then(|| content::without_bcc(&content.keep())).flatten();
+        let content = stripped.as_ref().map_or(content, Content::Kept);
+        if route.queues.is_empty() {
+            if mandatory {
+                client.amqp.returned(channel.channel, &content.keep());
             }
-            Ok(route) => {
-                let Some(client) = self.clients.get_mut(place) else { return true };
-                client.publisher = true;
-                client.target = route.queues.first().copied();
-                let channel = client.channel_key(channel);
-                self.gather(route, Publish { channel, publish_seq, message });
+            if publish_seq != 0 && publish_seq & TRANSACTION == 0 {
+                client.amqp.confirm(channel.channel, publish_seq);
             }
-            Err(exception) => {
-                self.hand_on_gathered();
-                self.fail(place, channel, exception, more);
-                return false;
-            }
+            return false;
         }
+        client.publisher = true;
+        client.target = route.queues.first().copied();
+        self.publish_to_all(route, std::iter::once(Publish { channel, publish_seq, content }));
         true
     }
 
@@ -132,7 +157,8 @@ impl Shard {
     /// After an exception, what its channel had sent behind the failed publish does not happen.
     fn is_passed_over(&self, place: usize, output: &Output) -> bool {
         match output {
-            Output::PublishInvalid { channel, .. }
+            Output::Publish { channel, .. }
+            | Output::PublishInvalid { channel, .. }
             | Output::TxPublish { channel, .. }
             | Output::Request { channel, .. } => self.channel_is_gone(place, *channel),
             Output::TxCommit(commit) => self.channel_is_gone(place, commit.channel),
@@ -213,26 +239,19 @@ impl Shard {
         client.transactions.push_back((channel, number, u64::MAX));
         let mut wanted = 0;
         for (mandatory, message) in publishes {
-            let Ok(route) = self.route(place, &message) else {
+            let content = Content::Kept(&message);
+            let Ok(route) = self.route(place, content) else {
                 // The exchange went away between publish and commit: as for any publish nobody takes, nothing to wait for.
                 continue;
             };
-            let message = content::without_bcc(&message).unwrap_or(message);
             let Some(client) = self.clients.get_mut(place) else { return };
-            if route.queues.is_empty() {
-                if mandatory {
-                    client.amqp.returned(channel, &message);
-                }
-                continue;
-            }
+            // Counted before it is handed over: it may be confirmed at once.
             client.transaction_publishes += 1;
-            client.publisher = true;
-            wanted += 1;
             let publish_seq = TRANSACTION | client.transaction_publishes;
             let channel = client.channel_key(channel);
-            self.gather(route, Publish { channel, publish_seq, message });
+            wanted +=
+                u64::from(self.publish_routed(place, mandatory, Publish { channel, publish_seq, content }, &route));
         }
-        self.hand_on_gathered();
         for settle in settles {
             self.settle(place, settle);
         }

@@ -1,19 +1,21 @@
 //! The queues of this shard: publishes into them, and what they want done.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use broker_amqp::{Delivery, Reply};
 use broker_core::message::Message;
 use broker_core::queue::{
-    self, CONSUMER_ROOM_BYTES, ConsumerKey, Input, JournalSink, Outcome, Output, Publish, Queue, Stretch,
+    self, CONSUMER_ROOM_BYTES, Input, JournalSink, Outcome, Outlet, Output, Publish, Queue, Stretch,
 };
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::QueueRecord;
+use slab::Slab;
 
 use super::client::Client;
 use super::dispatch::Route;
 use super::pages;
-use super::shard::Shard;
+use super::shard::{Shard, place_in_number};
 
 /// Publish numbers of transactions, told apart from those of confirms by this bit.
 pub const TRANSACTION: u64 = 1 << 63;
@@ -21,8 +23,6 @@ pub const TRANSACTION: u64 = 1 << 63;
 const RESIDENT_TOTAL_BYTES: usize = 48 * 1024 * 1024;
 /// No queue is made to hold less than this.
 const RESIDENT_LEAST_BYTES: usize = 64 * 1024;
-/// A gathered batch of publishes is handed over at this length at the latest.
-const GATHERED_MAX: usize = 4096;
 
 /// A queue with what the shard keeps for it.
 pub struct LocalQueue {
@@ -58,6 +58,48 @@ impl JournalSink for Sink<'_> {
     }
 }
 
+/// Where a queue's deliveries go: straight into the buffers of the clients' connections.
+struct ToClients<'a> {
+    queue: QueueId,
+    clients: &'a mut Slab<Box<Client>>,
+    dirty: &'a mut Vec<usize>,
+    undelivered: &'a mut Vec<(QueueId, u64)>,
+    outputs: &'a mut Vec<Output>,
+}
+
+impl Outlet for ToClients<'_> {
+    #[inline]
+    fn deliver(&mut self, delivery: queue::Delivery<'_>) {
+        let queue::Delivery { key, queue_tag, redelivered, content } = delivery;
+        let place = place_in_number(key.channel.connection);
+        let Some(client) = self.clients.get_mut(place).filter(|client| client.number == key.channel.connection) else {
+            return;
+        };
+        let delivery = Delivery { consumer: key.consumer, queue: self.queue.0, queue_tag, redelivered, content };
+        if !client.amqp.deliver(key.channel.channel, delivery) {
+            // The channel is being closed: what needs an acknowledgement goes back, the rest is lost as on any closed socket.
+            tracing::debug!(queue = self.queue.0, queue_tag, "a delivery met a closing channel");
+            if queue_tag != 0 {
+                self.undelivered.push((self.queue, queue_tag));
+            }
+            return;
+        }
+        if let Some(consumer) = client.consumers.get_mut(key.consumer as usize) {
+            if consumer.spent == 0 {
+                client.spent.push(key.consumer);
+            }
+            consumer.spent += content.memory() as i64;
+        }
+        if !std::mem::replace(&mut client.dirty, true) {
+            self.dirty.push(place);
+        }
+    }
+
+    fn outputs(&mut self) -> &mut Vec<Output> {
+        self.outputs
+    }
+}
+
 impl LocalQueue {
     /// A queue with nothing pending.
     pub fn new(record: Arc<QueueRecord>, queue: Queue) -> Self {
@@ -67,11 +109,23 @@ impl LocalQueue {
 
 impl Shard {
     /// Gives a queue an input and carries out what comes of it.
-    pub(super) fn feed(&mut self, id: QueueId, input: Input<'_>) {
+    pub(super) fn feed(&mut self, id: QueueId, input: Input) {
+        self.with_queue(id, |queue, outlet| queue.step(input, outlet));
+    }
+
+    /// Lets a queue do something and carries out what comes of it.
+    fn with_queue(&mut self, id: QueueId, work: impl FnOnce(&mut Queue, &mut ToClients<'_>)) {
         let Some(local) = self.queues.get_mut(&id) else { return };
         let before = local.queue.resident_bytes();
         let mut out = std::mem::take(&mut self.queue_outputs);
-        local.queue.step(input, &mut out);
+        let mut outlet = ToClients {
+            queue: id,
+            clients: &mut self.clients,
+            dirty: &mut self.dirty,
+            undelivered: &mut self.feed_later,
+            outputs: &mut out,
+        };
+        work(&mut local.queue, &mut outlet);
         self.resident_bytes = (self.resident_bytes + local.queue.resident_bytes()).saturating_sub(before);
         self.carry_out_queue(id, &mut out);
         self.queue_outputs = out;
@@ -80,9 +134,6 @@ impl Shard {
     fn carry_out_queue(&mut self, id: QueueId, out: &mut Vec<Output>) {
         for output in out.drain(..) {
             match output {
-                Output::Deliver { key, queue_tag, redelivered, message } => {
-                    self.deliver(id, key, queue_tag, redelivered, &message)
-                }
                 Output::Confirm { channel, first, last } => self.confirm(channel, first, last),
                 Output::GetOk { channel, queue_tag, redelivered, remaining, message } => {
                     let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
@@ -93,43 +144,28 @@ impl Shard {
                     self.replies.push_back((channel.connection, channel.channel, Reply::GetEmpty))
                 }
                 Output::NeedsFlush => self.needs_flush(id),
-                Output::Page { ticket, entries, .. } => {
+                Output::Page { ticket, entries, for_journal } => {
+                    if let Some(through) = self.page_through.filter(|_| for_journal) {
+                        self.paging_for_journal.insert((id, ticket), through);
+                    }
                     let bytes = entries.iter().map(|entry| entry.message.memory()).sum();
                     self.paging_bytes += bytes;
                     self.page_bytes.insert((id, ticket), bytes);
                     self.parts.pages.send(pages::Work::Write { queue: id, ticket, entries });
+                }
+                Output::NothingToPage => {
+                    if let Some(through) = self.page_through {
+                        self.parts.pages.send(pages::Work::Answer(id, through));
+                    }
                 }
                 Output::Load { run, from, max_bytes } => {
                     self.parts.pages.send(pages::Work::Read { queue: id, run, from, max_bytes })
                 }
                 Output::Forget { first, last } => self.parts.pages.send(pages::Work::Forget { queue: id, first, last }),
                 Output::LastConsumerGone => self.last_consumer_gone(id),
-                // Answered where they are asked for.
-                Output::Purged(_) | Output::NothingToPage => {}
+                // Answered where it is asked for.
+                Output::Purged(_) => {}
             }
-        }
-    }
-
-    fn deliver(&mut self, id: QueueId, key: ConsumerKey, queue_tag: u64, redelivered: bool, message: &Message) {
-        let Some(place) = self.place_of(key.channel.connection) else { return };
-        let Some(client) = self.clients.get_mut(place) else { return };
-        let delivery = Delivery { consumer: key.consumer, queue: id.0, queue_tag, redelivered, message };
-        if !client.amqp.deliver(key.channel.channel, delivery) {
-            // The channel is being closed: what needs an acknowledgement goes back, the rest is lost as on any closed socket.
-            tracing::debug!(queue = id.0, queue_tag, "a delivery met a closing channel");
-            if queue_tag != 0 {
-                self.feed_later.push((id, queue_tag));
-            }
-            return;
-        }
-        if let Some(consumer) = client.consumers.get_mut(key.consumer as usize) {
-            if consumer.spent == 0 {
-                client.spent.push(key.consumer);
-            }
-            consumer.spent += message.memory() as i64;
-        }
-        if !std::mem::replace(&mut client.dirty, true) {
-            self.dirty.push(place);
         }
     }
 
@@ -182,51 +218,40 @@ impl Shard {
         }
     }
 
-    /// Adds a publish to those on their way, handing on the earlier ones if they go elsewhere.
-    pub(super) fn gather(&mut self, route: Arc<Route>, publish: Publish) {
-        if self.gathered.len() >= GATHERED_MAX
-            || !self.gathered_route.as_ref().is_some_and(|gathered| Arc::ptr_eq(gathered, &route))
-        {
-            self.hand_on_gathered();
-            self.gathered_route = Some(route);
+    /// Hands publishes to the queues of their route, in order.
+    pub(super) fn publish_to_all<'a>(&mut self, route: &Route, publishes: impl Iterator<Item = Publish<'a>> + Clone) {
+        for publish in publishes.clone().filter(|publish| publish.content.persistent()) {
+            self.unflushed_bytes += publish.content.memory();
         }
-        if publish.message.persistent() {
-            self.unflushed_bytes += publish.message.memory();
+        if let [queue] = *route.queues {
+            return self.publish_to(queue, publishes);
         }
-        self.gathered.push(publish);
+        self.expect_shared_confirms(publishes.clone(), route.queues.len());
+        let mut shared = std::mem::take(&mut self.shared_messages);
+        shared.resize(publishes.clone().count(), OnceCell::new());
+        for &queue in &route.queues {
+            let sharing = publishes
+                .clone()
+                .zip(&shared)
+                .map(|(publish, shared)| Publish { content: publish.content.sharing(shared), ..publish });
+            self.publish_to(queue, sharing);
+        }
+        shared.clear();
+        self.shared_messages = shared;
     }
 
-    /// Hands the gathered publishes to their queues.
-    pub(super) fn hand_on_gathered(&mut self) {
-        let Some(route) = self.gathered_route.take() else { return };
-        let mut publishes = std::mem::take(&mut self.gathered);
-        let Some((&last, others)) = route.queues.split_last() else { return };
-        if !others.is_empty() {
-            self.expect_shared_confirms(&publishes, route.queues.len());
-        }
-        for &queue in others {
-            let mut copy = std::mem::take(&mut self.gathered_copy);
-            copy.extend(publishes.iter().cloned());
-            self.publish_to(queue, &mut copy);
-            self.gathered_copy = copy;
-        }
-        self.publish_to(last, &mut publishes);
-        self.gathered = publishes;
-    }
-
-    fn publish_to(&mut self, queue: QueueId, publishes: &mut Vec<Publish>) {
+    fn publish_to<'a>(&mut self, queue: QueueId, publishes: impl Iterator<Item = Publish<'a>>) {
         if self.queues.get(&queue).is_some_and(|local| !local.doomed) {
-            self.feed(queue, Input::Publish(publishes));
-            return;
+            return self.with_queue(queue, |queue, outlet| queue.publish(publishes, outlet));
         }
         // The queue is being deleted: the publish came after that, and counts as taken.
-        for publish in publishes.drain(..).filter(|publish| publish.publish_seq != 0) {
+        for publish in publishes.filter(|publish| publish.publish_seq != 0) {
             self.confirm(publish.channel, publish.publish_seq, publish.publish_seq);
         }
     }
 
-    fn expect_shared_confirms(&mut self, publishes: &[Publish], queues: usize) {
-        for publish in publishes.iter().filter(|publish| publish.publish_seq != 0) {
+    fn expect_shared_confirms<'a>(&mut self, publishes: impl Iterator<Item = Publish<'a>>, queues: usize) {
+        for publish in publishes.filter(|publish| publish.publish_seq != 0) {
             if let Some(place) = self.place_of(publish.channel.connection)
                 && let Some(client) = self.clients.get_mut(place)
             {
@@ -247,22 +272,13 @@ impl Shard {
 
     /// The journal wants to reuse a file in which the queue may have messages.
     pub(super) fn page_through(&mut self, queue: QueueId, through: Seq) {
-        let Some(local) = self.queues.get_mut(&queue) else {
+        if !self.queues.contains_key(&queue) {
             self.parts.pages.send(pages::Work::Answer(queue, through));
             return;
-        };
-        let mut out = Vec::new();
-        local.queue.step(Input::PageThrough(through), &mut out);
-        for output in &out {
-            match output {
-                Output::Page { ticket, for_journal: true, .. } => {
-                    self.paging_for_journal.insert((queue, *ticket), through);
-                }
-                Output::NothingToPage => self.parts.pages.send(pages::Work::Answer(queue, through)),
-                _ => {}
-            }
         }
-        self.carry_out_queue(queue, &mut out);
+        self.page_through = Some(through);
+        self.feed(queue, Input::PageThrough(through));
+        self.page_through = None;
     }
 
     /// The deliveries given to a connection's consumers have left: their queues may go on.
@@ -291,9 +307,9 @@ impl Shard {
         if self.resident_bytes <= RESIDENT_TOTAL_BYTES {
             if self.resident_max < queue::RESIDENT_MAX_BYTES && self.resident_bytes < RESIDENT_TOTAL_BYTES / 4 {
                 self.resident_max = queue::RESIDENT_MAX_BYTES;
-                for local in self.queues.values_mut() {
-                    // Being given more makes a queue do nothing.
-                    local.queue.step(Input::Pressure(queue::RESIDENT_MAX_BYTES), &mut Vec::new());
+                let ids: Vec<QueueId> = self.queues.keys().copied().collect();
+                for id in ids {
+                    self.feed(id, Input::Pressure(queue::RESIDENT_MAX_BYTES));
                 }
             }
             return;

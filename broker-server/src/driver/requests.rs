@@ -6,7 +6,7 @@ use broker_amqp::{Binding as AskedBinding, Exception, Input, Output, Reply, Repl
 use broker_core::access::Operation;
 use broker_core::exchange::ExchangeKind;
 use broker_core::field_table::FieldTable;
-use broker_core::message::{Message, split_route};
+use broker_core::message::{Content, split_route};
 use broker_core::name::{UserName, VhostName};
 use broker_core::queue::{self, ConsumerSettings};
 use broker_core::refusal::{Refusal, Resource};
@@ -384,9 +384,9 @@ impl Shard {
     }
 
     /// Whether a message may be published where it wants to go.
-    pub(super) fn publishable(&mut self, place: usize, message: &Message) -> Result<(), Exception> {
+    pub(super) fn publishable(&mut self, place: usize, route: &[u8]) -> Result<(), Exception> {
         let vhost = self.vhost_name(place)?;
-        let name = exchange_name(message.route())?;
+        let name = exchange_name(route)?;
         let resource = exchange_resource(&vhost, name);
         self.authorize(place, Operation::Write, &resource)?;
         self.vhost(&vhost)?.publishable_exchange(name).map_err(exception)?;
@@ -394,25 +394,25 @@ impl Shard {
     }
 
     /// Where a message goes. Remembered by exchange and routing key where nothing else decides.
-    pub(super) fn route(&mut self, place: usize, message: &Message) -> Result<Arc<Route>, Exception> {
-        let copies = has_copy_keys(message.header()).map_err(exception)?;
+    pub(super) fn route(&mut self, place: usize, content: Content<'_>) -> Result<Arc<Route>, Exception> {
+        let copies = has_copy_keys(content.header()).map_err(exception)?;
         if !copies
             && let Some(client) = self.clients.get_mut(place)
-            && let Some(route) = client.routes.find(self.generation, message.route())
+            && let Some(route) = client.routes.find(self.generation, content.route())
         {
             return Ok(route);
         }
-        self.publishable(place, message)?;
+        self.publishable(place, content.route())?;
         let vhost = self.vhost_name(place)?;
-        let exchange = exchange_name(message.route())?;
+        let exchange = exchange_name(content.route())?;
         let topology = self.vhost(&vhost)?;
         let mut ids = SmallVec::new();
         topology
-            .route(exchange, message.routing_key(), message.header(), &mut ids)
+            .route(exchange, content.routing_key(), content.header(), &mut ids)
             .map_err(|_| Exception::internal("an exchange vanished"))?;
         let cacheable = !copies && !topology.depends_on_headers(exchange);
         ids.retain(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
-        let route = Arc::new(Route { key: message.route().into(), queues: ids.into_iter().collect() });
+        let route = Arc::new(Route { key: content.route().into(), queues: ids.into_iter().collect() });
         // A route to nowhere is not remembered: declaring a queue does not change the generation.
         if cacheable
             && !route.queues.is_empty()

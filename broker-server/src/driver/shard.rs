@@ -4,6 +4,7 @@
 //! have sent; then hand the journal its next batch, and write to every socket that has something to send. Everything of a turn is one batch: one
 //! read, one write, one commit, however many messages.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use broker_amqp::{CloseReason, Connection, Exception, Input, Output, Reply, Settings};
 use broker_core::access::Access;
-use broker_core::queue::{self, Publish};
+use broker_core::message::Message;
+use broker_core::queue;
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::Topology;
 use foldhash::fast::RandomState;
@@ -23,7 +25,6 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::client::{Client, Progress};
-use super::dispatch::Route;
 use super::events::Event;
 use super::journal::{self, JournalHandle};
 use super::login::LoginHandle;
@@ -110,10 +111,8 @@ pub struct Shard {
     pub(super) dirty: Vec<usize>,
     /// Replies that came out of a queue or from another thread, to be given when no connection is being worked on.
     pub(super) replies: VecDeque<(u64, u16, Reply)>,
-    /// Publishes with the same route, in order.
-    pub(super) gathered: Vec<Publish>,
-    pub(super) gathered_route: Option<Arc<Route>>,
-    pub(super) gathered_copy: Vec<Publish>,
+    /// Messages of a batch that goes to several queues, as far as one of them keeps them.
+    pub(super) shared_messages: Vec<OnceCell<Message>>,
     /// Queues with something for the journal.
     pub(super) dirty_queues: Vec<QueueId>,
     batch: Option<JournalBatch>,
@@ -126,6 +125,8 @@ pub struct Shard {
     pub(super) paging_bytes: usize,
     /// Page-outs for the journal: queue, ticket, and the place they answer for.
     pub(super) paging_for_journal: HashMap<(QueueId, u64), Seq>,
+    /// The place a queue is being asked to page out through, for the journal.
+    pub(super) page_through: Option<Seq>,
     pub(super) page_bytes: HashMap<(QueueId, u64), usize>,
     pub(super) resident_bytes: usize,
     pub(super) resident_max: usize,
@@ -168,9 +169,7 @@ impl Shard {
             readable: VecDeque::new(),
             dirty: Vec::new(),
             replies: VecDeque::new(),
-            gathered: Vec::new(),
-            gathered_route: None,
-            gathered_copy: Vec::new(),
+            shared_messages: Vec::new(),
             dirty_queues: Vec::new(),
             batch,
             flushed: Vec::new(),
@@ -180,6 +179,7 @@ impl Shard {
             flushing_bytes: 0,
             paging_bytes: 0,
             paging_for_journal: HashMap::new(),
+            page_through: None,
             page_bytes: HashMap::new(),
             resident_bytes: 0,
             resident_max: queue::RESIDENT_MAX_BYTES,
@@ -337,7 +337,7 @@ impl Shard {
             let Some(client) = self.clients.get_mut(place) else { break };
             client.amqp.receive(self.now, part, &mut out);
             outputs += out.len();
-            self.work_off(place, &mut out);
+            self.work_off(place, part, &mut out);
         }
         if let Some(client) = self.clients.get_mut(place) {
             client.sends_small = outputs * SMALL_BYTES > octets;
@@ -346,10 +346,10 @@ impl Shard {
         self.read_buffer = buffer;
     }
 
-    /// Carries out what a connection wants, and lets it go on with what it held back meanwhile.
-    pub(super) fn work_off(&mut self, place: usize, out: &mut Vec<Output>) {
+    /// Carries out what a connection wants, and lets it go on with what it held back meanwhile. `octets` are those it has just received, if any.
+    pub(super) fn work_off(&mut self, place: usize, octets: &[u8], out: &mut Vec<Output>) {
         loop {
-            self.carry_out(place, out);
+            self.carry_out(place, octets, out);
             match self.clients.get_mut(place) {
                 Some(client) if client.amqp.wants_resume() => client.amqp.resume(self.now, out),
                 _ => break,
@@ -363,12 +363,12 @@ impl Shard {
         let Some(client) = self.clients.get_mut(place) else { return };
         let mut out = Vec::new();
         client.amqp.step(self.now, input, &mut out);
-        self.work_off(place, &mut out);
+        self.work_off(place, &[], &mut out);
     }
 
     /// The place of a connection that is still there.
     pub(super) fn place_of(&self, number: u64) -> Option<usize> {
-        let place = (number & ((1 << PLACE_BITS) - 1)) as usize;
+        let place = place_in_number(number);
         self.clients.get(place).is_some_and(|client| client.number == number).then_some(place)
     }
 
@@ -477,7 +477,7 @@ impl Shard {
             if client.amqp.next_timeout().is_some_and(|due| due <= self.now) {
                 let mut out = Vec::new();
                 client.amqp.timeout(self.now, &mut out);
-                self.work_off(place, &mut out);
+                self.work_off(place, &[], &mut out);
             }
             self.arm_timer(place);
         }
@@ -552,7 +552,7 @@ impl Shard {
         let reason = client.closing.take().unwrap_or_else(|| why.into());
         let mut out = Vec::new();
         client.amqp.step(self.now, Input::PeerGone, &mut out);
-        self.work_off(place, &mut out);
+        self.work_off(place, &[], &mut out);
         if let Some(client) = self.clients.get_mut(place) {
             client.closing = Some(reason);
         }
@@ -722,6 +722,11 @@ impl Shard {
         }
         self.flushed = flushed;
     }
+}
+
+/// Where the connection with this number is or was in the table.
+pub(super) fn place_in_number(number: u64) -> usize {
+    (number & ((1 << PLACE_BITS) - 1)) as usize
 }
 
 fn poll(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
