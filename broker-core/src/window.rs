@@ -93,12 +93,37 @@ impl<T> Window<T> {
     }
 
     /// Numbers and entries up to and including `last`, in order of their numbers, taken out one by one through `take`.
-    pub fn drain_through(&mut self, last: u64, mut take: impl FnMut(u64, T)) {
-        while let Some(number) = self.first().filter(|&number| number <= last) {
-            if let Some(value) = self.remove(number) {
-                take(number, value);
+    pub fn drain_through(&mut self, last: u64, take: impl FnMut(u64, T)) {
+        self.drain_range(0, last, take);
+    }
+
+    /// Numbers and entries from `first` to `last`, both included, in order of their numbers, taken out one by one through `take`.
+    pub fn drain_range(&mut self, first: u64, last: u64, mut take: impl FnMut(u64, T)) {
+        let (first, end) = (first.max(self.base), last.saturating_add(1).min(self.next));
+        if first >= end {
+            return;
+        }
+        let (first_chunk, last_chunk) = (self.place(first).0, self.place(end - 1).0);
+        for at in first_chunk..=last_chunk {
+            let Some(place) = self.chunks.get_mut(at) else { break };
+            let Some(chunk) = place else { continue };
+            let base = self.base + at as u64 * CHUNK;
+            let slots = first.saturating_sub(base).min(CHUNK) as usize..(end - base).min(CHUNK) as usize;
+            let mut number = base + slots.start as u64;
+            for slot in chunk.slots.get_mut(slots).unwrap_or_default() {
+                if let Some(value) = slot.take() {
+                    chunk.used -= 1;
+                    self.len -= 1;
+                    take(number, value);
+                }
+                number += 1;
+            }
+            if chunk.used == 0 {
+                let emptied = place.take();
+                self.spare = self.spare.take().or(emptied);
             }
         }
+        self.trim();
     }
 
     /// The smallest number held.
@@ -195,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_an_ordered_map(first in 0_u64..200, steps in prop::collection::vec((0_u8..6, 0_u64..300), 1..400)) {
+        fn behaves_as_an_ordered_map(first in 0_u64..200, steps in prop::collection::vec((0_u8..7, 0_u64..300), 1..400)) {
             let mut window = Window::new(first);
             let mut model = BTreeMap::new();
             for (kind, number) in steps {
@@ -203,6 +228,14 @@ mod tests {
                     0 | 1 => { let at = window.push(number); prop_assert!(model.insert(at, number).is_none()); }
                     4 => { window.skip(); }
                     5 => for _ in 0..number { window.skip(); },
+                    6 => {
+                        let (from, last) = (first + number / 8, first + number / 3);
+                        let expected: Vec<_> = model.range(from..=last.max(from)).map(|(&number, &value)| (number, value)).collect();
+                        let mut drained = Vec::new();
+                        window.drain_range(from, last.max(from), |number, value| drained.push((number, value)));
+                        model.retain(|number, _| *number < from || *number > last.max(from));
+                        prop_assert_eq!(drained, expected);
+                    }
                     2 => prop_assert_eq!(window.remove(first + number), model.remove(&(first + number))),
                     _ => {
                         let last = first + number / 4;

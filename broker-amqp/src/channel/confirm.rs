@@ -1,6 +1,6 @@
 //! Publisher confirms: which publishes are still open, and one `basic.ack` for many where that is true.
 
-use broker_core::window::Window;
+use std::collections::VecDeque;
 
 use crate::codec;
 use crate::send_buffer::SendBuffer;
@@ -8,10 +8,51 @@ use crate::send_buffer::SendBuffer;
 const ACK: u8 = 80;
 const NACK: u8 = 120;
 
+/// Numbers that are not answered yet: they are added in order and mostly answered in order, so a few runs hold them.
+#[derive(Debug)]
+struct Open {
+    /// Sorted, apart from each other.
+    runs: VecDeque<(u64, u64)>,
+    next: u64,
+    count: u64,
+}
+
+impl Open {
+    fn add(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.count += 1;
+        match self.runs.back_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => self.runs.push_back((number, number)),
+        }
+        number
+    }
+
+    /// Takes out what there is of the numbers from `first` to `last`, run by run through `taken`.
+    fn remove(&mut self, first: u64, last: u64, mut taken: impl FnMut(u64, u64)) {
+        let mut at = self.runs.partition_point(|(_, end)| *end < first);
+        while let Some(&(begin, end)) = self.runs.get(at)
+            && begin <= last
+        {
+            let (from, to) = (begin.max(first), end.min(last));
+            self.count -= to - from + 1;
+            taken(from, to);
+            self.runs.remove(at);
+            for rest in [(to + 1, end), (begin, from - 1)] {
+                if rest.0 <= rest.1 {
+                    self.runs.insert(at, rest);
+                }
+            }
+            at += usize::from(begin < from);
+        }
+    }
+}
+
 /// The publishes of a channel that wants confirms.
 #[derive(Debug)]
 pub(crate) struct Confirms {
-    open: Window<()>,
+    open: Open,
     /// Confirmed since the last flush: runs of numbers, mostly in order.
     confirmed: Vec<(u64, u64)>,
     /// Refused since the last flush.
@@ -20,42 +61,36 @@ pub(crate) struct Confirms {
 
 impl Confirms {
     pub(crate) fn new() -> Confirms {
-        Confirms { open: Window::new(1), confirmed: Vec::new(), refused: Vec::new() }
+        Confirms { open: Open { runs: VecDeque::new(), next: 1, count: 0 }, confirmed: Vec::new(), refused: Vec::new() }
     }
 
     /// The number of the next publish.
     pub(crate) fn publish(&mut self) -> u64 {
-        self.open.push(())
+        self.open.add()
     }
 
     /// Publishes that are neither confirmed nor refused.
     pub(crate) fn open(&self) -> usize {
-        self.open.len()
+        usize::try_from(self.open.count).unwrap_or(usize::MAX)
     }
 
     /// A run of publishes is safe. Numbers that are not open are passed over.
     pub(crate) fn confirm(&mut self, first: u64, last: u64) {
-        for number in first..=last.min(self.open.next_number().saturating_sub(1)) {
-            if self.open.remove(number).is_none() {
-                continue;
-            }
-            match self.confirmed.last_mut() {
-                Some((_, end)) if *end + 1 == number => *end = number,
-                _ => self.confirmed.push((number, number)),
-            }
-        }
+        let confirmed = &mut self.confirmed;
+        self.open.remove(first, last, |first, last| match confirmed.last_mut() {
+            Some((_, end)) if *end + 1 == first => *end = last,
+            _ => confirmed.push((first, last)),
+        });
     }
 
     /// A publish was refused.
     pub(crate) fn refuse(&mut self, number: u64) {
-        if self.open.remove(number).is_some() {
-            self.refused.push(number);
-        }
+        self.open.remove(number, number, |number, _| self.refused.push(number));
     }
 
     /// Tells the client all that was gathered: what is refused first, as RabbitMQ does.
     pub(crate) fn flush(&mut self, channel: u16, send: &mut SendBuffer) {
-        let open = self.open.first().unwrap_or(u64::MAX);
+        let open = self.open.runs.front().map_or(u64::MAX, |(first, _)| *first);
         self.confirmed.sort_unstable();
         self.refused.sort_unstable();
         let first_refused = self.refused.first().copied().unwrap_or(u64::MAX);
@@ -102,6 +137,10 @@ fn write_runs(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     /// `+5` ack, `-5` nack, `*` multiple.
@@ -162,5 +201,27 @@ mod tests {
         confirms.confirm(1, 99);
         confirms.refuse(2);
         assert_eq!(flushed(&mut confirms), ["+2*"]);
+    }
+
+    proptest! {
+        #[test]
+        fn open_numbers_are_a_set(steps in prop::collection::vec((any::<bool>(), 1_u64..60, 0_u64..10), 1..200)) {
+            let mut open = Open { runs: VecDeque::new(), next: 1, count: 0 };
+            let mut model = BTreeSet::new();
+            for (add, first, more) in steps {
+                if add {
+                    prop_assert!(model.insert(open.add()));
+                    continue;
+                }
+                let mut taken = Vec::new();
+                open.remove(first, first + more, |first, last| taken.extend(first..=last));
+                let expected: Vec<u64> = model.range(first..=first + more).copied().collect();
+                model.retain(|number| !expected.contains(number));
+                prop_assert_eq!(taken, expected);
+                prop_assert_eq!(open.count, model.len() as u64);
+                prop_assert!(open.runs.iter().flat_map(|&(first, last)| first..=last).eq(model.iter().copied()));
+                prop_assert!(open.runs.iter().zip(open.runs.iter().skip(1)).all(|(a, b)| a.1 < b.0));
+            }
+        }
     }
 }

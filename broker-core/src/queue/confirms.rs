@@ -55,14 +55,23 @@ impl Confirms {
     }
 
     pub(super) fn settled(&mut self, seq: Seq) {
-        if self.unflushed.front().is_some_and(|&(first, _)| seq >= first)
-            && let Ok(at) = self.unflushed.binary_search_by_key(&seq, |&(seq, _)| seq)
+        if let Some(at) = self.unflushed_at(seq)
             && let Some((_, message)) = self.unflushed.get_mut(at)
         {
             *message = None;
             return;
         }
         self.settled_range(seq, seq);
+    }
+
+    fn unflushed_at(&self, seq: Seq) -> Option<usize> {
+        let (first, _) = self.unflushed.front()?;
+        let guess = usize::try_from(seq.checked_sub(*first)?).ok()?;
+        // Most queues hold only messages that are to be stored: then their places follow each other.
+        match self.unflushed.get(guess) {
+            Some((there, _)) if *there == seq => Some(guess),
+            _ => self.unflushed.binary_search_by_key(&seq, |&(seq, _)| seq).ok(),
+        }
     }
 
     pub(super) fn settled_range(&mut self, first: Seq, last: Seq) {

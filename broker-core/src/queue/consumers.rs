@@ -87,13 +87,13 @@ impl Consumers {
         self.turns.0.iter().any(|(_, turns)| !turns.is_empty())
     }
 
-    /// A delivery of the consumer with this number was settled.
-    pub(super) fn settled(&mut self, number: u64) {
+    /// So many deliveries of the consumer with this number were settled.
+    pub(super) fn settled(&mut self, number: u64, count: u32) {
         if number == NO_CONSUMER {
             return;
         }
         if let Some(consumer) = find(&mut self.consumers, number) {
-            consumer.unacked = consumer.unacked.saturating_sub(1);
+            consumer.unacked = consumer.unacked.saturating_sub(count);
             take_turn(consumer, &mut self.turns);
         }
     }

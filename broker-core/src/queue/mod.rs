@@ -550,7 +550,7 @@ impl Queue {
         {
             let redelivered = entry.redelivered;
             if no_ack {
-                self.settled(&entry, out);
+                settled(&mut self.confirms, &entry, out);
                 out.deliver(Delivery { key, queue_tag: 0, redelivered, content: Content::Kept(&entry.message) });
             } else {
                 self.unacked_bytes += bytes;
@@ -592,7 +592,7 @@ impl Queue {
                 let Get { channel, no_ack } = self.gets[answered];
                 let (redelivered, remaining, message) = (entry.redelivered, self.ready.len(), entry.message.clone());
                 let queue_tag = if no_ack {
-                    self.settled(&entry, out);
+                    settled(&mut self.confirms, &entry, out);
                     0
                 } else {
                     self.unacked_bytes += message.memory();
@@ -606,37 +606,33 @@ impl Queue {
     }
 
     fn settle(&mut self, first: u64, last: u64, outcome: Outcome, out: &mut impl Outlet) {
-        for tag in first..=last.min(self.unacked.next_number()) {
-            let Some(Unacked { mut entry, consumer }) = self.unacked.remove(tag) else { continue };
-            self.unacked_bytes -= entry.message.memory();
-            self.consumers.settled(consumer);
+        let Queue { unacked, unacked_bytes, consumers, ready, confirms, .. } = self;
+        let mut same_consumer = (NO_CONSUMER, 0);
+        unacked.drain_range(first, last, |_, Unacked { mut entry, consumer }| {
+            *unacked_bytes -= entry.message.memory();
+            if same_consumer.0 != consumer {
+                consumers.settled(same_consumer.0, same_consumer.1);
+                same_consumer = (consumer, 0);
+            }
+            same_consumer.1 += 1;
             match outcome {
-                Outcome::Ack | Outcome::Discard => self.settled(&entry, out),
+                Outcome::Ack | Outcome::Discard => settled(confirms, &entry, out),
                 Outcome::Requeue => {
                     entry.redelivered = true;
-                    self.ready.insert(entry);
+                    ready.insert(entry);
                 }
-                Outcome::Undelivered => self.ready.insert(entry),
+                Outcome::Undelivered => ready.insert(entry),
             }
-        }
+        });
+        consumers.settled(same_consumer.0, same_consumer.1);
         self.deliver(out);
-    }
-
-    /// A message is gone for good.
-    fn settled(&mut self, entry: &Entry, out: &mut impl Outlet) {
-        if entry.stored {
-            self.confirms.settled(entry.seq);
-        }
-        if entry.paged {
-            forget(out.outputs(), entry.seq);
-        }
     }
 
     fn purge(&mut self, out: &mut impl Outlet) {
         let purged = self.ready.len();
         let (resident, on_disk) = self.ready.take_all();
         for entry in &resident {
-            self.settled(entry, out);
+            settled(&mut self.confirms, entry, out);
         }
         // Ranges on disk may enclose messages that were delivered from memory before the range was written: those stay unacked.
         let mut held: Vec<Seq> = self.unacked.iter().map(|(_, unacked)| unacked.entry.seq).collect();
@@ -702,6 +698,16 @@ fn stored_entry(entry: &Entry) -> StoredEntry {
         redelivered: entry.redelivered,
         persistent: entry.stored,
         message: entry.message.clone(),
+    }
+}
+
+/// A message is gone for good.
+fn settled(confirms: &mut Confirms, entry: &Entry, out: &mut impl Outlet) {
+    if entry.stored {
+        confirms.settled(entry.seq);
+    }
+    if entry.paged {
+        forget(out.outputs(), entry.seq);
     }
 }
 

@@ -140,7 +140,15 @@ pub fn message_headers(header: &[u8]) -> Option<FieldTable<'_>> {
 }
 
 /// Whether a message names further routing keys, so that its route cannot be cached by its routing key; refused if they are no arrays.
+#[inline]
 pub fn has_copy_keys(header: &[u8]) -> Result<bool, Refusal> {
+    match header.get(HEADER_FIXED_BYTES) {
+        Some(&flags) if u16::from(flags) << 8 & FLAG_HEADERS != 0 => copy_keys_in(header),
+        _ => Ok(false),
+    }
+}
+
+fn copy_keys_in(header: &[u8]) -> Result<bool, Refusal> {
     let Some(headers) = message_headers(header) else { return Ok(false) };
     let mut has = false;
     for name in COPY_HEADERS {

@@ -57,20 +57,30 @@ impl Shard {
         let Some(client) = self.clients.get_mut(place) else { return 0 };
         let Some(route) = client.routes.find(self.generation, content.content(octets).route()) else { return 0 };
         let number = client.number;
-        let publishes = outputs.iter().map_while(|output| match output {
+        let mut persistent_bytes = 0;
+        let goes_there = |output: &&Output| {
+            let Output::Publish { content, .. } = output else { return false };
+            let content = content.content(octets);
+            if *content.route() != *route.key || !matches!(has_copy_keys(content.header()), Ok(false)) {
+                return false;
+            }
+            if content.persistent() {
+                persistent_bytes += content.memory();
+            }
+            true
+        };
+        let count = outputs.iter().take_while(goes_there).count();
+        let publishes = outputs.iter().take(count).filter_map(|output| match output {
             Output::Publish { channel, publish_seq, content, .. } => {
-                let content = content.content(octets);
                 let channel = ChannelKey { connection: number, channel: *channel };
-                let goes_there = *content.route() == *route.key && matches!(has_copy_keys(content.header()), Ok(false));
-                goes_there.then_some(Publish { channel, publish_seq: *publish_seq, content })
+                Some(Publish { channel, publish_seq: *publish_seq, content: content.content(octets) })
             }
             _ => None,
         });
-        let count = publishes.clone().count();
         if count > 0 {
             client.publisher = true;
             client.target = route.queues.first().copied();
-            self.publish_to_all(&route, publishes);
+            self.publish_to_all(&route, persistent_bytes, publishes);
         }
         count
     }
@@ -140,7 +150,8 @@ impl Shard {
         }
         client.publisher = true;
         client.target = route.queues.first().copied();
-        self.publish_to_all(route, std::iter::once(Publish { channel, publish_seq, content }));
+        let persistent_bytes = if content.persistent() { content.memory() } else { 0 };
+        self.publish_to_all(route, persistent_bytes, std::iter::once(Publish { channel, publish_seq, content }));
         true
     }
 

@@ -218,11 +218,14 @@ impl Shard {
         }
     }
 
-    /// Hands publishes to the queues of their route, in order.
-    pub(super) fn publish_to_all<'a>(&mut self, route: &Route, publishes: impl Iterator<Item = Publish<'a>> + Clone) {
-        for publish in publishes.clone().filter(|publish| publish.content.persistent()) {
-            self.unflushed_bytes += publish.content.memory();
-        }
+    /// Hands publishes to the queues of their route, in order. Persistent ones among them take `persistent_bytes` of memory.
+    pub(super) fn publish_to_all<'a>(
+        &mut self,
+        route: &Route,
+        persistent_bytes: usize,
+        publishes: impl Iterator<Item = Publish<'a>> + Clone,
+    ) {
+        self.unflushed_bytes += persistent_bytes;
         if let [queue] = *route.queues {
             return self.publish_to(queue, publishes);
         }
