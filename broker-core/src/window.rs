@@ -109,14 +109,13 @@ impl<T> Window<T> {
             let Some(chunk) = place else { continue };
             let base = self.base + at as u64 * CHUNK;
             let slots = first.saturating_sub(base).min(CHUNK) as usize..(end - base).min(CHUNK) as usize;
-            let mut number = base + slots.start as u64;
-            for slot in chunk.slots.get_mut(slots).unwrap_or_default() {
+            let numbers = base + slots.start as u64..;
+            for (number, slot) in numbers.zip(chunk.slots.get_mut(slots).unwrap_or_default()) {
                 if let Some(value) = slot.take() {
                     chunk.used -= 1;
                     self.len -= 1;
                     take(number, value);
                 }
-                number += 1;
             }
             if chunk.used == 0 {
                 let emptied = place.take();

@@ -88,8 +88,13 @@ impl Confirms {
         !self.unflushed.is_empty() || !self.settles.is_empty() || self.unflushed_waiters
     }
 
-    pub(super) fn flush(&mut self, sink: &mut impl JournalSink) {
-        for (seq, message) in self.unflushed.drain(..) {
+    /// Returns the place up to which everything was handed over, if that is not all.
+    pub(super) fn flush(&mut self, sink: &mut impl JournalSink) -> Option<Seq> {
+        let mut through = None;
+        while !sink.is_full()
+            && let Some((seq, message)) = self.unflushed.pop_front()
+        {
+            through = Some(seq);
             if let Some(message) = message {
                 sink.enqueue(seq, false, &message);
             }
@@ -97,13 +102,17 @@ impl Confirms {
         for (first, last) in self.settles.drain(..) {
             sink.settle(first, last);
         }
-        for waiting in self.waiting.iter_mut().rev() {
+        let through = if self.unflushed.is_empty() { None } else { Some(through.unwrap_or(0)) };
+        // Those that have been marked before are all in front of those that have not.
+        let behind = |waiting: &&mut Waiting| through.is_some_and(|through| waiting.last_seq > through);
+        for waiting in self.waiting.iter_mut().rev().skip_while(behind) {
             if std::mem::replace(&mut waiting.flushed, true) {
                 break;
             }
         }
-        self.unflushed_waiters = false;
+        self.unflushed_waiters = through.is_some();
         release_if_large(&mut self.unflushed);
+        through
     }
 
     pub(super) fn stored(&mut self, seq: Seq, out: &mut Vec<Output>) {

@@ -310,6 +310,10 @@ pub trait JournalSink {
     fn settle(&mut self, first: Seq, last: Seq);
     /// Stored messages may have been delivered (written at a clean stop).
     fn delivered(&mut self, first: Seq, last: Seq);
+    /// Whether further messages should wait for the next [`Queue::flush`].
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 /// A message in memory, or its place when only the store has it.
@@ -452,11 +456,15 @@ impl Queue {
         }
     }
 
-    /// Hands to the journal all that must be stored and has not been, leaving out what was settled meanwhile. Returns the place to answer in
-    /// [`Input::Stored`] once it is on disk.
+    /// Hands to the journal what must be stored and has not been, leaving out what was settled meanwhile, until the journal is full: if then
+    /// [`Queue::wants_flush`], this is to be called again. Returns the place to answer in [`Input::Stored`] once it is on disk.
     pub fn flush(&mut self, sink: &mut impl JournalSink) -> Seq {
-        self.confirms.flush(sink);
-        self.next_seq - 1
+        self.confirms.flush(sink).unwrap_or(self.next_seq - 1)
+    }
+
+    /// Whether there is something for [`Queue::flush`].
+    pub fn wants_flush(&self) -> bool {
+        self.confirms.needs_flush()
     }
 
     /// Notes for a clean stop which stored messages may have been delivered.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-pub use batch::JournalBatch;
+pub use batch::{COMMIT_MAX_BYTES, JournalBatch};
 pub use file::{Spare, SpareMaker};
 
 pub(super) use file::{JournalFile, commit_key};

@@ -28,7 +28,7 @@ pub(crate) use entry::EntryFlags;
 pub use entry::{Page, Run};
 pub use error::StoreError;
 pub use ids::{QueueId, RunId, Seq};
-pub use journal::{Journal, JournalBatch, QueueState, Spare, SpareMaker};
+pub use journal::{COMMIT_MAX_BYTES, Journal, JournalBatch, QueueState, Spare, SpareMaker};
 pub use options::{JOURNAL_BUDGET_BYTES, JOURNAL_FILE_BYTES, SEGMENT_FILE_BYTES, StoreOptions};
 pub use ranges::Ranges;
 pub use recovery::{Recovered, RecoveredQueue, RecoveredRun, recover};

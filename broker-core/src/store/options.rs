@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-/// Size of a journal file unless set otherwise.
-pub const JOURNAL_FILE_BYTES: u64 = 64 * 1024 * 1024;
-/// What the journal may hold before its oldest file is given up, unless set otherwise.
-pub const JOURNAL_BUDGET_BYTES: u64 = 256 * 1024 * 1024;
+/// Size of a journal file unless set otherwise. Small enough that the files are soon all filled and used in turn, and stay in the page cache; large
+/// enough for the largest commits (see [`COMMIT_MAX_BYTES`](super::COMMIT_MAX_BYTES)).
+pub const JOURNAL_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// What the journal may hold before its oldest file is given up, unless set otherwise. About what the queues hold in memory: what lies longer is
+/// paged out anyway.
+pub const JOURNAL_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 /// Size at which a segment file is closed, unless set otherwise.
 pub const SEGMENT_FILE_BYTES: u64 = 16 * 1024 * 1024;
 

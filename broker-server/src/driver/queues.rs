@@ -42,6 +42,8 @@ pub struct Sink<'a> {
     pub queue: QueueId,
     /// The batch.
     pub batch: &'a mut JournalBatch,
+    /// It must take all there is: the node stops.
+    pub last: bool,
 }
 
 impl JournalSink for Sink<'_> {
@@ -55,6 +57,10 @@ impl JournalSink for Sink<'_> {
 
     fn delivered(&mut self, first: Seq, last: Seq) {
         self.batch.delivered(self.queue, first, last);
+    }
+
+    fn is_full(&self) -> bool {
+        !self.last && self.batch.is_full()
     }
 }
 

@@ -648,7 +648,7 @@ impl Shard {
         ids.sort_unstable();
         for id in ids {
             if let Some(local) = self.queues.get_mut(&id) {
-                let mut sink = super::queues::Sink { queue: id, batch: &mut batch };
+                let mut sink = super::queues::Sink { queue: id, batch: &mut batch, last: true };
                 local.queue.flush(&mut sink);
                 local.queue.note_delivered(&mut sink);
             }
@@ -684,13 +684,26 @@ impl Shard {
         }
         let Some(mut batch) = self.batch.take() else { return };
         let mut flushed = std::mem::take(&mut self.flushed);
+        // Queues that find the batch full come first the next time, then those that filled it.
+        let (mut unserved, mut served) = (Vec::new(), Vec::new());
         for id in self.dirty_queues.drain(..) {
             let Some(local) = self.queues.get_mut(&id) else { continue };
-            local.dirty = false;
-            let through = local.queue.flush(&mut super::queues::Sink { queue: id, batch: &mut batch });
+            if batch.is_full() {
+                unserved.push(id);
+                continue;
+            }
+            let through = local.queue.flush(&mut super::queues::Sink { queue: id, batch: &mut batch, last: false });
             flushed.push((id, through));
+            local.dirty = local.queue.wants_flush();
+            if local.dirty {
+                served.push(id);
+            }
         }
-        self.flushing_bytes = std::mem::take(&mut self.unflushed_bytes);
+        self.dirty_queues.append(&mut unserved);
+        self.dirty_queues.append(&mut served);
+        self.flushing_bytes =
+            if self.dirty_queues.is_empty() { self.unflushed_bytes } else { batch.bytes().min(self.unflushed_bytes) };
+        self.unflushed_bytes -= self.flushing_bytes;
         if batch.is_empty() {
             self.flushing_bytes = 0;
             self.batch = Some(batch);

@@ -7,6 +7,9 @@ use crate::message::Message;
 /// What a batch's buffer may keep for the next one.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
 
+/// A batch with so many octets takes no more messages: they wait for the next.
+pub const COMMIT_MAX_BYTES: usize = 8 * 1024 * 1024;
+
 /// Records of one shard on their way into the journal, encoded as they will lie there.
 #[derive(Debug)]
 pub struct JournalBatch {
@@ -49,6 +52,11 @@ impl JournalBatch {
     /// Whether someone waits for it to be durable: it has messages in it.
     pub fn needs_sync(&self) -> bool {
         self.enqueues > 0
+    }
+
+    /// Whether further messages should wait for the next commit.
+    pub fn is_full(&self) -> bool {
+        self.bytes() >= COMMIT_MAX_BYTES
     }
 
     /// Octets it will take in the journal.
