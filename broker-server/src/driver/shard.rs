@@ -58,6 +58,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// A closed connection's last octets may take so long to leave.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// Publishes to be stored may be gathered so long, while each turn brings more: a client that sends its whole window then waits for one sync.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+/// Nor is more gathered than this.
+const GATHER_MAX_BYTES: usize = 1024 * 1024;
+/// Settles are not worth a commit of their own: they wait so long for the company of a publish...
+const SETTLES_WAIT: Duration = Duration::from_millis(20);
+/// ...or until they are so many octets.
+const SETTLES_MAX_BYTES: usize = 256 * 1024;
 /// After a full disk, the journal is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
@@ -116,6 +124,12 @@ pub struct Shard {
     /// Queues with something for the journal.
     pub(super) dirty_queues: Vec<QueueId>,
     batch: Option<JournalBatch>,
+    /// The batch holds settles, which are committed then at the latest.
+    settles_due: Option<Instant>,
+    /// Since when publishes are being gathered for one commit.
+    gathering: Option<Instant>,
+    /// What waited to be stored when it was last looked at.
+    unflushed_seen: usize,
     flushed: Vec<(QueueId, Seq)>,
     journal_rests_until: Option<Instant>,
     /// A batch the disk had no room for.
@@ -172,6 +186,9 @@ impl Shard {
             shared_messages: Vec::new(),
             dirty_queues: Vec::new(),
             batch,
+            settles_due: None,
+            gathering: None,
+            unflushed_seen: 0,
             flushed: Vec::new(),
             journal_rests_until: None,
             refused: None,
@@ -223,7 +240,8 @@ impl Shard {
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let busy = self.readable.iter().any(|&place| self.may_read(place))
             || !self.dirty.is_empty()
-            || !self.replies.is_empty();
+            || !self.replies.is_empty()
+            || self.gathering.is_some();
         if busy {
             return poll(&mut self.parts.poll, events, Some(Duration::ZERO));
         }
@@ -246,7 +264,11 @@ impl Shard {
 
     fn next_timeout(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.journal_rests_until, self.accept_rests_until, self.stopping].into_iter().flatten().min()
+        let settles_due = self.settles_due.filter(|_| self.batch.is_some());
+        [timer, settles_due, self.journal_rests_until, self.accept_rests_until, self.stopping]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn note_ready(&mut self, events: &Events) -> bool {
@@ -403,7 +425,9 @@ impl Shard {
         self.give_back();
         self.answer_transactions();
         self.give_replies();
-        self.flush_journal();
+        if !self.goes_on_gathering() {
+            self.flush_journal();
+        }
         // Writing makes room for consumers, whose queues then have more to write: a few rounds in a turn, so that reading is not starved.
         for _ in 0..4 {
             if self.dirty.is_empty() {
@@ -412,7 +436,9 @@ impl Shard {
             self.write_dirty();
             self.give_replies();
         }
-        self.flush_journal();
+        if self.gathering.is_none() {
+            self.flush_journal();
+        }
         let behind = self.unflushed_bytes + self.flushing_bytes + self.paging_bytes;
         self.held_back = if self.held_back { behind > STORE_BEHIND_BYTES / 2 } else { behind > STORE_BEHIND_BYTES };
         self.balance_memory();
@@ -677,9 +703,22 @@ impl Shard {
         }
     }
 
+    /// Whether this turn brought publishes to be stored, so that the next may bring more. If the journal is busy, they are gathered anyway.
+    fn goes_on_gathering(&mut self) -> bool {
+        let more = self.unflushed_bytes > std::mem::replace(&mut self.unflushed_seen, self.unflushed_bytes);
+        let since = self.gathering.unwrap_or(self.now);
+        let goes_on = more
+            && self.batch.is_some()
+            && self.unflushed_bytes < GATHER_MAX_BYTES
+            && self.now.duration_since(since) < GATHER_MAX;
+        self.gathering = goes_on.then_some(since);
+        goes_on
+    }
+
     /// Hands the journal everything that is to be stored, if it is free.
     fn flush_journal(&mut self) {
-        if self.dirty_queues.is_empty() {
+        let settles_are_due = self.settles_due.is_some_and(|due| self.now >= due);
+        if self.dirty_queues.is_empty() && !settles_are_due {
             return;
         }
         let Some(mut batch) = self.batch.take() else { return };
@@ -704,13 +743,25 @@ impl Shard {
         self.flushing_bytes =
             if self.dirty_queues.is_empty() { self.unflushed_bytes } else { batch.bytes().min(self.unflushed_bytes) };
         self.unflushed_bytes -= self.flushing_bytes;
-        if batch.is_empty() {
-            self.flushing_bytes = 0;
-            self.batch = Some(batch);
-            self.stored(flushed);
-        } else {
+        self.unflushed_seen = self.unflushed_bytes;
+        if batch.needs_sync() {
+            self.settles_due = None;
             self.parts.journal.send(journal::Work::Commit { batch, flushed });
+            return;
         }
+        // Nothing of these publishes has to be stored any more.
+        self.flushing_bytes = 0;
+        if batch.is_empty() {
+            self.settles_due = None;
+            self.batch = Some(batch);
+        } else if settles_are_due || batch.bytes() >= SETTLES_MAX_BYTES {
+            self.settles_due = None;
+            self.parts.journal.send(journal::Work::Commit { batch, flushed: Vec::new() });
+        } else {
+            self.settles_due.get_or_insert(self.now + SETTLES_WAIT);
+            self.batch = Some(batch);
+        }
+        self.stored(flushed);
     }
 
     fn committed(&mut self, committed: journal::Committed) {
