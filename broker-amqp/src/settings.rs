@@ -13,8 +13,10 @@ pub struct Settings {
     pub heartbeat: u16,
     /// Largest message body in octets.
     pub max_message_size: u64,
-    /// How long a client may take from the first octet to `connection.open`.
-    pub handshake_timeout: Duration,
+    /// Largest frame in octets until `tune-ok` settles one, with its 8 octets of framing; at least 4096, which every peer may send.
+    pub initial_frame_max: u32,
+    /// How long a client may take from connecting to `open-ok`; none = for ever.
+    pub handshake_timeout: Option<Duration>,
     /// How long a refused login is kept waiting before it hears of it.
     pub login_refused_delay: Duration,
     /// How long `close-ok` is waited for after `connection.close`.
@@ -45,7 +47,8 @@ impl Default for Settings {
             channel_max: 2047,
             heartbeat: 60,
             max_message_size: 128 * 1024 * 1024,
-            handshake_timeout: Duration::from_secs(10),
+            initial_frame_max: 4096,
+            handshake_timeout: Some(Duration::from_secs(10)),
             login_refused_delay: Duration::from_secs(1),
             close_ok_timeout: Duration::from_secs(5),
             consumers_per_channel_max: 65_536,

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use broker_amqp::Settings;
 use broker_core::name::NodeId;
@@ -118,7 +118,8 @@ fn settings(config: &Config) -> Settings {
         channel_max: limits.channel_max,
         heartbeat: limits.heartbeat_s,
         max_message_size: limits.max_message_size_bytes,
-        handshake_timeout: limits.handshake_timeout.unwrap_or(Duration::from_secs(3600)),
+        initial_frame_max: limits.initial_frame_max_bytes,
+        handshake_timeout: limits.handshake_timeout,
         mechanisms: config.authentication.mechanisms.clone(),
         // Client libraries switch features on by what RabbitMQ calls itself.
         product: "RabbitMQ".into(),

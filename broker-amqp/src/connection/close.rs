@@ -78,9 +78,16 @@ impl Connection {
 
     /// The client broke the handshake: RabbitMQ says nothing and hangs up after a while.
     fn refuse(&mut self, exception: Exception) {
+        self.hang_up_later(CloseReason::Exception(Box::new(exception)));
+    }
+
+    fn hang_up_later(&mut self, reason: CloseReason) {
         self.phase = Phase::Refusing;
         self.deadline = Some(self.now + self.settings.login_refused_delay);
-        let reason = CloseReason::Exception(Box::new(exception));
+        // Nothing is held for a client that will not be heard: what it sent ahead of the answer goes, and what comes now is not kept.
+        self.hold = Hold::No;
+        self.pending = Vec::new();
+        self.pending_at = 0;
         self.closing = Some(Box::new(Closing { reason, sent: false, spoiled: false }));
     }
 
@@ -94,9 +101,7 @@ impl Connection {
             );
             return self.close_with(Exception::new(ReplyCode::AccessRefused, text).on_connection(), out);
         }
-        self.phase = Phase::Refusing;
-        self.deadline = Some(self.now + self.settings.login_refused_delay);
-        self.closing = Some(Box::new(Closing { reason: CloseReason::LoginRefused, sent: false, spoiled: false }));
+        self.hang_up_later(CloseReason::LoginRefused);
     }
 
     /// The broker closes the connection. The client hears of it when all that was its own is gone.

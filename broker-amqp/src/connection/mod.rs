@@ -40,8 +40,12 @@ use close::Closing;
 
 /// Octets that are held before the driver is asked to stop reading the socket. What one more read brings comes on top.
 pub const HELD_MAX_BYTES: usize = 256 * 1024;
-/// Octets a client may send before its login is accepted.
-pub const HANDSHAKE_MAX_BYTES: usize = 64 * 1024;
+/// Octets a client may send before its login is accepted, besides one frame of the size allowed then (`Settings::initial_frame_max`). A buffer grows
+/// by doubling: with frames of 4096 octets, a connection that has not logged in takes less than [`STRANGER_MAX_BYTES`].
+pub const HANDSHAKE_MAX_BYTES: usize = 16 * 1024;
+/// What [`Connection::memory`] stays below until the login is accepted, with the default `Settings::initial_frame_max`; each octet of a larger one
+/// adds three at most: twice in the buffer, once in the client's properties.
+pub const STRANGER_MAX_BYTES: usize = 64 * 1024;
 /// Octets waiting to be written above which the driver is asked to read no more: a client that asks without end but does not listen.
 pub const SEND_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// An incomplete body frame that misses at least this much goes into its message as it arrives.
@@ -173,12 +177,13 @@ impl Connection {
     /// A connection whose socket was just accepted. `seed` must be hard to guess and different for every connection: names of queues and
     /// consumers are made from it.
     pub fn new(now: Instant, settings: Arc<Settings>, seed: u128) -> Connection {
-        let deadline = Some(now + settings.handshake_timeout);
+        let deadline = settings.handshake_timeout.map(|time| now + time);
+        let frame_max = settings.initial_frame_max.max(frame::MIN_MAX_BYTES);
         Connection {
             settings,
             phase: Phase::Header,
             hold: Hold::No,
-            frame_max: HANDSHAKE_MAX_BYTES as u32,
+            frame_max,
             channel_max: 0,
             batch: 0,
             published_in: 0,
@@ -213,7 +218,7 @@ impl Connection {
         }
         if matches!(self.phase, Phase::Header | Phase::Start | Phase::Login) {
             self.handshake_bytes += octets.len();
-            if self.handshake_bytes > HANDSHAKE_MAX_BYTES {
+            if self.handshake_bytes > HANDSHAKE_MAX_BYTES + self.frame_max as usize {
                 return self.drop_socket(CloseReason::HandshakeTooLong, out);
             }
         }
