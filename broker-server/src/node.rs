@@ -22,6 +22,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::alarm::{AlarmLimits, AlarmWatcher, Alarms, total_memory_bytes};
 use crate::config::{Config, Listener, SocketConfig};
 use crate::data_dir::DataDir;
+use crate::driver::admission::AdmissionLimits;
 use crate::driver::events::Event;
 use crate::driver::mailbox::{Mailbox, mailbox};
 use crate::driver::queues::LocalQueue;
@@ -88,6 +89,11 @@ pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
         login: login::start(mailbox).map_err(system("cannot start the login thread"))?,
         loopback_users: config.authentication.loopback_users.clone(),
         connection_max: config.limits.connection_max.map_or(0, |most| most as usize),
+        admission: AdmissionLimits {
+            node: config.limits.unauthenticated_max as usize,
+            origin: config.limits.unauthenticated_max_per_address as usize,
+        },
+        login_failures_max: config.authentication.login_failures_max,
     };
     let shard = Shard::new(parts, Instant::now(), u128::from_le_bytes(random()?), random()?)
         .map_err(system("cannot watch the listening sockets"))?;

@@ -73,6 +73,8 @@ pub(super) struct Draft {
     pub warning: Option<&'static str>,
 }
 
+/// The value that lifts a limit.
+const INFINITY: &str = "infinity";
 /// Name of the log file where only its being wanted is known.
 const DEFAULT_LOG_FILE: &str = "brokerd.log";
 /// `log.file = false`.
@@ -393,11 +395,11 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
-        meaning: "Largest frame accepted before the limits are negotiated.",
+        meaning: "Largest frame accepted before the limits are negotiated. A login, with the password or token in it, \
+                  must fit; what a connection may take up before it has logged in grows by three times as much.",
         unit: "bytes (`8KB` = 8192)",
         default: "4096",
         bounds: "4096 to 65536",
-        pending: Some("the limit is 4096 in this version"),
         ..key(
             "initial_frame_max",
             |draft, given| {
@@ -426,15 +428,58 @@ pub const KEYS: &[Key] = &[
         ..key(
             "connection_max",
             |draft, given| {
-                let finite = given.value != "infinity";
                 draft.config.limits.connection_max =
-                    finite.then(|| bounded(given, 1..=u64::from(u32::MAX), "connections")).transpose()?;
+                    bounded_or_infinity(given, 1..=u64::from(u32::MAX), "connections")?;
                 Ok(())
             },
-            |config| {
-                let count = config.limits.connection_max;
-                one("connection_max", count.map_or("infinity".into(), |count| count.to_string()))
+            |config| one_or_infinity("connection_max", config.limits.connection_max),
+        )
+    },
+    Key {
+        meaning: "Connections that have not logged in yet, of this node. With so many, new ones wait in the kernel.",
+        unit: "count",
+        default: "1024",
+        bounds: "1 to 1048576",
+        ..key(
+            "broker.unauthenticated_max",
+            |draft, given| {
+                let count = bounded(given, 1..=1 << 20, "connections")?;
+                draft.config.limits.unauthenticated_max = count;
+                Ok(())
             },
+            |config| one("broker.unauthenticated_max", config.limits.unauthenticated_max),
+        )
+    },
+    Key {
+        meaning: "Of these, those of one address (IPv6: of one /64 network) that are listened to. Further ones wait for \
+                  their turn while the node has room, else they are closed with a line in the log.",
+        unit: "count",
+        default: "128",
+        bounds: "1 to 1048576",
+        ..key(
+            "broker.unauthenticated_max_per_address",
+            |draft, given| {
+                let count = bounded(given, 1..=1 << 20, "connections")?;
+                draft.config.limits.unauthenticated_max_per_address = count;
+                Ok(())
+            },
+            |config| one("broker.unauthenticated_max_per_address", config.limits.unauthenticated_max_per_address),
+        )
+    },
+    Key {
+        meaning: "Refused logins within a minute, from one address (IPv6: one /64 network) or for one user, that cost \
+                  nothing. After more of them, the next password is checked only after a while: half a second, twice as \
+                  long after each further refusal, 4 seconds at most.",
+        unit: "count",
+        default: "5",
+        bounds: "1 to 1000, or infinity",
+        ..key(
+            "broker.login_failures_max",
+            |draft, given| {
+                draft.config.authentication.login_failures_max = bounded_or_infinity(given, 1..=1_000, "logins")?;
+                Ok(())
+            },
+            |config| one_or_infinity("broker.login_failures_max", config.authentication.login_failures_max),
         )
     },
     Key {
@@ -453,7 +498,8 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
-        meaning: "Time from accepting a connection to its being open.",
+        meaning: "Time a connection has to be opened, counted from when the broker begins to listen to it. With \
+                  infinity, silent connections keep their share of `broker.unauthenticated_max` until they go.",
         unit: "milliseconds",
         default: "10000",
         bounds: "100 to 600000, or infinity",
@@ -461,14 +507,14 @@ pub const KEYS: &[Key] = &[
             "handshake_timeout",
             |draft, given| {
                 let range = Duration::from_millis(100)..=Duration::from_secs(600);
-                let finite = given.value != "infinity";
+                let finite = given.value != INFINITY;
                 draft.config.limits.handshake_timeout =
                     finite.then(|| value::duration(given.value, MILLISECOND, &range)).transpose()?;
                 Ok(())
             },
             |config| {
                 let timeout = config.limits.handshake_timeout;
-                one("handshake_timeout", timeout.map_or("infinity".into(), |time| time.as_millis().to_string()))
+                one("handshake_timeout", timeout.map_or(INFINITY.into(), |time| time.as_millis().to_string()))
             },
         )
     },
@@ -844,6 +890,10 @@ fn optional(key: &str, value: Option<impl ToString>) -> Vec<Shown> {
     value.map_or(Vec::new(), |value| one(key, value))
 }
 
+fn one_or_infinity(key: &str, count: Option<u32>) -> Vec<Shown> {
+    one(key, count.map_or(INFINITY.into(), |count| count.to_string()))
+}
+
 fn names(prefix: &str, names: &[String]) -> Vec<Shown> {
     names.iter().map(|name| (format!("{prefix}.{}", escaped_segment(name)), "true".to_string())).collect()
 }
@@ -865,6 +915,11 @@ fn format_name(output: &LogOutput) -> &'static str {
 fn bounded<T: TryFrom<u64>>(given: &Given<'_>, range: RangeInclusive<u64>, unit: &str) -> Result<T, String> {
     let value = value::integer(given.value, &range, unit)?;
     T::try_from(value).map_err(|_| "is out of range".into())
+}
+
+/// The same, or no limit.
+fn bounded_or_infinity(given: &Given<'_>, range: RangeInclusive<u64>, unit: &str) -> Result<Option<u32>, String> {
+    (given.value != INFINITY).then(|| bounded(given, range, unit)).transpose()
 }
 
 /// A size that is known to be below 2^32.

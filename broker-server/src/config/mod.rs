@@ -103,9 +103,13 @@ pub struct LimitConfig {
     pub channel_max: u16,
     /// Connections of this node, or no limit.
     pub connection_max: Option<u32>,
+    /// Connections that have not logged in yet, of this node.
+    pub unauthenticated_max: u32,
+    /// Of these, those of one address that are listened to.
+    pub unauthenticated_max_per_address: u32,
     /// Largest message body, in bytes.
     pub max_message_size_bytes: u64,
-    /// Time from accepting a connection to `connection.open`, or no limit.
+    /// Time from beginning to listen to a connection to `connection.open`, or no limit.
     pub handshake_timeout: Option<Duration>,
     /// Time a consumer may hold a delivery without settling it.
     pub consumer_timeout: Duration,
@@ -166,6 +170,8 @@ pub struct AuthenticationConfig {
     pub mechanisms: Vec<String>,
     /// Users who may connect from this machine only.
     pub loopback_users: Vec<String>,
+    /// Refused logins within a minute, from one address or for one user, after which further ones are delayed; or never.
+    pub login_failures_max: Option<u32>,
 }
 
 /// The cluster.
@@ -257,6 +263,8 @@ impl Default for Config {
                 initial_frame_max_bytes: 4_096,
                 channel_max: 2_047,
                 connection_max: None,
+                unauthenticated_max: 1_024,
+                unauthenticated_max_per_address: 128,
                 max_message_size_bytes: DEFAULT_MAX_MESSAGE_SIZE_BYTES,
                 handshake_timeout: Some(Duration::from_secs(10)),
                 consumer_timeout: Duration::from_secs(1_800),
@@ -278,6 +286,7 @@ impl Default for Config {
             authentication: AuthenticationConfig {
                 mechanisms: vec!["PLAIN".into(), "AMQPLAIN".into()],
                 loopback_users: vec!["guest".into()],
+                login_failures_max: Some(5),
             },
             cluster: ClusterConfig { name: None },
             log: LogConfig { console: Some(DEFAULT_LOG_OUTPUT), console_stream: ConsoleStream::Stderr, file: None },

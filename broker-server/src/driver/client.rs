@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use mio::net::TcpStream;
 use slab::Slab;
 
+use super::connections::LoginAttempt;
 use super::dispatch::RouteCache;
 
 /// Slices written by one system call.
@@ -27,6 +28,10 @@ pub struct Client {
     /// Where it comes from.
     pub peer: SocketAddr,
     stream: TcpStream,
+    /// It has not logged in, and takes a place among those that have not.
+    pub stranger: bool,
+    /// A login that is not to be checked yet.
+    pub held_login: Option<Box<LoginAttempt>>,
     /// There may be octets to read.
     pub readable: bool,
     /// What it sent last were small frames.
@@ -100,6 +105,8 @@ impl Client {
             amqp,
             peer,
             stream,
+            stranger: true,
+            held_login: None,
             readable: false,
             sends_small: false,
             dirty: false,
@@ -162,6 +169,12 @@ impl Client {
             }
         }
         Progress::Some(written)
+    }
+
+    /// When something is to be done for it if nothing happens until then.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let login = self.held_login.as_ref().map(|attempt| attempt.not_before);
+        [self.amqp.next_timeout(), login].into_iter().flatten().min()
     }
 
     /// How the queues know one of its channels.

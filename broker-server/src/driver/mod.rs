@@ -2,8 +2,10 @@
 //!
 //! One thread, the [`shard`], owns client connections and queues: a publish is parsed, routed, enqueued and delivered on it without a hand-over.
 //! Beside it stand threads for what blocks: [`journal`] (group commit), [`pages`] (segments: page-outs and loads), [`meta`] (the catalog's log)
-//! and [`login`] (password hashing). They talk through [`mailbox`]es; nothing is shared but snapshots.
+//! and [`login`] (password hashing). They talk through [`mailbox`]es; nothing is shared but snapshots. Clients that have not logged in are kept within
+//! bounds by [`admission`] and [`throttle`].
 
+pub mod admission;
 pub mod catalog;
 pub mod client;
 pub mod connections;
@@ -18,6 +20,7 @@ pub mod pages;
 pub mod queues;
 pub mod requests;
 pub mod shard;
+pub mod throttle;
 
 /// Ends the process after a failed write: what is on the disk is unknown, so nothing more may be confirmed. The next start reads what is really there.
 fn fatal(what: &str) -> ! {

@@ -24,6 +24,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
+use super::admission::{Admission, AdmissionLimits, Admitted};
 use super::client::{Client, Progress};
 use super::events::Event;
 use super::journal::{self, JournalHandle};
@@ -33,6 +34,7 @@ use super::meta::MetaHandle;
 use super::pages::PagesHandle;
 use super::queues::LocalQueue;
 use super::requests::Waiter;
+use super::throttle::Throttle;
 
 /// One socket read takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
@@ -54,6 +56,8 @@ const AHEAD_BYTES: usize = queue::RESIDENT_MAX_BYTES / 2;
 const AHEAD_PAUSE: Duration = Duration::from_millis(5);
 /// After a failed accept for want of file descriptors, the listener rests.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// That there are too many connections is said so often at most.
+const CROWD_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Connections have so long to close at a shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// A closed connection's last octets may take so long to leave.
@@ -101,6 +105,10 @@ pub struct Parts {
     pub loopback_users: Vec<String>,
     /// Connections at the same time, 0 for no limit.
     pub connection_max: usize,
+    /// Connections that have not logged in.
+    pub admission: AdmissionLimits,
+    /// Refused logins after which further ones are delayed.
+    pub login_failures_max: Option<u32>,
 }
 
 /// See the module's page.
@@ -159,6 +167,9 @@ pub struct Shard {
     pub(super) verified: HashSet<[u8; 32]>,
     /// The key of those hashes: random, and never leaves the process.
     pub(super) login_key: [u8; 32],
+    pub(super) throttle: Throttle,
+    admission: Admission<(TcpStream, SocketAddr)>,
+    crowd_told_at: Option<Instant>,
     seed: u128,
 }
 
@@ -171,6 +182,9 @@ impl Shard {
         let queues = std::mem::take(&mut parts.queues).into_iter().collect();
         let batch = parts.batch.take();
         Ok(Shard {
+            throttle: Throttle::new(parts.login_failures_max),
+            admission: Admission::new(parts.admission),
+            crowd_told_at: None,
             parts,
             now,
             clients: Slab::new(),
@@ -241,7 +255,8 @@ impl Shard {
         let busy = self.readable.iter().any(|&place| self.may_read(place))
             || !self.dirty.is_empty()
             || !self.replies.is_empty()
-            || self.gathering.is_some();
+            || self.gathering.is_some()
+            || self.admission.wants_backlog();
         if busy {
             return poll(&mut self.parts.poll, events, Some(Duration::ZERO));
         }
@@ -272,7 +287,8 @@ impl Shard {
     }
 
     fn note_ready(&mut self, events: &Events) -> bool {
-        let mut accept = self.accept_rests_until.is_some_and(|until| self.now >= until);
+        let rested = self.accept_rests_until.is_some_and(|until| self.now >= until);
+        let mut accept = rested || self.admission.wants_backlog();
         for event in events {
             match event.token() {
                 WAKER => {}
@@ -477,9 +493,9 @@ impl Shard {
     }
 
     /// Looks at a connection's timeouts when the earliest of them is due, not before.
-    fn arm_timer(&mut self, place: usize) {
+    pub(super) fn arm_timer(&mut self, place: usize) {
         let Some(client) = self.clients.get_mut(place) else { return };
-        let Some(at) = client.amqp.next_timeout() else { return };
+        let Some(at) = client.next_timeout() else { return };
         if client.timer_at.is_none_or(|armed| at < armed) {
             client.timer_at = Some(at);
             self.timers.push(Reverse((at, client.number)));
@@ -500,6 +516,8 @@ impl Shard {
                 self.remove_client(place);
                 continue;
             }
+            self.release_login(place);
+            let Some(client) = self.clients.get_mut(place) else { continue };
             if client.amqp.next_timeout().is_some_and(|due| due <= self.now) {
                 let mut out = Vec::new();
                 client.amqp.timeout(self.now, &mut out);
@@ -516,9 +534,17 @@ impl Shard {
     }
 
     fn accept_all(&mut self) {
+        const CROWDED: &str = "so many connections have not logged in that new ones wait in the kernel";
         self.accept_rests_until = None;
+        if self.parts.listeners.is_empty() {
+            // While the node stops, there is no kernel's queue to come back to.
+            self.admission.forget_backlog();
+        }
         for at in 0..self.parts.listeners.len() {
             loop {
+                if !self.admission.accepts() {
+                    return self.tell_of_crowd(CROWDED, None);
+                }
                 match self.parts.listeners[at].accept() {
                     Ok((stream, peer)) => self.accepted(stream, peer),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -535,10 +561,49 @@ impl Shard {
         }
     }
 
-    fn accepted(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
+        const CLOSED: &str = "a connection was closed: its address has too many that have not logged in";
+        match self.admission.arrived(peer.ip().into(), (stream, peer)) {
+            Admitted::Serve(socket, gives_way) => {
+                if let Some((_, peer)) = gives_way {
+                    self.tell_of_crowd(CLOSED, Some(peer));
+                }
+                self.serve(Some(socket));
+            }
+            Admitted::Waits => {}
+            Admitted::NoRoom((_, peer)) => self.tell_of_crowd(CLOSED, Some(peer)),
+        }
+    }
+
+    /// Says once in a while that there are too many.
+    fn tell_of_crowd(&mut self, what: &str, peer: Option<SocketAddr>) {
+        if self.crowd_told_at.is_none_or(|at| self.now >= at + CROWD_TOLD_EVERY) {
+            self.crowd_told_at = Some(self.now);
+            let (unauthenticated, waiting) = (self.admission.served(), self.admission.waiting());
+            let turned_away = self.admission.turned_away();
+            tracing::warn!(peer = peer.map(tracing::field::display), unauthenticated, waiting, turned_away, "{what}");
+        }
+    }
+
+    /// A client has logged in or is gone: its place goes to one that waits.
+    pub(super) fn no_longer_a_stranger(&mut self, peer: SocketAddr) {
+        let next = self.admission.left(peer.ip().into());
+        self.serve(next);
+    }
+
+    /// Listens to a client that has its place among those that have not logged in; if that fails, to the next.
+    fn serve(&mut self, mut next: Option<(TcpStream, SocketAddr)>) {
+        while let Some((stream, peer)) = next.take() {
+            if !self.listen_to(stream, peer) {
+                next = self.admission.left(peer.ip().into());
+            }
+        }
+    }
+
+    fn listen_to(&mut self, mut stream: TcpStream, peer: SocketAddr) -> bool {
         if self.stopping.is_some() || (self.parts.connection_max > 0 && self.clients.len() >= self.parts.connection_max)
         {
-            return;
+            return false;
         }
         if self.parts.nodelay
             && let Err(error) = stream.set_nodelay(true)
@@ -550,13 +615,13 @@ impl Shard {
         self.next_serial += 1;
         if place >> PLACE_BITS != 0 {
             tracing::error!(%peer, "more connections than the node can number; refused");
-            return;
+            return false;
         }
         if let Err(error) =
             self.parts.poll.registry().register(&mut stream, Token(place), Interest::READABLE | Interest::WRITABLE)
         {
             tracing::warn!(%peer, %error, "cannot watch a connection's socket; dropped");
-            return;
+            return false;
         }
         // Names the broker makes for queues and consumers are to be unguessable only as far as RabbitMQ's are: unique on the node.
         self.seed = self
@@ -571,6 +636,7 @@ impl Shard {
         self.readable.push_back(place);
         self.arm_timer(place);
         tracing::debug!(%peer, connection = number, "connection accepted");
+        true
     }
 
     fn client_gone(&mut self, place: usize, why: &str) {
@@ -593,6 +659,9 @@ impl Shard {
         }
         let reason = client.closing.take().unwrap_or_default();
         tracing::info!(peer = %client.peer, connection = client.number, user = client.amqp.user().map(|user| &**user), reason, "connection closed");
+        if client.stranger {
+            self.no_longer_a_stranger(client.peer);
+        }
     }
 
     /// The connection has said all it will say: what it sends is written, then the socket is closed.
@@ -639,6 +708,9 @@ impl Shard {
         let unacked: u64 = self.queues.values().map(|local| local.queue.unacked_count()).sum();
         tracing::info!(
             connections = self.clients.len(),
+            unauthenticated = self.admission.served(),
+            waiting = self.admission.waiting(),
+            turned_away = self.admission.turned_away(),
             queues = self.queues.len(),
             ready,
             unacked,

@@ -48,6 +48,7 @@ fn values_are_read() {
          handshake_timeout = infinity\nconsumer_timeout = 1h\nvm_memory_high_watermark.absolute = 2GB\n\
          vm_memory_high_watermark.relative = 0.7\ndisk_free_limit.relative = 1.5\nloopback_users = none\n\
          default_user_tags.monitoring = true\nauth_mechanisms.2 = PLAIN\nauth_mechanisms.1 = AMQPLAIN\n\
+         broker.unauthenticated_max = 10\nbroker.login_failures_max = infinity\ninitial_frame_max = 8KB\n\
          log.console.level = debug\nlog.console.formatter = json\nlog.file = b.log\nlog.dir = /tmp/l\n",
     );
     assert_eq!((config.listeners[0].name.as_str(), config.listeners[0].port), ("local", 5673));
@@ -55,6 +56,9 @@ fn values_are_read() {
     assert_eq!(config.limits.heartbeat_s, 30);
     assert_eq!(config.limits.frame_max_bytes, 65_536);
     assert_eq!(config.limits.handshake_timeout, None);
+    assert_eq!(config.limits.initial_frame_max_bytes, 8_192);
+    assert_eq!(config.limits.unauthenticated_max, 10);
+    assert_eq!(config.authentication.login_failures_max, None);
     assert_eq!(config.limits.consumer_timeout, Duration::from_secs(3_600));
     assert_eq!(config.alarm.memory_watermark, MemoryWatermark::Absolute(2_000_000_000));
     assert_eq!(config.alarm.disk_free_limit, DiskFreeLimit::RelativeToMemory(1.5));
