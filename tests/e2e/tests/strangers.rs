@@ -55,7 +55,7 @@ fn method(stream: &mut TcpStream) -> io::Result<([u16; 2], Vec<u8>)> {
 }
 
 /// What the broker answers to a login: `tune` or `close`.
-fn login(mut stream: &mut TcpStream, user: &str, password: &str) -> io::Result<([u16; 2], Vec<u8>)> {
+fn login(stream: &mut TcpStream, user: &str, password: &str) -> io::Result<([u16; 2], Vec<u8>)> {
     stream.write_all(PROTOCOL_HEADER)?;
     assert_eq!(method(stream)?.0, START);
     let properties = b"\x0ccapabilitiesF\0\0\0\x1f\x1cauthentication_failure_closet\x01";
@@ -67,7 +67,7 @@ fn login(mut stream: &mut TcpStream, user: &str, password: &str) -> io::Result<(
     fields.extend_from_slice(response.as_bytes());
     fields.extend_from_slice(b"\x05en_US");
     stream.write_all(&frame(10, 11, &fields))?;
-    method(&mut stream)
+    method(stream)
 }
 
 /// Whether the right password gets a client from that address in, and after what time.
