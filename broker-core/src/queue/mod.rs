@@ -19,7 +19,7 @@ use crate::store::{RunId, Seq};
 use crate::window::Window;
 use confirms::{AtOnce, Confirms};
 use consumers::{Consumers, Next};
-use ready::{Loaded, Paged, Ready};
+use ready::{Loaded, Paged, Ready, stored_entry};
 
 /// A queue's ready messages stay in memory up to this many octets before its newest are paged out, unless [`Input::Pressure`] says less.
 pub const RESIDENT_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -276,7 +276,7 @@ pub enum Output {
         /// Names this page-out.
         ticket: u64,
         /// The messages, in order of their places.
-        entries: Vec<StoredEntry>,
+        entries: Arc<[StoredEntry]>,
         /// It answers [`Input::PageThrough`]: it must be on disk before it is answered.
         for_journal: bool,
     },
@@ -474,11 +474,7 @@ impl Queue {
                 sink.delivered(unacked.entry.seq, unacked.entry.seq);
             }
         }
-        self.ready.each_resident(|entry| {
-            if entry.stored && entry.redelivered {
-                sink.delivered(entry.seq, entry.seq);
-            }
-        });
+        self.ready.each_redelivered(|seq| sink.delivered(seq, seq));
     }
 
     /// Whether a consumer may start: not beside an exclusive one, and not exclusive beside others.
@@ -683,7 +679,7 @@ impl Queue {
         let mut take = |entry: &mut Entry| {
             if entry.stored && !entry.paged && entry.seq <= seq {
                 entry.paged = true;
-                entries.push(stored_entry(entry));
+                entries.push(stored_entry(entry.clone()));
             }
         };
         self.ready.each_resident_mut(&mut take);
@@ -695,17 +691,8 @@ impl Queue {
             return;
         }
         entries.sort_unstable_by_key(|entry| entry.seq);
-        out.outputs().push(Output::Page { ticket: self.next_ticket, entries, for_journal: true });
+        out.outputs().push(Output::Page { ticket: self.next_ticket, entries: entries.into(), for_journal: true });
         self.next_ticket += 1;
-    }
-}
-
-fn stored_entry(entry: &Entry) -> StoredEntry {
-    StoredEntry {
-        seq: entry.seq,
-        redelivered: entry.redelivered,
-        persistent: entry.stored,
-        message: entry.message.clone(),
     }
 }
 

@@ -9,11 +9,10 @@
 //! Every place in the head is smaller than every place in the middle, and those than every place in the tail.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::confirms::release_if_large;
-use super::{
-    Entry, LOAD_BYTES, PAGE_BYTES, RESIDENT_MAX_BYTES, Recovered, StoredEntry, Stretch, Unacked, stored_entry,
-};
+use super::{Entry, LOAD_BYTES, PAGE_BYTES, RESIDENT_MAX_BYTES, Recovered, StoredEntry, Stretch, Unacked};
 use crate::store::{RunId, Seq};
 use crate::window::Window;
 
@@ -37,8 +36,10 @@ pub(super) struct Ready {
 enum Span {
     /// In a run: every ready message of the run with a place in `from..=to`.
     OnDisk { run: RunId, from: Seq, to: Seq },
-    /// In memory; with a ticket, on its way to the store.
-    Resident { entries: VecDeque<Entry>, ticket: Option<u64> },
+    /// In memory, and on its way to the store.
+    Paging { ticket: u64, entries: Arc<[StoredEntry]>, bytes: usize },
+    /// In memory.
+    Resident(VecDeque<Entry>),
 }
 
 /// A page-out that was written.
@@ -145,7 +146,7 @@ impl Ready {
     }
 
     /// Gives the messages that are to be paged out now, if any: a page of the newest ones in memory.
-    pub(super) fn page_out(&mut self, ticket: u64) -> Option<Vec<StoredEntry>> {
+    pub(super) fn page_out(&mut self, ticket: u64) -> Option<Arc<[StoredEntry]>> {
         if self.resident_bytes <= self.resident_max as usize {
             return None;
         }
@@ -158,31 +159,28 @@ impl Ready {
             }
             return None;
         }
-        let mut entries = std::mem::take(&mut self.tail);
-        self.tail_bytes = 0;
+        let entries = std::mem::take(&mut self.tail);
+        let bytes = std::mem::take(&mut self.tail_bytes);
         if entries.iter().any(|entry| entry.paged) {
             // Some are in a run already (written for the journal's sake): they stay in memory rather than lie in two runs.
-            self.middle.push_back(Span::Resident { entries, ticket: None });
+            self.middle.push_back(Span::Resident(entries));
             return None;
         }
-        entries.iter_mut().for_each(|entry| entry.paged = true);
-        let page = entries.iter().map(stored_entry).collect();
-        self.middle.push_back(Span::Resident { entries, ticket: Some(ticket) });
-        Some(page)
+        let entries: Arc<[StoredEntry]> = entries.into_iter().map(stored_entry).collect();
+        self.middle.push_back(Span::Paging { ticket, entries: entries.clone(), bytes });
+        Some(entries)
     }
 
     /// A page-out is on disk: its messages leave memory, unless they have been reached meanwhile.
     pub(super) fn paged(&mut self, paged: Paged) {
         let Paged { ticket, stretches } = paged;
-        let Some(at) = self
-            .middle
-            .iter()
-            .position(|span| matches!(span, Span::Resident { ticket: Some(other), .. } if *other == ticket))
+        let Some(at) =
+            self.middle.iter().position(|span| matches!(span, Span::Paging { ticket: other, .. } if *other == ticket))
         else {
             return;
         };
-        if let Some(Span::Resident { entries, .. }) = self.middle.remove(at) {
-            self.resident_bytes -= entries.iter().map(|entry| entry.message.memory()).sum::<usize>();
+        if let Some(Span::Paging { bytes, .. }) = self.middle.remove(at) {
+            self.resident_bytes -= bytes;
         }
         for (offset, stretch) in stretches.into_iter().enumerate() {
             self.middle.insert(at + offset, Span::on_disk(stretch));
@@ -199,7 +197,7 @@ impl Ready {
                 self.loading = Some(*run);
                 Some((*run, *from))
             }
-            Span::Resident { .. } => None,
+            Span::Paging { .. } | Span::Resident(_) => None,
         }
     }
 
@@ -226,9 +224,9 @@ impl Ready {
                 continue;
             }
             self.resident_bytes += stored.message.memory();
-            let StoredEntry { seq, redelivered, persistent, message } = stored;
-            let redelivered = redelivered || contains(&self.redelivered, seq);
-            self.head.push_back(Entry { seq, message, redelivered, stored: persistent, paged: true });
+            let mut entry = paged_entry(stored);
+            entry.redelivered |= contains(&self.redelivered, entry.seq);
+            self.head.push_back(entry);
         }
         let lost: Vec<(Seq, Seq)> = lost
             .into_iter()
@@ -250,7 +248,8 @@ impl Ready {
         for span in self.middle.drain(..) {
             match span {
                 Span::OnDisk { from, to, .. } => on_disk.push((from, to)),
-                Span::Resident { entries, .. } => resident.extend(entries),
+                Span::Paging { entries, .. } => resident.extend(entries.iter().cloned().map(paged_entry)),
+                Span::Resident(entries) => resident.extend(entries),
             }
         }
         resident.extend(self.tail.drain(..));
@@ -259,28 +258,39 @@ impl Ready {
         (resident, on_disk)
     }
 
-    pub(super) fn each_resident(&self, visit: impl FnMut(&Entry)) {
-        let middle = self.middle.iter().filter_map(|span| match span {
-            Span::Resident { entries, .. } => Some(entries),
-            Span::OnDisk { .. } => None,
+    /// The places of stored messages in memory that may have been delivered before.
+    pub(super) fn each_redelivered(&self, mut visit: impl FnMut(Seq)) {
+        let mut in_memory = |entry: &Entry| {
+            if entry.stored && entry.redelivered {
+                visit(entry.seq);
+            }
+        };
+        self.head.iter().chain(&self.tail).for_each(&mut in_memory);
+        self.middle.iter().for_each(|span| match span {
+            Span::OnDisk { .. } => {}
+            Span::Paging { entries, .. } => {
+                entries.iter().cloned().map(paged_entry).for_each(|entry| in_memory(&entry))
+            }
+            Span::Resident(entries) => entries.iter().for_each(&mut in_memory),
         });
-        self.head.iter().chain(middle.flatten()).chain(&self.tail).for_each(visit);
     }
 
+    /// Messages in memory that are not on their way to the store.
     pub(super) fn each_resident_mut(&mut self, visit: impl FnMut(&mut Entry)) {
         let middle = self.middle.iter_mut().filter_map(|span| match span {
-            Span::Resident { entries, .. } => Some(entries),
-            Span::OnDisk { .. } => None,
+            Span::Resident(entries) => Some(entries),
+            Span::OnDisk { .. } | Span::Paging { .. } => None,
         });
         self.head.iter_mut().chain(middle.flatten()).chain(&mut self.tail).for_each(visit);
     }
 
     /// Moves what follows the head in memory into it. Returns whether the head has anything.
     fn refill(&mut self) -> bool {
-        while self.head.is_empty() && matches!(self.middle.front(), Some(Span::Resident { .. })) {
-            if let Some(Span::Resident { entries, .. }) = self.middle.pop_front() {
-                self.head = entries;
-            }
+        while self.head.is_empty()
+            && let Some(entries) = self.middle.front_mut().and_then(Span::take_entries)
+        {
+            self.head = entries;
+            self.middle.pop_front();
         }
         if self.middle.is_empty() && !self.tail.is_empty() {
             self.tail_bytes = 0;
@@ -312,13 +322,14 @@ impl Ready {
 
     /// Puts a message into the span at `at`, which begins before it, cutting a span on disk in two.
     fn insert_into_middle(&mut self, at: usize, entry: Entry) {
+        // A page-out under way does not hold this message, so its span stays in memory. What the page-out holds is marked as paged: the store hears
+        // when it is settled.
+        if let Some(mut entries) = self.middle[at].take_entries() {
+            insert_sorted(&mut entries, entry);
+            self.middle[at] = Span::Resident(entries);
+            return;
+        }
         match &mut self.middle[at] {
-            Span::Resident { entries, ticket } => {
-                // A page-out under way does not hold this message, so the span stays in memory. What the page-out holds is marked as paged: the
-                // store hears when it is settled.
-                *ticket = None;
-                insert_sorted(entries, entry);
-            }
             Span::OnDisk { run, from: _, to } if entry.seq <= *to => {
                 let (run, last, seq) = (*run, *to, entry.seq);
                 *to = seq.saturating_sub(1);
@@ -326,15 +337,15 @@ impl Ready {
                     && from > to
                 {
                     self.middle.remove(at);
-                    self.middle.insert(at, Span::Resident { entries: VecDeque::from([entry]), ticket: None });
+                    self.middle.insert(at, Span::Resident(VecDeque::from([entry])));
                     self.insert_rest(at + 1, run, seq + 1, last);
                     return;
                 }
-                self.middle.insert(at + 1, Span::Resident { entries: VecDeque::from([entry]), ticket: None });
+                self.middle.insert(at + 1, Span::Resident(VecDeque::from([entry])));
                 self.insert_rest(at + 2, run, seq + 1, last);
             }
-            Span::OnDisk { .. } => {
-                self.middle.insert(at + 1, Span::Resident { entries: VecDeque::from([entry]), ticket: None });
+            Span::OnDisk { .. } | Span::Paging { .. } | Span::Resident(_) => {
+                self.middle.insert(at + 1, Span::Resident(VecDeque::from([entry])));
             }
         }
     }
@@ -357,9 +368,29 @@ impl Span {
     fn first(&self) -> Seq {
         match self {
             Span::OnDisk { from, .. } => *from,
-            Span::Resident { entries, .. } => entries.front().map_or(0, |entry| entry.seq),
+            Span::Paging { entries, .. } => entries.first().map_or(0, |entry| entry.seq),
+            Span::Resident(entries) => entries.front().map_or(0, |entry| entry.seq),
         }
     }
+
+    /// What it holds in memory, taken out of it; `None` if it is on disk.
+    fn take_entries(&mut self) -> Option<VecDeque<Entry>> {
+        match self {
+            Span::OnDisk { .. } => None,
+            Span::Paging { entries, .. } => Some(entries.iter().cloned().map(paged_entry).collect()),
+            Span::Resident(entries) => Some(std::mem::take(entries)),
+        }
+    }
+}
+
+pub(super) fn stored_entry(entry: Entry) -> StoredEntry {
+    let Entry { seq, message, redelivered, stored, .. } = entry;
+    StoredEntry { seq, redelivered, persistent: stored, message }
+}
+
+fn paged_entry(entry: StoredEntry) -> Entry {
+    let StoredEntry { seq, redelivered, persistent, message } = entry;
+    Entry { seq, message, redelivered, stored: persistent, paged: true }
 }
 
 fn insert_sorted(entries: &mut VecDeque<Entry>, entry: Entry) {

@@ -296,7 +296,7 @@ impl World {
                 }
                 Output::Page { ticket, entries, .. } => {
                     assert!(!entries.is_empty());
-                    self.pages.push((ticket, entries));
+                    self.pages.push((ticket, entries.to_vec()));
                 }
                 Output::Load { run, from, max_bytes } => self.loads.push((run, from, max_bytes)),
                 Output::Forget { first, last } => {

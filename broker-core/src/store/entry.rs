@@ -1,5 +1,7 @@
 //! Messages on their way to segments, and where they went.
 
+use std::sync::Arc;
+
 use super::{QueueId, RunId, Seq};
 use crate::queue::StoredEntry;
 
@@ -34,8 +36,8 @@ impl EntryFlags {
 pub struct Page {
     /// Whose messages they are.
     pub queue: QueueId,
-    /// The messages, their numbers growing.
-    pub entries: Vec<StoredEntry>,
+    /// The messages, their numbers growing. The queue holds them too until they are written.
+    pub entries: Arc<[StoredEntry]>,
 }
 
 /// Messages of one queue that lie one after the other in a segment.

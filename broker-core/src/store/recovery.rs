@@ -242,7 +242,8 @@ fn page_out(
 }
 
 fn write_pages(segments: &mut Segments, pages: &mut BTreeMap<QueueId, Vec<StoredEntry>>) -> Result<(), StoreError> {
-    let pages: Vec<Page> = std::mem::take(pages).into_iter().map(|(queue, entries)| Page { queue, entries }).collect();
+    let pages: Vec<Page> =
+        std::mem::take(pages).into_iter().map(|(queue, entries)| Page { queue, entries: entries.into() }).collect();
     if !pages.is_empty() {
         segments.write(&pages, true)?;
         crash_point!("recovery.run_written");

@@ -131,7 +131,7 @@ fn the_journal_gives_files_up_and_uses_them_again() {
                 .filter(|alive| **alive <= through && !segments.holds(QUEUE, **alive))
                 .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 500) })
                 .collect();
-            segments.write(&[Page { queue, entries }], true).unwrap();
+            segments.write(&[Page { queue, entries: entries.into() }], true).unwrap();
             while segments.maintain().unwrap() {}
             let state = segments.state_of(queue).unwrap();
             journal.paged(queue, through, state).unwrap();
@@ -333,7 +333,7 @@ fn a_message_larger_than_a_file_fits() {
     batches[0].enqueue(QUEUE, 2, false, &message(2, 30_000));
     journal.commit(&mut batches).unwrap();
     let entries = vec![StoredEntry { seq: 1, redelivered: false, persistent: true, message: message(1, 300_000) }];
-    segments.write(&[Page { queue: QueueId(8), entries }], false).unwrap();
+    segments.write(&[Page { queue: QueueId(8), entries: entries.into() }], false).unwrap();
     let disk = disk.crash(Crash::LoseAll);
     let (_, mut segments, recovered) = open(&disk);
     assert_eq!(all(&mut segments, &recovered), [(1, true), (2, true), (1, true)]);

@@ -1,6 +1,7 @@
 //! The segments' thread: page-outs, loads, and forgetting. Apart from the journal's thread, so that none of them delays a commit.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub enum Work {
         /// The queue's number for this page-out.
         ticket: u64,
         /// The messages, in order.
-        entries: Vec<StoredEntry>,
+        entries: Arc<[StoredEntry]>,
     },
     /// Read from a run.
     Read {
@@ -178,9 +179,11 @@ fn write(segments: &mut Segments, pages: Vec<(Page, u64)>, mailbox: &Mailbox) {
     let (pages, tickets): (Vec<Page>, Vec<u64>) = pages.into_iter().unzip();
     // Persistent messages are synced in any case; others need not be.
     let runs = retry_while_full(|| segments.write(&pages, false));
-    for ((page, ticket), run) in pages.iter().zip(tickets).zip(runs) {
+    // Let go first: the messages are best freed by the thread that made them, when it hears of this.
+    drop(pages);
+    for (run, ticket) in runs.into_iter().zip(tickets) {
         let stretches = vec![Stretch { run: run.id, first: run.first, last: run.last }];
-        mailbox.send(Event::Paged { queue: page.queue, ticket, stretches });
+        mailbox.send(Event::Paged { queue: run.queue, ticket, stretches });
     }
 }
 

@@ -93,7 +93,7 @@ impl Segments {
         let (queue, first, block) = (run.queue, run.first, run.block);
         let loaded = self.read(id, first, usize::MAX)?;
         crash_point!("segments.copy.loaded");
-        self.write_again(id, block, Page { queue, entries: loaded.entries }, loaded.lost)
+        self.write_again(id, block, Page { queue, entries: loaded.entries.into() }, loaded.lost)
     }
 
     /// The parts of a queue's runs in the order of their messages. `runs` in order of their first numbers.
