@@ -154,7 +154,7 @@ impl<T> Window<T> {
     }
 
     /// Entries with their numbers, in order, to change.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (u64, &mut T)> {
         let base = self.base;
         self.chunks.iter_mut().enumerate().filter_map(|(at, chunk)| chunk.as_mut().map(|chunk| (at, chunk))).flat_map(
             move |(at, chunk)| {

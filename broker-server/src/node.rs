@@ -113,7 +113,7 @@ fn of_store(queue: RecoveredQueue) -> Recovered {
         next_seq: queue.next_seq,
         messages: queue.messages,
         stretches: queue.runs.iter().map(stretch).collect(),
-        redelivered: queue.redelivered.iter().collect(),
+        redelivered: queue.redelivered,
     }
 }
 

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::message::{Content, Message};
-use crate::store::{RunId, Seq};
+use crate::store::{Ranges, RunId, Seq};
 use crate::window::Window;
 use confirms::{AtOnce, Confirms};
 use consumers::{Consumers, Next};
-use ready::{Loaded, Paged, Ready, stored_entry};
+use ready::{Loaded, Ready, stored_entry};
 
 /// A queue's ready messages stay in memory up to this many octets before its newest are paged out, unless [`Input::Pressure`] says less.
 pub const RESIDENT_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -134,8 +134,8 @@ pub struct Recovered {
     pub messages: u64,
     /// Where they lie: stretches that do not overlap.
     pub stretches: Vec<Stretch>,
-    /// Ranges of places, in order, of messages that may have been delivered before the node stopped.
-    pub redelivered: Vec<(Seq, Seq)>,
+    /// Places of messages that may have been delivered before the node stopped.
+    pub redelivered: Ranges,
 }
 
 /// A stretch of a run: what of it has places from `first` to `last`.
@@ -205,6 +205,8 @@ pub enum Input {
     Loaded {
         /// The run it came from.
         run: RunId,
+        /// From where it was asked for.
+        from: Seq,
         /// The messages, in order.
         entries: Vec<StoredEntry>,
         /// Where to go on, `None` at the end of the run.
@@ -316,22 +318,73 @@ pub trait JournalSink {
     }
 }
 
-/// A message in memory, or its place when only the store has it.
+/// A ready message in memory.
 #[derive(Clone, Debug)]
 struct Entry {
     seq: Seq,
     message: Message,
+    place: Place,
     redelivered: bool,
     /// Must survive a restart: persistent, in a durable queue.
     stored: bool,
-    /// Part of a run (or of a page-out under way).
-    paged: bool,
 }
 
+/// A message that was delivered and is not settled.
 #[derive(Debug)]
 struct Unacked {
-    entry: Entry,
+    seq: Seq,
+    /// `None` while only the store has it.
+    message: Option<Message>,
+    place: Place,
     consumer: u64,
+    redelivered: bool,
+    stored: bool,
+}
+
+/// Whether a message in memory is also in a run: in none, on its way to one with a page-out, or in this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(u64);
+
+impl Place {
+    const MEMORY: Place = Place(0);
+    const ON_ITS_WAY: u64 = 1 << 63;
+
+    fn on_its_way(ticket: u64) -> Place {
+        Place(ticket | Place::ON_ITS_WAY)
+    }
+
+    fn in_run(run: RunId) -> Place {
+        Place(run.0)
+    }
+
+    fn run(self) -> Option<RunId> {
+        (self.0 & Place::ON_ITS_WAY == 0 && self != Place::MEMORY).then_some(RunId(self.0))
+    }
+
+    /// The store is to hear when the message is settled.
+    fn is_paged(self) -> bool {
+        self != Place::MEMORY
+    }
+}
+
+impl Unacked {
+    fn new(entry: Entry, consumer: u64) -> Unacked {
+        let Entry { seq, message, place, redelivered, stored } = entry;
+        Unacked { seq, message: Some(message), place, consumer, redelivered, stored }
+    }
+
+    fn memory(&self) -> usize {
+        self.message.as_ref().map_or(0, Message::memory)
+    }
+}
+
+/// A page-out of messages that are not in the ready list.
+#[derive(Debug)]
+struct PagingUnacked {
+    ticket: u64,
+    /// The queue tags it may concern begin here.
+    first_tag: u64,
+    bytes: usize,
 }
 
 /// A get that waits for its message to be read.
@@ -352,7 +405,12 @@ pub struct Queue {
     ready: Ready,
     /// By queue tag, from 1.
     unacked: Window<Unacked>,
+    /// Octets of unacked messages in memory, and how many of them are on their way to the store.
     unacked_bytes: usize,
+    unacked_paging_bytes: usize,
+    paging_unacked: Vec<PagingUnacked>,
+    /// With more octets of them than this, unacked messages are paged out.
+    unacked_max: usize,
     consumers: Consumers,
     gets: Vec<Get>,
     confirms: Confirms,
@@ -374,6 +432,9 @@ impl Queue {
             ready: Ready::recovered(recovered),
             unacked: Window::new(1),
             unacked_bytes: 0,
+            unacked_paging_bytes: 0,
+            paging_unacked: Vec::new(),
+            unacked_max: RESIDENT_MAX_BYTES,
             consumers: Consumers::default(),
             gets: Vec::new(),
             confirms: Confirms::default(),
@@ -385,6 +446,7 @@ impl Queue {
     pub fn step(&mut self, input: Input, out: &mut impl Outlet) {
         let had_pending = self.confirms.needs_flush();
         self.take(input, out);
+        self.page_unacked_out(out);
         self.ask_for_flush(had_pending, out);
     }
 
@@ -400,6 +462,7 @@ impl Queue {
         if !self.ready.is_empty() {
             self.deliver(out);
         }
+        self.page_unacked_out(out);
         self.ask_for_flush(had_pending, out);
     }
 
@@ -438,11 +501,11 @@ impl Queue {
             Input::Delete => self.delete(out),
             Input::Stored(seq) => self.confirms.stored(seq, out.outputs()),
             Input::Paged { ticket, stretches } => {
-                self.ready.paged(Paged { ticket, stretches });
+                self.paged(ticket, &stretches);
                 self.deliver(out);
             }
-            Input::Loaded { run, entries, next, lost } => {
-                for (first, last) in self.ready.loaded(Loaded { run, entries, next, lost }, &self.unacked) {
+            Input::Loaded { run, from, entries, next, lost } => {
+                for (first, last) in self.ready.loaded(Loaded { run, from, entries, next, lost }) {
                     self.forget_range(first, last, out);
                 }
                 self.answer_gets(out);
@@ -451,6 +514,7 @@ impl Queue {
             Input::PageThrough(seq) => self.page_through(seq, out),
             Input::Pressure(bytes) => {
                 self.ready.set_resident_max(bytes);
+                self.unacked_max = self.ready.resident_max();
                 self.page_out(out);
             }
         }
@@ -470,11 +534,11 @@ impl Queue {
     /// Notes for a clean stop which stored messages may have been delivered.
     pub fn note_delivered(&mut self, sink: &mut impl JournalSink) {
         for (_, unacked) in self.unacked.iter() {
-            if unacked.entry.stored {
-                sink.delivered(unacked.entry.seq, unacked.entry.seq);
+            if unacked.stored {
+                sink.delivered(unacked.seq, unacked.seq);
             }
         }
-        self.ready.each_redelivered(|seq| sink.delivered(seq, seq));
+        self.ready.each_redelivered(|first, last| sink.delivered(first, last));
     }
 
     /// Whether a consumer may start: not beside an exclusive one, and not exclusive beside others.
@@ -526,11 +590,11 @@ impl Queue {
                 if stored {
                     self.confirms.store(seq, &message);
                 }
-                let entry = Entry { seq, message, redelivered: false, stored, paged: false };
+                let entry = Entry { seq, message, place: Place::MEMORY, redelivered: false, stored };
                 match next {
                     Some(Next { key, number, .. }) => {
                         self.unacked_bytes += content.memory();
-                        let queue_tag = self.unacked.push(Unacked { entry, consumer: number });
+                        let queue_tag = self.unacked.push(Unacked::new(entry, number));
                         out.deliver(Delivery { key, queue_tag, redelivered: false, content });
                     }
                     None => self.ready.push(entry),
@@ -554,13 +618,13 @@ impl Queue {
         {
             let redelivered = entry.redelivered;
             if no_ack {
-                settled(&mut self.confirms, &entry, out);
+                settled(&mut self.confirms, entry.seq, entry.stored, entry.place, out);
                 out.deliver(Delivery { key, queue_tag: 0, redelivered, content: Content::Kept(&entry.message) });
             } else {
                 self.unacked_bytes += bytes;
                 let queue_tag = self.unacked.next_number();
                 out.deliver(Delivery { key, queue_tag, redelivered, content: Content::Kept(&entry.message) });
-                self.unacked.push(Unacked { entry, consumer: number });
+                self.unacked.push(Unacked::new(entry, number));
             }
         }
         if self.consumers.any_ready() || !self.gets.is_empty() {
@@ -596,11 +660,11 @@ impl Queue {
                 let Get { channel, no_ack } = self.gets[answered];
                 let (redelivered, remaining, message) = (entry.redelivered, self.ready.len(), entry.message.clone());
                 let queue_tag = if no_ack {
-                    settled(&mut self.confirms, &entry, out);
+                    settled(&mut self.confirms, entry.seq, entry.stored, entry.place, out);
                     0
                 } else {
                     self.unacked_bytes += message.memory();
-                    self.unacked.push(Unacked { entry, consumer: NO_CONSUMER })
+                    self.unacked.push(Unacked::new(entry, NO_CONSUMER))
                 };
                 out.outputs().push(Output::GetOk { channel, queue_tag, redelivered, remaining, message });
             }
@@ -612,20 +676,23 @@ impl Queue {
     fn settle(&mut self, first: u64, last: u64, outcome: Outcome, out: &mut impl Outlet) {
         let Queue { unacked, unacked_bytes, consumers, ready, confirms, .. } = self;
         let mut same_consumer = (NO_CONSUMER, 0);
-        unacked.drain_range(first, last, |_, Unacked { mut entry, consumer }| {
-            *unacked_bytes -= entry.message.memory();
+        unacked.drain_range(first, last, |_, held| {
+            *unacked_bytes -= held.memory();
+            let Unacked { seq, message, place, consumer, redelivered, stored } = held;
             if same_consumer.0 != consumer {
                 consumers.settled(same_consumer.0, same_consumer.1);
                 same_consumer = (consumer, 0);
             }
             same_consumer.1 += 1;
-            match outcome {
-                Outcome::Ack | Outcome::Discard => settled(confirms, &entry, out),
-                Outcome::Requeue => {
-                    entry.redelivered = true;
-                    ready.insert(entry);
-                }
-                Outcome::Undelivered => ready.insert(entry),
+            if matches!(outcome, Outcome::Ack | Outcome::Discard) {
+                return settled(confirms, seq, stored, place, out);
+            }
+            let redelivered = redelivered || outcome == Outcome::Requeue;
+            match (message, place.run()) {
+                (Some(message), _) => ready.insert(Entry { seq, message, place, redelivered, stored }),
+                (None, Some(run)) => ready.insert_on_disk(run, seq, redelivered),
+                // A message only leaves memory once its run is known.
+                (None, None) => {}
             }
         });
         consumers.settled(same_consumer.0, same_consumer.1);
@@ -636,10 +703,10 @@ impl Queue {
         let purged = self.ready.len();
         let (resident, on_disk) = self.ready.take_all();
         for entry in &resident {
-            settled(&mut self.confirms, entry, out);
+            settled(&mut self.confirms, entry.seq, entry.stored, entry.place, out);
         }
         // Ranges on disk may enclose messages that were delivered from memory before the range was written: those stay unacked.
-        let mut held: Vec<Seq> = self.unacked.iter().map(|(_, unacked)| unacked.entry.seq).collect();
+        let mut held: Vec<Seq> = self.unacked.iter().map(|(_, unacked)| unacked.seq).collect();
         held.sort_unstable();
         for (first, last) in on_disk {
             let mut from = first;
@@ -668,41 +735,126 @@ impl Queue {
     }
 
     fn page_out(&mut self, out: &mut impl Outlet) {
-        while let Some(entries) = self.ready.page_out(self.next_ticket) {
+        while let Some(entries) = self.ready.page_out(self.next_ticket, self.unacked.next_number()) {
             out.outputs().push(Output::Page { ticket: self.next_ticket, entries, for_journal: false });
             self.next_ticket += 1;
         }
     }
 
     fn page_through(&mut self, seq: Seq, out: &mut impl Outlet) {
+        let place = Place::on_its_way(self.next_ticket);
         let mut entries = Vec::new();
-        let mut take = |entry: &mut Entry| {
-            if entry.stored && !entry.paged && entry.seq <= seq {
-                entry.paged = true;
+        self.ready.each_resident_mut(|entry| {
+            if entry.stored && !entry.place.is_paged() && entry.seq <= seq {
+                entry.place = place;
                 entries.push(stored_entry(entry.clone()));
             }
-        };
-        self.ready.each_resident_mut(&mut take);
-        for (_, unacked) in self.unacked.iter_mut() {
-            take(&mut unacked.entry);
+        });
+        for (_, held) in self.unacked.iter_mut() {
+            if held.stored
+                && !held.place.is_paged()
+                && held.seq <= seq
+                && let Some(message) = &held.message
+            {
+                held.place = place;
+                let (seq, redelivered, message) = (held.seq, held.redelivered, message.clone());
+                entries.push(StoredEntry { seq, redelivered, persistent: true, message });
+            }
         }
         if entries.is_empty() {
             out.outputs().push(Output::NothingToPage);
             return;
         }
+        self.page(entries, PagingUnacked { ticket: self.next_ticket, first_tag: 0, bytes: 0 }, true, out);
+    }
+
+    fn page(&mut self, mut entries: Vec<StoredEntry>, paging: PagingUnacked, for_journal: bool, out: &mut impl Outlet) {
         entries.sort_unstable_by_key(|entry| entry.seq);
-        out.outputs().push(Output::Page { ticket: self.next_ticket, entries: entries.into(), for_journal: true });
+        out.outputs().push(Output::Page { ticket: paging.ticket, entries: entries.into(), for_journal });
+        self.unacked_paging_bytes += paging.bytes;
+        self.paging_unacked.push(paging);
         self.next_ticket += 1;
+    }
+
+    /// A consumer holds more than is to be in memory: the newest messages it holds leave it. (The oldest are the likeliest to be settled soon.)
+    fn page_unacked_out(&mut self, out: &mut impl Outlet) {
+        let settling = self.unacked_bytes.saturating_sub(self.unacked_paging_bytes);
+        let resident_max = self.ready.resident_max();
+        if settling <= self.unacked_max {
+            if settling <= resident_max / 2 {
+                self.unacked_max = resident_max;
+            }
+            return;
+        }
+        let step = PAGE_BYTES.min(resident_max / 4).max(1);
+        let too_many = settling - resident_max.saturating_sub(step);
+        let (mut dropped, mut bytes, mut first_tag) = (0, 0, 0);
+        let mut entries = Vec::new();
+        for (tag, held) in self.unacked.iter_mut().rev() {
+            if dropped + bytes >= too_many {
+                break;
+            }
+            let Some(message) = &held.message else { continue };
+            if held.place.run().is_some() {
+                dropped += message.memory();
+                held.message = None;
+            } else if !held.place.is_paged() {
+                bytes += message.memory();
+                held.place = Place::on_its_way(self.next_ticket);
+                first_tag = tag;
+                let (seq, redelivered, message) = (held.seq, held.redelivered, message.clone());
+                entries.push(StoredEntry { seq, redelivered, persistent: held.stored, message });
+            }
+        }
+        self.unacked_bytes -= dropped;
+        // What could not leave now is not looked at again before there is a good deal more.
+        self.unacked_max = resident_max.max(settling - dropped - bytes) + step;
+        if !entries.is_empty() {
+            self.page(entries, PagingUnacked { ticket: self.next_ticket, first_tag, bytes }, false, out);
+        }
+    }
+
+    /// A page-out is written: what it holds can leave memory, or knows at least where it lies.
+    fn paged(&mut self, ticket: u64, stretches: &[Stretch]) {
+        let unacked = self.paging_unacked.iter().position(|paging| paging.ticket == ticket);
+        let paging = unacked.map(|at| self.paging_unacked.swap_remove(at));
+        let leaves = paging.as_ref().is_some_and(|paging| paging.bytes > 0);
+        self.unacked_paging_bytes -= paging.as_ref().map_or(0, |paging| paging.bytes);
+        let first_tag = match paging {
+            Some(paging) => Some(paging.first_tag),
+            None => self.ready.paged(ticket, stretches),
+        };
+        let Some(first_tag) = first_tag else { return };
+        let way = Place::on_its_way(ticket);
+        let locate = |seq: Seq| {
+            let stretch = stretches.iter().find(|stretch| stretch.first <= seq && seq <= stretch.last);
+            stretch.map_or(way, |stretch| Place::in_run(stretch.run))
+        };
+        self.ready.each_resident_mut(|entry| {
+            if entry.place == way {
+                entry.place = locate(entry.seq);
+            }
+        });
+        for (_, held) in self.unacked.iter_mut().rev().take_while(|(tag, _)| *tag >= first_tag) {
+            if held.place != way {
+                continue;
+            }
+            held.place = locate(held.seq);
+            if leaves && held.place.run().is_some() {
+                self.unacked_bytes -= held.memory();
+                held.message = None;
+            }
+        }
     }
 }
 
 /// A message is gone for good.
-fn settled(confirms: &mut Confirms, entry: &Entry, out: &mut impl Outlet) {
-    if entry.stored {
-        confirms.settled(entry.seq);
+fn settled(confirms: &mut Confirms, seq: Seq, stored: bool, place: Place, out: &mut impl Outlet) {
+    if stored {
+        confirms.settled(seq);
     }
-    if entry.paged {
-        forget(out.outputs(), entry.seq);
+    if place.is_paged() {
+        forget(out.outputs(), seq);
     }
 }
 

@@ -12,9 +12,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::confirms::release_if_large;
-use super::{Entry, LOAD_BYTES, PAGE_BYTES, RESIDENT_MAX_BYTES, Recovered, StoredEntry, Stretch, Unacked};
-use crate::store::{RunId, Seq};
-use crate::window::Window;
+use super::{Entry, LOAD_BYTES, PAGE_BYTES, Place, RESIDENT_MAX_BYTES, Recovered, StoredEntry, Stretch};
+use crate::store::{Ranges, RunId, Seq};
 
 #[derive(Debug)]
 pub(super) struct Ready {
@@ -25,10 +24,12 @@ pub(super) struct Ready {
     resident_bytes: usize,
     tail_bytes: usize,
     resident_max: u32,
-    /// The run something is being read from.
-    loading: Option<RunId>,
-    /// Places of messages that may have been delivered before the node was started.
-    redelivered: Vec<(Seq, Seq)>,
+    /// The run something is being read from, and from which place on.
+    loading: Option<(RunId, Seq)>,
+    /// Places of messages on disk that may have been delivered before.
+    redelivered: Ranges,
+    /// Page-outs that were reached before they were written, with the queue tag from which on their messages may be found.
+    reached: Vec<(u64, u64)>,
 }
 
 /// A stretch of the middle.
@@ -37,22 +38,26 @@ enum Span {
     /// In a run: every ready message of the run with a place in `from..=to`.
     OnDisk { run: RunId, from: Seq, to: Seq },
     /// In memory, and on its way to the store.
-    Paging { ticket: u64, entries: Arc<[StoredEntry]>, bytes: usize },
+    Paging(Paging),
     /// In memory.
     Resident(VecDeque<Entry>),
 }
 
-/// A page-out that was written.
+/// A page on its way to the store.
 #[derive(Debug)]
-pub(super) struct Paged {
-    pub(super) ticket: u64,
-    pub(super) stretches: Vec<Stretch>,
+struct Paging {
+    ticket: u64,
+    entries: Arc<[StoredEntry]>,
+    bytes: usize,
+    /// Deliveries of its messages, should it be reached before it is written, have queue tags from here on.
+    first_tag: u64,
 }
 
 /// What was read from a run.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) run: RunId,
+    pub(super) from: Seq,
     pub(super) entries: Vec<StoredEntry>,
     pub(super) next: Option<Seq>,
     pub(super) lost: Vec<(Seq, Seq)>,
@@ -73,6 +78,7 @@ impl Ready {
             tail_bytes: 0,
             resident_max: RESIDENT_MAX_BYTES as u32,
             loading: None,
+            reached: Vec::new(),
         }
     }
 
@@ -83,6 +89,10 @@ impl Ready {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    pub(super) fn resident_max(&self) -> usize {
+        self.resident_max as usize
     }
 
     pub(super) fn resident_bytes(&self) -> usize {
@@ -125,6 +135,9 @@ impl Ready {
         if self.head.is_empty() {
             release_if_large(&mut self.head);
         }
+        if self.len == 0 && !self.redelivered.is_empty() {
+            self.redelivered = Ranges::new();
+        }
         Some(entry)
     }
 
@@ -133,7 +146,7 @@ impl Ready {
         self.len += 1;
         let bytes = entry.message.memory();
         self.resident_bytes += bytes;
-        let Some(at) = self.middle.iter().rposition(|span| span.first() <= entry.seq) else {
+        let Some(at) = self.middle.partition_point(|span| span.first() <= entry.seq).checked_sub(1) else {
             insert_sorted(&mut self.head, entry);
             return;
         };
@@ -145,8 +158,75 @@ impl Ready {
         self.insert_into_middle(at, entry);
     }
 
-    /// Gives the messages that are to be paged out now, if any: a page of the newest ones in memory.
-    pub(super) fn page_out(&mut self, ticket: u64) -> Option<Arc<[StoredEntry]>> {
+    /// Puts a message back to its place that is in memory no more but lies in this run.
+    pub(super) fn insert_on_disk(&mut self, run: RunId, seq: Seq, redelivered: bool) {
+        self.len += 1;
+        if redelivered {
+            self.redelivered.insert(seq, seq);
+        }
+        let at = self.cut(seq);
+        if let Some(Span::OnDisk { run: other, to, .. }) =
+            at.checked_sub(1).and_then(|before| self.middle.get_mut(before))
+            && *other == run
+            && *to + 1 == seq
+        {
+            *to = seq;
+            return;
+        }
+        self.middle.insert(at, Span::OnDisk { run, from: seq, to: seq });
+    }
+
+    /// Parts what comes before a place from what comes after it. Returns where in the middle its message belongs.
+    fn cut(&mut self, seq: Seq) -> usize {
+        let rest = self.head.split_off(self.head.partition_point(|entry| entry.seq < seq));
+        if !rest.is_empty() {
+            self.middle.push_front(Span::Resident(rest));
+            return 0;
+        }
+        let newer = self.tail.split_off(self.tail.partition_point(|entry| entry.seq < seq));
+        let older = std::mem::replace(&mut self.tail, newer);
+        if !older.is_empty() {
+            self.tail_bytes -= older.iter().map(|entry| entry.message.memory()).sum::<usize>();
+            self.middle.push_back(Span::Resident(older));
+            return self.middle.len();
+        }
+        let at = self.middle.partition_point(|span| span.first() < seq);
+        let Some(before) = at.checked_sub(1) else { return self.skip_gap(0, seq) };
+        match &mut self.middle[before] {
+            Span::OnDisk { run, to, .. } if *to > seq => {
+                let (run, last) = (*run, *to);
+                *to = seq - 1;
+                self.middle.insert(at, Span::OnDisk { run, from: seq + 1, to: last });
+            }
+            Span::OnDisk { .. } => return self.skip_gap(at, seq),
+            span if span.last() > seq => {
+                if let Some(mut entries) = span.take_entries(&mut self.reached) {
+                    let rest = entries.split_off(entries.partition_point(|entry| entry.seq < seq));
+                    *span = Span::Resident(entries);
+                    self.middle.insert(at, Span::Resident(rest));
+                }
+            }
+            _ => return self.skip_gap(at, seq),
+        }
+        at
+    }
+
+    /// A span on disk may begin with a place that is not in its run.
+    fn skip_gap(&mut self, at: usize, seq: Seq) -> usize {
+        if let Some(Span::OnDisk { from, to, .. }) = self.middle.get_mut(at)
+            && *from == seq
+        {
+            *from = seq + 1;
+            if *from > *to {
+                self.middle.remove(at);
+            }
+        }
+        at
+    }
+
+    /// Gives the messages that are to be paged out now, if any: a page of the newest ones in memory. What is delivered from now on has queue tags
+    /// from `next_tag` on.
+    pub(super) fn page_out(&mut self, ticket: u64, next_tag: u64) -> Option<Arc<[StoredEntry]>> {
         if self.resident_bytes <= self.resident_max as usize {
             return None;
         }
@@ -161,30 +241,30 @@ impl Ready {
         }
         let entries = std::mem::take(&mut self.tail);
         let bytes = std::mem::take(&mut self.tail_bytes);
-        if entries.iter().any(|entry| entry.paged) {
+        if entries.iter().any(|entry| entry.place.is_paged()) {
             // Some are in a run already (written for the journal's sake): they stay in memory rather than lie in two runs.
             self.middle.push_back(Span::Resident(entries));
             return None;
         }
         let entries: Arc<[StoredEntry]> = entries.into_iter().map(stored_entry).collect();
-        self.middle.push_back(Span::Paging { ticket, entries: entries.clone(), bytes });
+        self.middle.push_back(Span::Paging(Paging { ticket, entries: entries.clone(), bytes, first_tag: next_tag }));
         Some(entries)
     }
 
-    /// A page-out is on disk: its messages leave memory, unless they have been reached meanwhile.
-    pub(super) fn paged(&mut self, paged: Paged) {
-        let Paged { ticket, stretches } = paged;
-        let Some(at) =
-            self.middle.iter().position(|span| matches!(span, Span::Paging { ticket: other, .. } if *other == ticket))
-        else {
-            return;
-        };
-        if let Some(Span::Paging { bytes, .. }) = self.middle.remove(at) {
+    /// A page-out is on disk: its messages leave memory. If they were reached meanwhile, they have not: returns then the queue tag from which on they
+    /// may be among the unacked.
+    pub(super) fn paged(&mut self, ticket: u64, stretches: &[Stretch]) -> Option<u64> {
+        if let Some(at) = self.reached.iter().position(|(other, _)| *other == ticket) {
+            return Some(self.reached.swap_remove(at).1);
+        }
+        let at = self.middle.iter().position(|span| matches!(span, Span::Paging(paging) if paging.ticket == ticket))?;
+        if let Some(Span::Paging(Paging { bytes, .. })) = self.middle.remove(at) {
             self.resident_bytes -= bytes;
         }
-        for (offset, stretch) in stretches.into_iter().enumerate() {
-            self.middle.insert(at + offset, Span::on_disk(stretch));
+        for (offset, stretch) in stretches.iter().enumerate() {
+            self.middle.insert(at + offset, Span::on_disk(*stretch));
         }
+        None
     }
 
     /// Where to read on, if the head runs low and nothing is being read.
@@ -194,23 +274,22 @@ impl Ready {
         }
         match self.middle.front()? {
             Span::OnDisk { run, from, .. } => {
-                self.loading = Some(*run);
-                Some((*run, *from))
+                self.loading = Some((*run, *from));
+                self.loading
             }
-            Span::Paging { .. } | Span::Resident(_) => None,
+            Span::Paging(_) | Span::Resident(_) => None,
         }
     }
 
-    /// Takes what was read from a run. Messages that are held as unacked were delivered from memory before the run was written. Returns the ranges
-    /// that are lost.
-    pub(super) fn loaded(&mut self, loaded: Loaded, unacked: &Window<Unacked>) -> Vec<(Seq, Seq)> {
-        let Loaded { run, entries, next, lost } = loaded;
-        if self.loading != Some(run) {
+    /// Takes what was read from a run. Returns the ranges that are lost.
+    pub(super) fn loaded(&mut self, loaded: Loaded) -> Vec<(Seq, Seq)> {
+        let Loaded { run, from: asked_from, entries, next, lost } = loaded;
+        if self.loading != Some((run, asked_from)) {
             return Vec::new(); // Asked for before a purge.
         }
         self.loading = None;
-        let Some(Span::OnDisk { run: expected, from, to }) = self.middle.front_mut() else { return Vec::new() };
-        if *expected != run {
+        let Some(Span::OnDisk { run: front, from, to }) = self.middle.front_mut() else { return Vec::new() };
+        if (*front, *from) != (run, asked_from) {
             return Vec::new(); // A message was put back in front of it: it is read again when its turn comes.
         }
         let (first, last) = (*from, *to);
@@ -218,22 +297,17 @@ impl Ready {
             Some(next) => *from = next,
             None => drop(self.middle.pop_front()),
         }
-        let held = held_between(unacked, first, last);
         for stored in entries {
-            if stored.seq < first || stored.seq > last || held.binary_search(&stored.seq).is_ok() {
+            if stored.seq < first || stored.seq > last {
                 continue;
             }
             self.resident_bytes += stored.message.memory();
-            let mut entry = paged_entry(stored);
-            entry.redelivered |= contains(&self.redelivered, entry.seq);
+            let mut entry = entry_at(stored, Place::in_run(run));
+            entry.redelivered |= self.redelivered.contains(entry.seq);
             self.head.push_back(entry);
         }
-        let lost: Vec<(Seq, Seq)> = lost
-            .into_iter()
-            .flat_map(|(from, to)| from.max(first)..=to.min(last))
-            .filter(|seq| held.binary_search(seq).is_err())
-            .map(|seq| (seq, seq))
-            .collect();
+        let lost: Vec<(Seq, Seq)> =
+            lost.into_iter().flat_map(|(from, to)| from.max(first)..=to.min(last)).map(|seq| (seq, seq)).collect();
         self.len -= (lost.len() as u64).min(self.len);
         if self.middle.is_empty() {
             self.refill();
@@ -248,38 +322,47 @@ impl Ready {
         for span in self.middle.drain(..) {
             match span {
                 Span::OnDisk { from, to, .. } => on_disk.push((from, to)),
-                Span::Paging { entries, .. } => resident.extend(entries.iter().cloned().map(paged_entry)),
-                Span::Resident(entries) => resident.extend(entries),
+                mut span => resident.extend(span.take_entries(&mut self.reached).into_iter().flatten()),
             }
         }
         resident.extend(self.tail.drain(..));
         (self.len, self.resident_bytes, self.tail_bytes) = (0, 0, 0);
         self.loading = None;
+        self.redelivered = Ranges::new();
         (resident, on_disk)
     }
 
-    /// The places of stored messages in memory that may have been delivered before.
-    pub(super) fn each_redelivered(&self, mut visit: impl FnMut(Seq)) {
-        let mut in_memory = |entry: &Entry| {
-            if entry.stored && entry.redelivered {
-                visit(entry.seq);
+    /// The places of messages that may have been delivered before, in ranges; of those in memory only stored ones.
+    pub(super) fn each_redelivered(&self, mut visit: impl FnMut(Seq, Seq)) {
+        let mut in_memory = |seq, redelivered, stored| {
+            if stored && redelivered {
+                visit(seq, seq);
             }
         };
-        self.head.iter().chain(&self.tail).for_each(&mut in_memory);
-        self.middle.iter().for_each(|span| match span {
-            Span::OnDisk { .. } => {}
-            Span::Paging { entries, .. } => {
-                entries.iter().cloned().map(paged_entry).for_each(|entry| in_memory(&entry))
+        let mut each = |entries: &VecDeque<Entry>| {
+            entries.iter().for_each(|entry| in_memory(entry.seq, entry.redelivered, entry.stored));
+        };
+        each(&self.head);
+        each(&self.tail);
+        for span in &self.middle {
+            match span {
+                Span::OnDisk { .. } => {}
+                Span::Paging(paging) => paging.entries.iter().for_each(|entry| {
+                    in_memory(entry.seq, entry.redelivered, entry.persistent);
+                }),
+                Span::Resident(entries) => {
+                    entries.iter().for_each(|entry| in_memory(entry.seq, entry.redelivered, entry.stored));
+                }
             }
-            Span::Resident(entries) => entries.iter().for_each(&mut in_memory),
-        });
+        }
+        self.redelivered.iter().for_each(|(first, last)| visit(first, last));
     }
 
     /// Messages in memory that are not on their way to the store.
     pub(super) fn each_resident_mut(&mut self, visit: impl FnMut(&mut Entry)) {
         let middle = self.middle.iter_mut().filter_map(|span| match span {
             Span::Resident(entries) => Some(entries),
-            Span::OnDisk { .. } | Span::Paging { .. } => None,
+            Span::OnDisk { .. } | Span::Paging(_) => None,
         });
         self.head.iter_mut().chain(middle.flatten()).chain(&mut self.tail).for_each(visit);
     }
@@ -287,7 +370,7 @@ impl Ready {
     /// Moves what follows the head in memory into it. Returns whether the head has anything.
     fn refill(&mut self) -> bool {
         while self.head.is_empty()
-            && let Some(entries) = self.middle.front_mut().and_then(Span::take_entries)
+            && let Some(entries) = self.middle.front_mut().and_then(|span| span.take_entries(&mut self.reached))
         {
             self.head = entries;
             self.middle.pop_front();
@@ -324,7 +407,7 @@ impl Ready {
     fn insert_into_middle(&mut self, at: usize, entry: Entry) {
         // A page-out under way does not hold this message, so its span stays in memory. What the page-out holds is marked as paged: the store hears
         // when it is settled.
-        if let Some(mut entries) = self.middle[at].take_entries() {
+        if let Some(mut entries) = self.middle[at].take_entries(&mut self.reached) {
             insert_sorted(&mut entries, entry);
             self.middle[at] = Span::Resident(entries);
             return;
@@ -344,7 +427,7 @@ impl Ready {
                 self.middle.insert(at + 1, Span::Resident(VecDeque::from([entry])));
                 self.insert_rest(at + 2, run, seq + 1, last);
             }
-            Span::OnDisk { .. } | Span::Paging { .. } | Span::Resident(_) => {
+            Span::OnDisk { .. } | Span::Paging(_) | Span::Resident(_) => {
                 self.middle.insert(at + 1, Span::Resident(VecDeque::from([entry])));
             }
         }
@@ -368,16 +451,28 @@ impl Span {
     fn first(&self) -> Seq {
         match self {
             Span::OnDisk { from, .. } => *from,
-            Span::Paging { entries, .. } => entries.first().map_or(0, |entry| entry.seq),
+            Span::Paging(paging) => paging.entries.first().map_or(0, |entry| entry.seq),
             Span::Resident(entries) => entries.front().map_or(0, |entry| entry.seq),
         }
     }
 
-    /// What it holds in memory, taken out of it; `None` if it is on disk.
-    fn take_entries(&mut self) -> Option<VecDeque<Entry>> {
+    fn last(&self) -> Seq {
+        match self {
+            Span::OnDisk { to, .. } => *to,
+            Span::Paging(paging) => paging.entries.last().map_or(0, |entry| entry.seq),
+            Span::Resident(entries) => entries.back().map_or(0, |entry| entry.seq),
+        }
+    }
+
+    /// What it holds in memory, taken out of it; `None` if it is on disk. A page on its way is noted as reached.
+    fn take_entries(&mut self, reached: &mut Vec<(u64, u64)>) -> Option<VecDeque<Entry>> {
         match self {
             Span::OnDisk { .. } => None,
-            Span::Paging { entries, .. } => Some(entries.iter().cloned().map(paged_entry).collect()),
+            Span::Paging(paging) => {
+                reached.push((paging.ticket, paging.first_tag));
+                let place = Place::on_its_way(paging.ticket);
+                Some(paging.entries.iter().cloned().map(|entry| entry_at(entry, place)).collect())
+            }
             Span::Resident(entries) => Some(std::mem::take(entries)),
         }
     }
@@ -388,9 +483,9 @@ pub(super) fn stored_entry(entry: Entry) -> StoredEntry {
     StoredEntry { seq, redelivered, persistent: stored, message }
 }
 
-fn paged_entry(entry: StoredEntry) -> Entry {
+fn entry_at(entry: StoredEntry, place: Place) -> Entry {
     let StoredEntry { seq, redelivered, persistent, message } = entry;
-    Entry { seq, message, redelivered, stored: persistent, paged: true }
+    Entry { seq, message, place, redelivered, stored: persistent }
 }
 
 fn insert_sorted(entries: &mut VecDeque<Entry>, entry: Entry) {
@@ -401,16 +496,4 @@ fn insert_sorted(entries: &mut VecDeque<Entry>, entry: Entry) {
     }
     let at = entries.partition_point(|other| other.seq < entry.seq);
     entries.insert(at, entry);
-}
-
-fn contains(ranges: &[(Seq, Seq)], seq: Seq) -> bool {
-    let at = ranges.partition_point(|&(_, last)| last < seq);
-    ranges.get(at).is_some_and(|&(first, _)| first <= seq)
-}
-
-fn held_between(unacked: &Window<Unacked>, first: Seq, last: Seq) -> Vec<Seq> {
-    let mut held: Vec<Seq> =
-        unacked.iter().map(|(_, unacked)| unacked.entry.seq).filter(|&seq| seq >= first && seq <= last).collect();
-    held.sort_unstable();
-    held
 }

@@ -327,7 +327,7 @@ impl World {
             let fits = (max_bytes / 200).clamp(1, 3).min(entries.len());
             let next = entries.get(fits).map(|entry| entry.seq);
             entries.truncate(fits);
-            self.step(Input::Loaded { run, entries, next, lost: Vec::new() });
+            self.step(Input::Loaded { run, from, entries, next, lost: Vec::new() });
         }
     }
 
@@ -343,6 +343,40 @@ impl World {
         }
         self.step(Input::Settle { first, last, outcome });
     }
+}
+
+#[test]
+fn what_a_consumer_never_acknowledges_leaves_memory_and_comes_back() {
+    let mut world = World::new();
+    world.step(Input::Pressure(4000));
+    world.step(consumer(7, 0));
+    for first in (1..5000).step_by(10) {
+        world.ready.extend((first..first + 10).map(|number| (number, false)));
+        let out = publish(&mut world.queue, first..first + 10, first % 20 == 1);
+        world.take(out);
+        world.next = first + 10;
+        while !(world.pages.is_empty() && world.loads.is_empty()) {
+            world.answer_store();
+        }
+        world.step(Input::Room { key: key(7), bytes: CONSUMER_ROOM_BYTES });
+        assert!(world.queue.resident_bytes() <= 2 * 4000, "{} octets after {first}", world.queue.resident_bytes());
+    }
+    assert_eq!(world.held.len(), 5000);
+    // Every second one goes back: from the disk, in order, marked.
+    let tags: Vec<u64> = world.held.keys().copied().step_by(2).collect();
+    world.step(Input::Cancel(key(7)));
+    for tag in tags {
+        let number = world.held.remove(&tag).unwrap();
+        world.ready.insert(number, true);
+        world.step(Input::Settle { first: tag, last: tag, outcome: Outcome::Requeue });
+    }
+    assert_eq!(world.queue.ready_count(), 2500);
+    world.step(consumer(8, 0));
+    while !(world.pages.is_empty() && world.loads.is_empty()) {
+        world.answer_store();
+        world.step(Input::Room { key: key(8), bytes: CONSUMER_ROOM_BYTES });
+    }
+    assert_eq!((world.ready.len(), world.held.len()), (0, 5000));
 }
 
 #[test]
@@ -373,7 +407,8 @@ fn whatever_settles_a_stored_message_asks_for_a_flush() {
 #[test]
 fn damaged_messages_are_left_out_and_counted_off() {
     let stretch = Stretch { run: RunId(1), first: 1, last: 3 };
-    let recovered = Recovered { next_seq: 4, messages: 3, stretches: vec![stretch], redelivered: vec![(0, 9)] };
+    let recovered =
+        Recovered { next_seq: 4, messages: 3, stretches: vec![stretch], redelivered: Ranges::from_to(0, 9) };
     let mut queue = Queue::recovered(true, recovered);
     let mut out = Out::default();
     queue.step(consumer(1, 0), &mut out);
@@ -381,7 +416,7 @@ fn damaged_messages_are_left_out_and_counted_off() {
     let entry = |seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, true, 8) };
     out.clear();
     queue.step(
-        Input::Loaded { run: RunId(1), entries: vec![entry(1), entry(3)], next: None, lost: vec![(2, 2)] },
+        Input::Loaded { run: RunId(1), from: 1, entries: vec![entry(1), entry(3)], next: None, lost: vec![(2, 2)] },
         &mut out,
     );
     assert_eq!(out.delivered(), [(1, 1, true), (1, 3, true)]);

@@ -28,6 +28,8 @@ pub enum Event {
         queue: QueueId,
         /// The run.
         run: RunId,
+        /// From where it was asked for.
+        from: Seq,
         /// The messages.
         entries: Vec<StoredEntry>,
         /// Where to read on.

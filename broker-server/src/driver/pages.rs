@@ -127,7 +127,7 @@ fn run(mut segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
             Work::Read { queue, run, from, max_bytes } => match segments.read(run, from, max_bytes) {
                 Ok(loaded) => {
                     let lost = loaded.lost.iter().collect();
-                    mailbox.send(Event::Loaded { queue, run, entries: loaded.entries, next: loaded.next, lost });
+                    mailbox.send(Event::Loaded { queue, run, from, entries: loaded.entries, next: loaded.next, lost });
                 }
                 // The queue stands still at this message; everything else goes on.
                 Err(error) => tracing::error!(

@@ -425,8 +425,8 @@ impl Shard {
             Event::PagedThrough(queue, through, state) => {
                 self.parts.journal.send(journal::Work::Paged(queue, through, state))
             }
-            Event::Loaded { queue, run, entries, next, lost } => {
-                self.feed(queue, queue::Input::Loaded { run, entries, next, lost })
+            Event::Loaded { queue, run, from, entries, next, lost } => {
+                self.feed(queue, queue::Input::Loaded { run, from, entries, next, lost })
             }
             Event::Applied(applied) => self.applied(applied),
             Event::Login(result) => self.login_checked(result),
