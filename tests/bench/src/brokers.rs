@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use harness::{Broker, Brokerd, Options, RabbitMq};
 use tempfile::TempDir;
@@ -59,6 +60,15 @@ enum Process {
     Null { child: Child, _directory: TempDir },
 }
 
+/// How a broker ends before it is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// SIGTERM, and it is waited for.
+    Terminated,
+    /// SIGKILL.
+    Killed,
+}
+
 impl Running {
     /// Starts an empty broker.
     ///
@@ -75,6 +85,25 @@ impl Running {
             Kind::Null => return Self::null(fsync),
         }
         .map_err(io::Error::other)
+    }
+
+    /// Ends the broker, starts it again with the data it had, and returns how long the start took until it spoke AMQP.
+    ///
+    /// # Errors
+    /// When it does not stop or does not come back, and for the null broker, which has nothing to come back with.
+    pub fn restart(&mut self, ending: Ending) -> io::Result<Duration> {
+        let Process::Harness(broker) = &mut self.process else {
+            return Err(io::Error::other("the null broker cannot start again"));
+        };
+        match ending {
+            Ending::Terminated => broker.terminate(),
+            Ending::Killed => broker.kill_9(),
+        }
+        .map_err(io::Error::other)?;
+        let started = Instant::now();
+        broker.restart().map_err(io::Error::other)?;
+        self.pid = broker.pid();
+        Ok(started.elapsed())
     }
 
     /// What the broker printed last, for messages.

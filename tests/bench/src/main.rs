@@ -175,7 +175,7 @@ impl Bench {
     }
 
     /// The running broker of this kind, started if need be.
-    fn broker(&mut self, kind: Kind, fsync: bool) -> io::Result<&Running> {
+    fn broker(&mut self, kind: Kind, fsync: bool) -> io::Result<&mut Running> {
         let fsync = fsync && kind == Kind::Null;
         let place = self.running.iter().position(|(of, syncs, _)| *of == kind && *syncs == fsync);
         let place = match place {
@@ -185,7 +185,7 @@ impl Bench {
                 self.running.len() - 1
             }
         };
-        self.running.get(place).map(|(_, _, broker)| broker).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.running.get_mut(place).map(|(_, _, broker)| broker).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn about(&self) -> About {

@@ -239,6 +239,38 @@ impl Session {
         Ok(())
     }
 
+    /// Takes the first message of a queue without acknowledging it: its body, and how many are ready behind it.
+    ///
+    /// # Errors
+    /// When the queue is empty or the broker answers something else.
+    pub fn get(&mut self, queue: &str) -> io::Result<(Vec<u8>, u32)> {
+        let arguments = |out: &mut Vec<u8>| {
+            wire::put_u16(out, 0);
+            wire::put_short_string(out, queue);
+            out.push(0);
+        };
+        let answer = self.call(1, wire::BASIC_GET, arguments, wire::BASIC_GET_OK)?;
+        let frame = answer.borrow();
+        let mut arguments = Arguments::of(&frame);
+        arguments.u64()?;
+        arguments.u8()?;
+        arguments.short_string()?;
+        arguments.short_string()?;
+        let behind = arguments.u32()?;
+        let header = self.receive()?;
+        let length = header.payload.get(4..12).and_then(|octets| octets.try_into().ok()).map(u64::from_be_bytes);
+        let length = length.filter(|_| header.kind == wire::HEADER).ok_or_else(|| wire::broken("no content header"))?;
+        let mut body = Vec::new();
+        while (body.len() as u64) < length {
+            let frame = self.receive()?;
+            if frame.kind != wire::BODY {
+                return Err(wire::broken("no body frame"));
+            }
+            body.extend_from_slice(&frame.payload);
+        }
+        Ok((body, behind))
+    }
+
     /// Switches confirms on.
     ///
     /// # Errors

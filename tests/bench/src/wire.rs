@@ -80,6 +80,10 @@ pub const BASIC_CONSUME_OK: MethodId = (60, 21);
 pub const BASIC_PUBLISH: MethodId = (60, 40);
 /// basic.deliver
 pub const BASIC_DELIVER: MethodId = (60, 60);
+/// basic.get
+pub const BASIC_GET: MethodId = (60, 70);
+/// basic.get-ok
+pub const BASIC_GET_OK: MethodId = (60, 71);
 /// basic.ack
 pub const BASIC_ACK: MethodId = (60, 80);
 /// confirm.select

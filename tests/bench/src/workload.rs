@@ -6,6 +6,7 @@ mod idle;
 mod lone;
 mod ping_pong;
 mod queues;
+mod restart;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,12 @@ pub enum Metric {
     EachKib,
     /// Queues declared a second.
     DeclareRate,
+    /// From starting the broker after SIGKILL to the first message out of its backlog, in seconds.
+    KilledS,
+    /// From starting the broker after SIGTERM to the first message out of its backlog, in seconds.
+    TerminatedS,
+    /// Broker CPU from starting it after SIGKILL to the first message, in seconds.
+    KilledCpuS,
 }
 
 /// The metrics of one run.
@@ -88,7 +95,7 @@ pub struct Workload {
     pub null: Null,
     /// Whether it needs a broker that did nothing before, and is so long that one round must do.
     pub fresh: bool,
-    run: fn(&Running, Scale) -> io::Result<Outcome>,
+    run: fn(&mut Running, Scale) -> io::Result<Outcome>,
 }
 
 /// How the null broker takes part in a workload.
@@ -158,6 +165,13 @@ impl Workload {
                 true,
                 backlog::persistent,
             ),
+            one(
+                "restart",
+                "as pbacklog into the queue; SIGKILL, start, get one; SIGTERM, start, get one; growth is after the starts",
+                Null::Absent,
+                true,
+                restart::run,
+            ),
             one("idle", "idle connections, each with a channel, a queue and a consumer", Null::Absent, true, idle::run),
             one("queues", "durable queues, declared pipelined by 50", Null::Absent, true, queues::run),
         ]
@@ -167,7 +181,7 @@ impl Workload {
     ///
     /// # Errors
     /// When the broker cannot be prepared for it or dies. What the broker delivers wrong is in the outcome.
-    pub fn run(&self, broker: &Running, scale: Scale) -> io::Result<Outcome> {
+    pub fn run(&self, broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
         (self.run)(broker, scale)
     }
 }
@@ -191,6 +205,9 @@ impl Metric {
             Self::EmptyMib => "RSS empty MiB",
             Self::EachKib => "RSS KiB each",
             Self::DeclareRate => "declares a second",
+            Self::KilledS => "s from start to first message, after SIGKILL",
+            Self::TerminatedS => "s from start to first message, after SIGTERM",
+            Self::KilledCpuS => "CPU s from start to first message, after SIGKILL",
         }
     }
 

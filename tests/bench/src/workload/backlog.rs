@@ -16,33 +16,25 @@ const PREFETCH: u16 = 1000;
 /// How long the broker may take to count all messages after the last one is written.
 const COUNT_LIMIT: Duration = Duration::from_secs(120);
 
-pub(super) fn transient(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn transient(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, "backlog", Shape { body_length: 100, persistent: false })
 }
 
-pub(super) fn persistent(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn persistent(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, "pbacklog", Shape { body_length: 100, persistent: true })
 }
 
-fn run(broker: &Running, scale: Scale, name: &str, shape: Shape) -> io::Result<Outcome> {
+fn run(broker: &mut Running, scale: Scale, name: &str, shape: Shape) -> io::Result<Outcome> {
     let queue = queue_name(name, 0);
     let mut session = Session::open(broker.address)?;
     session.declare_queue(&queue, true)?;
     let empty = settled(broker.pid)?;
     usage::reset_peak(broker.pid)?;
 
-    let mut inward = Flow::prepare(broker.address, plan(&queue, shape, scale.backlog, true))?;
     let before = Usage::of(broker.pid)?;
-    let taken = inward.run()?;
-    let counted = count(&mut session, &queue, scale.backlog)?;
+    let mut outcome = fill(broker, &mut session, &queue, shape, scale.backlog)?;
     let filled = Usage::of(broker.pid)?;
-    let mut outcome = Outcome { faults: taken.faults, ..Outcome::default() };
     if outcome.faults.count() > 0 {
-        return Ok(outcome);
-    }
-    inward.close()?;
-    if u64::from(counted) != scale.backlog {
-        outcome.faults.add(FaultKind::Lost, || format!("the queue counts {counted} of {}", scale.backlog));
         return Ok(outcome);
     }
     let waiting = settled(broker.pid)?;
@@ -65,6 +57,28 @@ fn run(broker: &Running, scale: Scale, name: &str, shape: Shape) -> io::Result<O
         (Metric::PeakMib, mebibytes(emptied.peak)),
         (Metric::Rate, given.delivered as f64 / given.elapsed.as_secs_f64().max(1e-9)),
     ]);
+    Ok(outcome)
+}
+
+/// Publishes the backlog and sees to it that the queue counts all of it.
+pub(super) fn fill(
+    broker: &Running,
+    session: &mut Session,
+    queue: &str,
+    shape: Shape,
+    messages: u64,
+) -> io::Result<Outcome> {
+    let mut inward = Flow::prepare(broker.address, plan(queue, shape, messages, true))?;
+    let taken = inward.run()?;
+    let counted = count(session, queue, messages)?;
+    let mut outcome = Outcome { faults: taken.faults, ..Outcome::default() };
+    if outcome.faults.count() > 0 {
+        return Ok(outcome);
+    }
+    inward.close()?;
+    if u64::from(counted) != messages {
+        outcome.faults.add(FaultKind::Lost, || format!("the queue counts {counted} of {messages}"));
+    }
     Ok(outcome)
 }
 

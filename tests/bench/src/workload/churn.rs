@@ -11,7 +11,7 @@ use crate::usage::Usage;
 /// What a broker still does when the last connection is closed falls into this time.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
-pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn run(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     cycle(broker, 0)?;
     let before = Usage::of(broker.pid)?;
     let started = Instant::now();

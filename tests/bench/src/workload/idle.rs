@@ -10,7 +10,7 @@ use crate::session::Session;
 /// gives memory back afterwards.
 const BEFORE: usize = 20;
 
-pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn run(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     let empty = settled(broker.pid)?;
     let first = open(broker, BEFORE)?;
     let before = settled(broker.pid)?;

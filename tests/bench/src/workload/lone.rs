@@ -14,7 +14,7 @@ use crate::session::Session;
 const INTERVAL: Duration = Duration::from_millis(10);
 const SHAPE: Shape = Shape { body_length: 100, persistent: true };
 
-pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn run(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     let queue = queue_name("lone", 0);
     let mut session = Session::open(broker.address)?;
     session.declare_queue(&queue, true)?;

@@ -16,7 +16,7 @@ const SHAPE: Shape = Shape { body_length: 100, persistent: false };
 /// Rounds before the measured ones.
 const WARM_UP: u64 = 1000;
 
-pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn run(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     let queue = queue_name("pingpong", 0);
     let mut publisher = Session::open(broker.address)?;
     publisher.declare_queue(&queue, false)?;

@@ -13,7 +13,7 @@ const PIPELINE: usize = 50;
 /// A slow broker need not declare all of them.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-pub(super) fn run(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn run(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     let empty = settled(broker.pid)?;
     let mut session = Session::open(broker.address)?;
     declare(&mut session, 0, PIPELINE)?;

@@ -20,40 +20,40 @@ pub(super) const CONFIRM_WINDOW: u64 = 1000;
 /// Deliveries that one acknowledgement covers.
 pub(super) const ACK_STEP: u64 = 100;
 
-pub(super) fn t16(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn t16(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::pairs("t16", 1), transient(16))
 }
 
-pub(super) fn t1k(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn t1k(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::pairs("t1k", 1), transient(1024))
 }
 
-pub(super) fn t64k(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn t64k(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::pairs("t64k", 1), transient(64 * 1024))
 }
 
-pub(super) fn ack1(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn ack1(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     let how = How { acks: Acks::Each, prefetch: 200, ..transient(100) };
     run(broker, scale, &Layout::pairs("ack1", 1), how)
 }
 
-pub(super) fn compete(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn compete(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::one_queue("compete", 5, 5), transient(100))
 }
 
-pub(super) fn many(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn many(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::pairs("many", 100), transient(100))
 }
 
-pub(super) fn fan10(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn fan10(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::fanout("fan10", 10), transient(100))
 }
 
-pub(super) fn p16(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn p16(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::durable("p16"), confirmed(16))
 }
 
-pub(super) fn p1k(broker: &Running, scale: Scale) -> io::Result<Outcome> {
+pub(super) fn p1k(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::durable("p1k"), confirmed(1024))
 }
 
@@ -153,7 +153,7 @@ fn plan(name: &str, exchange: &str, routing_key: &str, producers: Vec<bool>, con
     QueuePlan { name: name.to_owned(), exchange, routing_key, producers, consumers }
 }
 
-fn run(broker: &Running, scale: Scale, layout: &Layout, how: How) -> io::Result<Outcome> {
+fn run(broker: &mut Running, scale: Scale, layout: &Layout, how: How) -> io::Result<Outcome> {
     layout.declare(broker)?;
     let mut warm_up = Flow::prepare(broker.address, layout.plan(how, WARM_UP))?;
     let mut outcome = Outcome { faults: warm_up.run()?.faults, ..Outcome::default() };
