@@ -203,7 +203,12 @@ impl Campaign {
         for client in consumers {
             let log = self.wait(client, struck, history);
             history.left_over.extend(log.iter().filter_map(|log| log.left_over));
-            history.deliveries.extend(log.into_iter().flat_map(|log| log.entries));
+            let deliveries = log.map(|log| log.entries).unwrap_or_default();
+            if struck {
+                history.add_struck(deliveries);
+            } else {
+                history.deliveries.extend(deliveries);
+            }
         }
     }
 

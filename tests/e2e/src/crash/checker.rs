@@ -188,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_was_read_after_the_broker_was_gone_had_been_sent_before() {
+        let mut history = sound();
+        let (begun, gone) = history.faults[0];
+        let mut read = std::mem::take(&mut history.deliveries);
+        read[0].settled_at = Some(gone + Duration::from_millis(5));
+        history.add_struck(read);
+        assert_eq!(history.deliveries[0].settled_at, Some(begun));
+        history.deliveries.push(again(&history, 7, true));
+        assert_eq!(violations(&history, 1), Vec::<String>::new());
+    }
+
+    #[test]
     fn each_broken_promise_is_found() {
         one_violation("lost", |history| history.deliveries.truncate(1));
         one_violation("lost", |history| history.deliveries[1].acknowledged = false);

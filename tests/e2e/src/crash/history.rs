@@ -61,3 +61,15 @@ pub struct History {
     /// Ready messages that a queue still counted when it was drained.
     pub left_over: Vec<(u8, u32)>,
 }
+
+impl History {
+    /// Adds what a consumer saw that the last strike ended. What it read after the strike had begun had been sent before, however late
+    /// a starved client came to read it: it says nothing of what the broker did after that.
+    pub fn add_struck(&mut self, deliveries: Vec<Delivery>) {
+        let begun = self.faults.last().map(|(begun, _)| *begun);
+        self.deliveries.extend(deliveries.into_iter().map(|delivery| Delivery {
+            settled_at: delivery.settled_at.map(|at| begun.map_or(at, |begun| at.min(begun))),
+            ..delivery
+        }));
+    }
+}

@@ -36,6 +36,8 @@ const DRAIN_STUCK: Duration = Duration::from_secs(30);
 /// How often a client tries to log in, and the pause between.
 const OPEN_ATTEMPTS: u32 = 4;
 const OPEN_PAUSE: Duration = Duration::from_millis(200);
+/// How long one try may take.
+const OPEN_LIMIT: Duration = Duration::from_secs(15);
 /// A confirm that did not come this long after its connection ended will not come.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 
@@ -84,9 +86,14 @@ async fn open(url: &str) -> Result<(Connection, Channel), lapin::Error> {
 }
 
 async fn try_open(url: &str) -> Result<(Connection, Channel), lapin::Error> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    Ok((connection, channel))
+    let opening = async {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        Ok((connection, channel))
+    };
+    // A client whose broker is killed in the middle of the handshake waits for ever.
+    let late = || Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    timeout(OPEN_LIMIT, opening).await.unwrap_or_else(|_| late())
 }
 
 /// Declares the queues, the fanout exchange and its bindings: once in a campaign, so that a lost one shows.
