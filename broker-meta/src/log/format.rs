@@ -32,10 +32,14 @@ pub const LOG_HEADER_BYTES: usize = 28;
 pub const BATCH_HEADER_BYTES: usize = 20;
 /// A batch's content is at most about this long: commands are split over several.
 pub const BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// No catalog ever gets to a greater index; a file that says so is not believed, so that counting on never overflows.
+pub const INDEX_MAX: u64 = 1 << 62;
 const SNAPSHOT_HEADER_BYTES: usize = 24;
 const LOG_MAGIC: &[u8; 8] = b"BRKCATLG";
 const BATCH_MAGIC: &[u8; 4] = b"BtCh";
 const SNAPSHOT_MAGIC: &[u8; 8] = b"BRKCATSN";
+
+const INDEX_TOO_GREAT: &str = "an index in it is greater than any can be";
 
 /// What octets at some place are.
 #[derive(Debug, PartialEq)]
@@ -104,6 +108,7 @@ pub fn read_batch(octets: &[u8], after: u64) -> Read<LogBatch> {
         return Read::Bad("a batch is older than the one before it");
     }
     match LogBatch::decode(content) {
+        Ok(batch) if batch.entries.iter().any(|entry| entry.index > INDEX_MAX) => Read::Bad(INDEX_TOO_GREAT),
         Ok(batch) => Read::Good(batch, BATCH_HEADER_BYTES + len),
         Err(_) => Read::Bad("a batch cannot be decoded"),
     }
@@ -156,6 +161,7 @@ pub fn read_snapshot(octets: &[u8]) -> Read<Snapshot> {
         return Read::Bad("its checksum is wrong");
     }
     match Snapshot::decode(content) {
+        Ok(snapshot) if snapshot.index > INDEX_MAX => Read::Bad(INDEX_TOO_GREAT),
         Ok(snapshot) => Read::Good(snapshot, octets.len()),
         Err(_) => Read::Bad("it cannot be decoded"),
     }

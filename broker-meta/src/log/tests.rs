@@ -340,3 +340,23 @@ fn foreign_files_are_left_alone() {
     drop(open(&disk).unwrap());
     assert!(disk.content(Path::new("/data/catalog/notes.txt")).is_some());
 }
+
+#[test]
+fn an_index_that_cannot_be_is_damage() {
+    let commands = |index| proto::meta::LogBatch { entries: vec![proto::meta::LogEntry { index, command: None }] };
+    for index in [super::format::INDEX_MAX + 1, u64::MAX] {
+        let mut log = super::format::log_header(0).to_vec();
+        super::format::write_batch(1, &commands(index), &mut log);
+        super::format::write_batch(2, &commands(3), &mut log);
+        let snapshot = super::format::write_snapshot(&Snapshot { index, ..Snapshot::default() });
+        for (name, content) in [("log-0000000000000000", log), ("snapshot", snapshot)] {
+            let disk = SimDisk::new(1);
+            disk.create_dir(&dir()).unwrap();
+            let file = disk.create(&dir().join(name)).unwrap();
+            file.allocate(content.len() as u64).unwrap();
+            file.write_at(&content, 0).unwrap();
+            let error = open(&disk).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("greater than any can be"), "{error}");
+        }
+    }
+}
