@@ -190,16 +190,21 @@ impl Message {
 
     /// A message from what [`Message::parts`] wrote, one after the other.
     pub fn from_stored(octets: &[u8]) -> Result<Message, Malformed> {
-        let first_len = first_len(octets).ok_or(Malformed("lengths do not fit"))?;
-        let head = octets.get(..first_len).ok_or(Malformed("cut short"))?;
-        if !route_is_well_formed(&head[PREFIX_BYTES..first_len - header_len(head)]) {
-            return Err(Malformed("route"));
-        }
+        let head = Message::stored_head(octets)?;
+        let first_len = head.len();
         if octets.len() - first_len <= INLINE_BODY_MAX_BYTES {
             return Ok(Message { first: Arc::from(octets), chunks: None });
         }
         let body = Bytes::copy_from_slice(&octets[first_len..]);
         Ok(Message { first: Arc::from(head), chunks: Some(Arc::from(vec![body])) })
+    }
+
+    /// What precedes the body in what [`Message::parts`] wrote, if it is that.
+    pub(crate) fn stored_head(octets: &[u8]) -> Result<&[u8], Malformed> {
+        let first_len = first_len(octets).ok_or(Malformed("lengths do not fit"))?;
+        let head = octets.get(..first_len).ok_or(Malformed("cut short"))?;
+        let well_formed = route_is_well_formed(&head[PREFIX_BYTES..first_len - header_len(head)]);
+        if well_formed { Ok(head) } else { Err(Malformed("route")) }
     }
 
     /// The octets to store, in order; [`Message::from_stored`] reads them back.

@@ -9,15 +9,16 @@
 
 use std::io;
 
+use super::NUMBER_MAX;
 use super::disk::DiskFile;
 use super::record::{Encoder, Key, Kind, Record, take_u64};
 
 /// Octets before a file's first record.
 pub(crate) const FILE_HEAD_BYTES: u64 = 4096;
-const COPY_AT: usize = 2048;
-const MAGIC_BYTES: usize = 8;
+pub(crate) const COPY_AT: usize = 2048;
+pub(crate) const MAGIC_BYTES: usize = 8;
 const VERSION: u64 = 1;
-const OPEN: Key = Key { salt: 0, seed: 0 };
+pub(crate) const OPEN: Key = Key { salt: 0, seed: 0 };
 
 /// Which kind of file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl FileHead {
         Ok(FileHead::decode(&page, magic))
     }
 
-    fn decode(page: &[u8], magic: Magic) -> Found {
+    pub(crate) fn decode(page: &[u8], magic: Magic) -> Found {
         let found = page.chunks(COPY_AT).map(|copy| FileHead::decode_copy(copy, magic)).find_map(|found| found);
         match found {
             Some(found) => found,
@@ -102,7 +103,7 @@ impl FileHead {
         }
         let (number, rest) = take_u64(rest)?;
         let (salt, _) = take_u64(rest)?;
-        Some(Found::Head(FileHead { magic, number, salt }))
+        (number <= NUMBER_MAX).then_some(Found::Head(FileHead { magic, number, salt }))
     }
 }
 

@@ -9,6 +9,10 @@ pub struct QueueId(pub u64);
 /// A message's place in its queue. Grows with every message and is never handed out twice.
 pub type Seq = u64;
 
+/// No number of a message, a commit, a block or a file comes near this, whatever the load. A file in which one is greater is not
+/// believed there, so that counting on from what is believed never overflows.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
 /// A run of messages of one queue in a segment. Stays the same when the run is copied to another segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);

@@ -19,6 +19,8 @@ mod record;
 mod recovery;
 mod seeds;
 mod segments;
+#[cfg(any(test, feature = "sim"))]
+mod tamper;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -27,9 +29,12 @@ mod view;
 pub(crate) use entry::EntryFlags;
 pub use entry::{Page, Run};
 pub use error::StoreError;
+pub(crate) use ids::NUMBER_MAX;
 pub use ids::{QueueId, RunId, Seq};
 pub use journal::{COMMIT_MAX_BYTES, Journal, JournalBatch, QueueState, Spare, SpareMaker};
 pub use options::{JOURNAL_BUDGET_BYTES, JOURNAL_FILE_BYTES, SEGMENT_FILE_BYTES, StoreOptions};
 pub use ranges::Ranges;
 pub use recovery::{Recovered, RecoveredQueue, RecoveredRun, recover};
 pub use segments::{Loaded, SegmentStats, Segments};
+#[cfg(any(test, feature = "sim"))]
+pub use tamper::tamper;

@@ -17,13 +17,15 @@ use std::io::IoSlice;
 
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 
-use super::{EntryFlags, QueueId, Seq};
+use super::{EntryFlags, NUMBER_MAX, QueueId, Seq};
 use crate::message::Message;
 
 /// Octets before the payload.
 pub(crate) const HEAD_BYTES: usize = 12;
 /// Octets of queue and sequence number before a message.
 const PLACE_BYTES: usize = 16;
+/// No message's record is shorter.
+pub(crate) const MESSAGE_MIN_BYTES: usize = HEAD_BYTES + PLACE_BYTES;
 /// Chunked bodies from this size on are not copied into the batch but written from where they are.
 const SHARED_MIN_BYTES: usize = 16 * 1024;
 
@@ -121,7 +123,7 @@ impl<'a> Record<'a> {
     pub(crate) fn place(&self) -> Option<(QueueId, Seq, &'a [u8])> {
         let (queue, rest) = take_u64(self.payload)?;
         let (seq, message) = take_u64(rest)?;
-        Some((QueueId(queue), seq, message))
+        (seq <= NUMBER_MAX).then_some((QueueId(queue), seq, message))
     }
 }
 
@@ -232,6 +234,22 @@ impl Encoder {
         if let Some(place) = self.octets.get_mut(start..start + 4) {
             place.copy_from_slice(&(crc ^ key.seed).to_le_bytes());
         }
+    }
+}
+
+/// Makes whatever stands at a position a record that passes, as far as there is one: its length, kind and flags stay.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) fn reseal(file: &mut [u8], at: usize, key: Key) {
+    let Some(record) = file.get_mut(at..) else { return };
+    let Some(&[_, _, _, _, a, b, c, d, kind, flags, ..]) = record.first_chunk::<HEAD_BYTES>() else { return };
+    let payload_len = u32::from_le_bytes([a, b, c, d]);
+    if let Some(place) = record.get_mut(10..HEAD_BYTES) {
+        place.copy_from_slice(&check(payload_len, kind, flags, key.salt));
+    }
+    let len = HEAD_BYTES.saturating_add(payload_len as usize);
+    let crc = record.get(4..len).map(crc32_iscsi);
+    if let (Some(place), Some(crc)) = (record.get_mut(..4), crc) {
+        place.copy_from_slice(&(crc ^ key.seed).to_le_bytes());
     }
 }
 

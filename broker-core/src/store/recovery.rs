@@ -225,7 +225,7 @@ fn page_out(
         if settled || again || !known(queue) || segments.holds(queue, seq) {
             return Ok(());
         }
-        // The record passed its checksum, so this is as it was written.
+        // Looked at when it was read.
         let Ok(message) = Message::from_stored(message) else { return Ok(()) };
         last.insert(queue, seq);
         octets += message.memory();

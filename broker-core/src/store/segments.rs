@@ -25,6 +25,9 @@ use hashbrown::HashMap;
 
 pub use read::Loaded;
 
+#[cfg(any(test, feature = "sim"))]
+pub(super) use block::BLOCK_HEAD_BYTES;
+
 use super::crash_point::crash_point;
 use super::disk::Disk;
 use super::journal::QueueState;

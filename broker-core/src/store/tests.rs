@@ -1,5 +1,7 @@
 //! The store as its driver uses it, on a simulated disk.
 
+mod hostile;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use super::super::crash_point::crash_point;
 use super::super::disk::{Disk, DiskFile};
 use super::super::file_head::{FILE_HEAD_BYTES, FileHead, Magic};
 use super::super::record::Key;
-use super::super::{QueueId, Seq, StoreError};
+use super::super::{NUMBER_MAX, QueueId, Seq, StoreError};
 
 /// Zeros written at a time.
 const FILL_BYTES: usize = 1024 * 1024;
@@ -140,5 +140,5 @@ pub(crate) fn file_name(number: u64) -> String {
 pub(crate) fn file_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".journal")?;
     let plain = digits.len() >= 8 && digits.bytes().all(|digit| digit.is_ascii_digit());
-    plain.then(|| digits.parse().ok())?
+    plain.then(|| digits.parse().ok())?.filter(|number| *number <= NUMBER_MAX)
 }

@@ -11,9 +11,10 @@ use super::super::disk::Disk;
 use super::super::file_head::{FILE_HEAD_BYTES, FileHead, Found, Magic};
 use super::super::record::{Key, Kind, Record, take_u64};
 use super::super::view::View;
-use super::super::{EntryFlags, QueueId, Ranges, Seq, StoreError};
+use super::super::{EntryFlags, NUMBER_MAX, QueueId, Ranges, Seq, StoreError};
 use super::file::{JournalFile, commit_key, file_number};
 use super::{COMMIT_ALIGN, COMMIT_BATCH_BYTES, COMMIT_FIXED_BYTES};
+use crate::message::Message;
 
 /// What the journal's directory holds.
 #[derive(Debug, Default)]
@@ -54,6 +55,9 @@ pub(crate) struct LeftFiles {
 struct Place {
     file: usize,
     offset: u64,
+    /// Where its batches begin.
+    data: u64,
+    /// Where it ends, or the file if that ends before.
     end: u64,
 }
 
@@ -117,16 +121,20 @@ impl Replay {
                 _ => View::new(&*file.file, &file.path)?,
             };
             let Some(head) = commit_at(&mut view, place.offset, file.key())? else { continue };
-            let mut at = place.end - head.batches.iter().map(|(_, len)| len).sum::<u64>();
+            let mut at = place.data;
             for (seed, len) in head.batches {
-                let (end, key) = (at + len, Key { seed, salt: file.key().salt });
+                // It may say more than the file holds.
+                let (end, key) = (at.saturating_add(len), Key { seed, salt: file.key().salt });
                 while at < end {
                     if let Some(record) = view.record(at, end, key)? {
-                        at += record.len() as u64;
+                        let next = at + record.len() as u64;
                         clean = record.kind == Kind::CleanStop;
-                        if let Some(event) = event(record) {
-                            tell(event)?;
+                        match event(record) {
+                            Some(event) => tell(event)?,
+                            // It is as it was written, and nothing that we write.
+                            None => damage.push((place.file, at, next)),
                         }
+                        at = next;
                         continue;
                     }
                     clean = false;
@@ -202,9 +210,10 @@ impl Replay {
                 continue;
             };
             let batches: u64 = head.batches.iter().map(|(_, len)| *len).fold(0, u64::saturating_add);
-            let end = found + (super::HEAD_BYTES + COMMIT_FIXED_BYTES + COMMIT_BATCH_BYTES * head.batches.len()) as u64;
-            let end = end.saturating_add(batches).min(view.len());
-            all.insert(head.number, Place { file: at, offset: found, end });
+            let data =
+                found + (super::HEAD_BYTES + COMMIT_FIXED_BYTES + COMMIT_BATCH_BYTES * head.batches.len()) as u64;
+            let end = data.saturating_add(batches).min(view.len());
+            all.insert(head.number, Place { file: at, offset: found, data, end });
             self.durable = self.durable.max(head.durable);
             self.next_commit = self.next_commit.max(head.number.max(head.durable) + 1);
             *oldest = (*oldest).max(head.oldest);
@@ -303,18 +312,15 @@ fn commit_head(payload: &[u8]) -> Option<CommitHead> {
         batches.push((u32::try_from(seed).ok()?, len));
     }
     // Numbers begin at 1, and a commit cannot know that itself was durable.
-    (rest.is_empty() && number > durable && number >= oldest && oldest > 0).then_some(CommitHead {
-        number,
-        durable,
-        oldest,
-        batches,
-    })
+    let believable = number > durable && number >= oldest && oldest > 0 && number <= NUMBER_MAX;
+    (rest.is_empty() && believable).then_some(CommitHead { number, durable, oldest, batches })
 }
 
 fn event(record: Record<'_>) -> Option<Event<'_>> {
     match record.kind {
         Kind::Enqueue => {
             let (queue, seq, message) = record.place()?;
+            Message::stored_head(message).ok()?;
             Some(Event::Enqueue { queue, seq, flags: EntryFlags(record.flags), message })
         }
         Kind::Settle => range(record.payload).map(|(queue, first, last)| Event::Settle { queue, first, last }),

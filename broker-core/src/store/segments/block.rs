@@ -7,15 +7,15 @@
 //! The head says how long data and index are, so a start reads heads and indexes only, whatever lies between. The trailer finds the index when the
 //! head has rotted.
 
-use super::super::record::{Encoder, HEAD_BYTES, Key, Kind, Record, take_u64};
+use super::super::record::{Encoder, HEAD_BYTES, Key, Kind, MESSAGE_MIN_BYTES, Record, take_u64};
 use super::super::varint;
-use super::super::{EntryFlags, QueueId, Seq};
+use super::super::{EntryFlags, NUMBER_MAX, QueueId, Seq};
 use crate::queue::StoredEntry;
 
 /// Blocks and their trailers begin at multiples of this.
 pub(super) const BLOCK_ALIGN: u64 = 8;
 /// A block's head with its padding.
-pub(super) const BLOCK_HEAD_BYTES: u64 = ((HEAD_BYTES + 8 * 5) as u64).next_multiple_of(BLOCK_ALIGN);
+pub(in super::super) const BLOCK_HEAD_BYTES: u64 = ((HEAD_BYTES + 8 * 5) as u64).next_multiple_of(BLOCK_ALIGN);
 /// A run remembers where a record is for every so many records …
 const MARK_RECORDS: u64 = 256;
 /// … and for every so many octets.
@@ -109,7 +109,8 @@ impl BlockHead {
         let seed = u32::try_from(seed).ok()?;
         let trailer = record.flags == FLAG_TRAILER;
         let head = BlockHead { number, durable, seed, data_len, index_len, trailer };
-        (record.kind == Kind::BlockHead && rest.is_empty() && head.len().is_some()).then_some(head)
+        let believable = number > durable && number <= NUMBER_MAX && head.len().is_some();
+        (record.kind == Kind::BlockHead && rest.is_empty() && believable).then_some(head)
     }
 }
 
@@ -154,6 +155,18 @@ impl RunIndex {
         self.spans.is_empty() || seq > self.last()
     }
 
+    /// Whether so many messages can lie in so many octets. What is kept in memory of a run is bounded by that.
+    fn is_believable(&self) -> bool {
+        let mark_fits =
+            |mark: &Mark| u64::from(mark.seq) <= self.last() - self.first() && u64::from(mark.offset) < self.len;
+        let count = self.spans.iter().map(|span| span.last - span.first + 1).fold(0, u64::saturating_add);
+        !self.spans.is_empty()
+            && self.last() <= NUMBER_MAX
+            && count <= self.len / MESSAGE_MIN_BYTES as u64
+            && self.body_bytes <= self.len
+            && self.marks.iter().all(mark_fits)
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         for number in [self.queue.0, self.body_bytes, self.start, self.len, self.first(), self.spans.len() as u64] {
             varint::put(number, out);
@@ -194,8 +207,7 @@ impl RunIndex {
             before = Mark { seq, offset };
             run.marks.push(before);
         }
-        let believable = !run.spans.is_empty() && run.start.checked_add(run.len).is_some();
-        believable.then_some(run)
+        run.is_believable().then_some(run)
     }
 }
 
@@ -209,15 +221,17 @@ pub(super) fn encode_index(runs: &[RunIndex], key: Key) -> Vec<u8> {
     encoder.parts().flatten().copied().collect()
 }
 
-/// The runs of a block, if the record is its index. None may reach beyond `data_len`.
+/// The runs of a block, if the record is its index. They must lie one behind the other, none beyond `data_len`.
 pub(super) fn decode_index(record: Record<'_>, data_len: u64) -> Option<Vec<RunIndex>> {
     let mut rest = record.payload;
     let mut runs = Vec::new();
+    let mut end = 0;
     for _ in 0..varint::take(&mut rest)? {
         let run = RunIndex::decode(&mut rest)?;
-        if run.start + run.len > data_len {
+        if run.start < end {
             return None;
         }
+        end = run.start.checked_add(run.len).filter(|end| *end <= data_len)?;
         runs.push(run);
     }
     (record.kind == Kind::BlockIndex && rest.is_empty()).then_some(runs)
@@ -239,17 +253,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_index_comes_back(steps in prop::collection::vec((1_u64..40, 0_u8..4, 0_u64..90_000), 1..600)) {
+        fn an_index_comes_back(steps in prop::collection::vec((1_u64..40, 0_u8..4, 40_u64..90_000), 1..600)) {
             let mut run = RunIndex::new(QueueId(8), 100);
             let mut seq = 1000;
             for (step, flags, len) in &steps {
                 seq += step;
-                run.push(seq, EntryFlags(*flags), *len, *len);
+                run.push(seq, EntryFlags(*flags), *len - 40, *len);
             }
+            let next = RunIndex { start: run.start + run.len, ..run.clone() };
             prop_assert_eq!(run.count(), steps.len() as u64);
-            let octets = encode_index(&[run.clone(), run.clone()], KEY);
+            let octets = encode_index(&[run.clone(), next.clone()], KEY);
             let record = Record::decode(&octets, KEY).unwrap();
-            prop_assert_eq!(decode_index(record, 1 << 40), Some(vec![run.clone(), run]));
+            prop_assert_eq!(decode_index(record, 1 << 40), Some(vec![run, next]));
             prop_assert_eq!(decode_index(record, 0), None);
         }
 
@@ -259,6 +274,31 @@ mod tests {
             let _ = decode_index(record, u64::MAX);
             let _ = BlockHead::decode(Record { kind: Kind::BlockHead, ..record });
         }
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_true_is_refused() {
+        let mut run = RunIndex::new(QueueId(8), 100);
+        (1..=3).for_each(|seq| run.push(seq, EntryFlags(0), 10, 60));
+        let decoded = |runs: &[RunIndex]| {
+            let octets = encode_index(runs, KEY);
+            decode_index(Record::decode(&octets, KEY).unwrap(), 1 << 40)
+        };
+        assert!(decoded(&[run.clone()]).is_some());
+        let span = |first, last| vec![Span { first, last, flags: EntryFlags(0) }];
+        for lie in [
+            RunIndex { spans: span(1, 7), ..run.clone() },
+            RunIndex { spans: span(1, 1 << 60), ..run.clone() },
+            RunIndex { spans: span(u64::MAX - 1, u64::MAX - 1), ..run.clone() },
+            RunIndex { spans: Vec::new(), ..run.clone() },
+            RunIndex { body_bytes: u64::MAX, ..run.clone() },
+            RunIndex { start: u64::MAX - 1, ..run.clone() },
+            RunIndex { marks: vec![Mark { seq: 3, offset: 0 }], ..run.clone() },
+            RunIndex { marks: vec![Mark { seq: 2, offset: 180 }], ..run.clone() },
+        ] {
+            assert_eq!(decoded(&[lie.clone()]), None, "{lie:?}");
+        }
+        assert_eq!(decoded(&[run.clone(), run]), None, "two runs in one place");
     }
 
     #[test]

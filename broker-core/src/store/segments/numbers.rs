@@ -50,20 +50,29 @@ impl Numbers {
         }
     }
 
-    /// The set without one number.
-    pub(super) fn without(self, seq: Seq) -> Self {
+    /// The set without these numbers, which must lie within its bounds.
+    pub(super) fn without(self, gone: &Ranges) -> Self {
         match self {
             Numbers::Bits { first, mut bits } => {
-                bits.clear(seq - first);
+                for seq in gone.iter().flat_map(|(from, to)| from..=to) {
+                    bits.clear(seq - first);
+                }
                 Numbers::Bits { first, bits }
             }
-            Numbers::Ranges(ranges) => Numbers::Ranges(
-                ranges
-                    .iter()
-                    .flat_map(|(from, to)| [(from, to.min(seq.wrapping_sub(1))), (from.max(seq + 1), to)])
-                    .filter(|(from, to)| from <= to && !(*from..=*to).contains(&seq))
-                    .collect(),
-            ),
+            Numbers::Ranges(ranges) => {
+                let mut left = Ranges::new();
+                for (from, to) in ranges.iter() {
+                    let mut next = from;
+                    for (first, last) in gone.within(from, to) {
+                        if first > next {
+                            left.insert(next, first - 1);
+                        }
+                        next = last + 1;
+                    }
+                    left.insert(next, to);
+                }
+                Numbers::Ranges(left)
+            }
         }
     }
 
@@ -110,8 +119,8 @@ mod tests {
                     of_model.extend(*from..=from + len);
                     prop_assert_eq!(of.add(*from, from + len, None), (of_model.len() - before) as u64);
                 }
-                of = of.without(gone);
-                of_model.remove(&gone);
+                of = of.without(&Ranges::from_to(gone, gone + 2));
+                of_model.retain(|seq| !(gone..=gone + 2).contains(seq));
                 for (from, len) in &dead {
                     let before = model.len();
                     model.extend((*from..=from + len).filter(|seq| of_model.contains(seq)));

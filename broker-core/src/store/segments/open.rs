@@ -204,14 +204,13 @@ impl Segments {
     fn disown_in_older(&mut self, one: RunId, other: RunId) {
         let (Some(a), Some(b)) = (self.runs.get(&one), self.runs.get(&other)) else { return };
         let (older, newer) = if a.block < b.block { (one, other) } else { (other, one) };
-        let shared = a.first.max(b.first)..=a.last.min(b.last);
-        let copies: Vec<Seq> = shared.filter(|&seq| a.holds(seq) && b.holds(seq)).collect();
+        let copies = a.shared(b);
         if copies.is_empty() {
             return;
         }
         debug_assert!(self.runs.contains_key(&newer));
         let Some(mut run) = self.unregister(older) else { return };
-        copies.into_iter().for_each(|seq| run.disown(seq));
+        run.disown(&copies);
         self.rewrite.insert(run.file);
         if self.active == Some(run.file) {
             self.active = None;

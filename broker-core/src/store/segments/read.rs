@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::path::Path;
 
 use super::super::crash_point::crash_point;
 use super::super::record::Kind;
@@ -47,9 +48,8 @@ impl Segments {
                 let wanted = |kind| kind == Kind::Message;
                 let next = view.find(at + 1, run.end(), 1, run.key, wanted)?.unwrap_or(run.end());
                 let found = view.record(next, run.end(), run.key)?.and_then(|record| record.place());
-                let after = found.map_or(run.last + 1, |(_, seq, _)| seq);
-                let lost = (expected.max(from)..after).filter(|&seq| run.is_live(seq));
-                let lost: Ranges = lost.map(|seq| (seq, seq)).collect();
+                let after = found.map_or(run.last + 1, |(_, seq, _)| seq.clamp(expected, run.last + 1));
+                let lost = run.live_between(expected.max(from), after);
                 self.reports.push(format!(
                     "{}: damaged at offset {at}: {} messages of {} in {} octets are lost ({}), all others are kept",
                     segment.path.display(),
@@ -63,8 +63,17 @@ impl Segments {
                 (expected, at) = (after, next);
                 continue;
             };
+            let here = at;
             at += record.len() as u64;
-            let Some((queue, seq, stored)) = record.place().filter(|(queue, ..)| *queue == run.queue) else { continue };
+            let ours = |(queue, seq, _): &_| *queue == run.queue && (expected..=run.last).contains(seq);
+            let Some((queue, seq, stored)) = record.place().filter(ours) else { continue };
+            // What the index says is here and is not.
+            let missing = if seq > expected { run.live_between(expected.max(from), seq) } else { Ranges::new() };
+            if !missing.is_empty() {
+                self.reports.push(not_there(&segment.path, here, queue, &missing));
+                loaded.lost.extend(&missing);
+                segment.damaged = true;
+            }
             expected = seq + 1;
             if seq < first || !run.is_live(seq) {
                 continue;
@@ -83,6 +92,13 @@ impl Segments {
         }
         if at < run.end() {
             loaded.next = run.next_live(expected);
+            return Ok(loaded);
+        }
+        let missing = run.live_between(expected.max(from), run.last + 1);
+        if !missing.is_empty() {
+            self.reports.push(not_there(&segment.path, at, run.queue, &missing));
+            loaded.lost.extend(&missing);
+            segment.damaged = true;
         }
         Ok(loaded)
     }
@@ -150,6 +166,14 @@ impl Segments {
         runs.sort_unstable_by_key(|(queue, id, first, ..)| (*queue, *first, *id));
         runs
     }
+}
+
+fn not_there(path: &Path, at: u64, queue: QueueId, missing: &Ranges) -> String {
+    let (count, which) = (missing.count(), numbers(missing));
+    format!(
+        "{}: damaged before offset {at}: {count} messages of {queue} that the index names are not there ({which})",
+        path.display()
+    )
 }
 
 fn numbers(ranges: &Ranges) -> String {

@@ -114,19 +114,26 @@ impl RunEntry {
         std::mem::take(&mut self.live)
     }
 
-    /// Another run holds this message: this one does as if it did not.
-    pub(super) fn disown(&mut self, seq: Seq) {
-        if !self.holds(seq) {
-            return;
+    /// What both runs hold.
+    pub(super) fn shared(&self, other: &RunEntry) -> Ranges {
+        let mut shared = Ranges::new();
+        let bounds = self.bounds(other.first, other.last);
+        for (from, to) in bounds.into_iter().flat_map(|(from, to)| other.bounds(from, to)) {
+            shared.extend(&select(from, to, |seq| self.holds(seq) && other.holds(seq)));
         }
+        shared
+    }
+
+    /// Another run holds these messages: this one does as if it did not. To be called before anything is settled.
+    pub(super) fn disown(&mut self, gone: &Ranges) {
         let held = self.held.take().unwrap_or_else(|| {
             let mut held = Numbers::new(self.first, self.last, self.count);
             held.add(self.first, self.last, None);
             held
         });
-        self.held = Some(held.without(seq));
-        self.count -= 1;
-        self.live -= 1;
+        self.held = Some(held.without(gone));
+        self.count -= gone.count();
+        self.live -= gone.count();
     }
 
     /// What it holds that is settled.
@@ -137,7 +144,12 @@ impl RunEntry {
         if self.live == 0 && self.held.is_none() {
             return Ranges::from_to(self.first, self.last);
         }
-        self.select(|seq| self.holds(seq) && !self.is_live(seq))
+        self.within(self.first, self.last, |seq| self.holds(seq) && !self.is_live(seq))
+    }
+
+    /// What it holds alive from a number on, up to another that does not count itself.
+    pub(super) fn live_between(&self, from: Seq, before: Seq) -> Ranges {
+        before.checked_sub(1).map_or_else(Ranges::new, |to| self.within(from, to, |seq| self.is_live(seq)))
     }
 
     /// How many messages between the two numbers are alive.
@@ -180,24 +192,54 @@ impl RunEntry {
         }
     }
 
-    fn select(&self, wanted: impl Fn(Seq) -> bool) -> Ranges {
+    fn within(&self, from: Seq, to: Seq, wanted: impl Fn(Seq) -> bool) -> Ranges {
         let mut ranges = Ranges::new();
-        for (from, to) in self.bounds(self.first, self.last) {
-            let mut start = None;
-            for seq in from..=to {
-                match (wanted(seq), start) {
-                    (true, None) => start = Some(seq),
-                    (false, Some(first)) => {
-                        ranges.insert(first, seq - 1);
-                        start = None;
-                    }
-                    _ => {}
-                }
-            }
-            if let Some(first) = start {
-                ranges.insert(first, to);
-            }
-        }
+        self.bounds(from, to).into_iter().for_each(|(from, to)| ranges.extend(&select(from, to, &wanted)));
         ranges
+    }
+}
+
+/// The wanted ones of these numbers.
+fn select(from: Seq, to: Seq, wanted: impl Fn(Seq) -> bool) -> Ranges {
+    let mut ranges = Ranges::new();
+    let mut start = None;
+    for seq in from..=to {
+        match (wanted(seq), start) {
+            (true, None) => start = Some(seq),
+            (false, Some(first)) => {
+                ranges.insert(first, seq - 1);
+                start = None;
+            }
+            _ => {}
+        }
+    }
+    if let Some(first) = start {
+        ranges.insert(first, to);
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run of numbers that lie farther apart than any loop could count.
+    fn sparse(numbers: &[Seq]) -> RunEntry {
+        let mut index = RunIndex::new(QueueId(1), 0);
+        numbers.iter().for_each(|seq| index.push(*seq, EntryFlags(0), 0, 40));
+        RunEntry::new(index, 1, 1, 0, Key { salt: 0, seed: 0 }, true)
+    }
+
+    #[test]
+    fn what_numbers_lie_far_apart_costs_nothing_for_the_gaps() {
+        let far = 1 << 50;
+        let mut run = sparse(&[1, 2, far, 2 * far]);
+        let other = sparse(&[2, 3, far, 3 * far]);
+        let shared = run.shared(&other);
+        assert_eq!(shared.iter().collect::<Vec<_>>(), [(2, 2), (far, far)]);
+        run.disown(&shared);
+        assert_eq!((run.count, run.live, run.holds(2), run.holds(1)), (2, 2, false, true));
+        assert_eq!(run.live_between(0, 2 * far + 1).iter().collect::<Vec<_>>(), [(1, 1), (2 * far, 2 * far)]);
+        assert!(run.live_between(2, 2 * far).is_empty() && run.live_between(1, 0).is_empty());
     }
 }

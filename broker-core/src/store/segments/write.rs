@@ -7,7 +7,7 @@ use super::super::disk::DiskFile;
 use super::super::file_head::{FILE_HEAD_BYTES, FileHead, Magic};
 use super::super::journal::commit_key;
 use super::super::record::{Encoder, Key, Kind, message_record_len};
-use super::super::{EntryFlags, Page, Ranges, Run, RunId, StoreError};
+use super::super::{EntryFlags, NUMBER_MAX, Page, Ranges, Run, RunId, StoreError};
 use super::block::{BLOCK_ALIGN, BlockHead, RunIndex, encode_index, push_entry};
 use super::run::RunEntry;
 use super::{SegmentFile, Segments};
@@ -340,5 +340,5 @@ pub(super) fn file_name(number: u64) -> String {
 pub(super) fn file_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".segment")?;
     let plain = digits.len() >= 8 && digits.bytes().all(|digit| digit.is_ascii_digit());
-    plain.then(|| digits.parse().ok())?
+    plain.then(|| digits.parse().ok())?.filter(|number| *number <= NUMBER_MAX)
 }
