@@ -1,0 +1,7 @@
+//! A start on a journal in which anything may stand, behind right checksums too; see `sim::tampered`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sim::tampered::{Which, live};
+
+fuzz_target!(|octets: &[u8]| live(Which::Journal, octets));
