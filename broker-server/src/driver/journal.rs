@@ -4,7 +4,7 @@
 //! batches the thread retires old journal files, for which queues must page out what still lives in them.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_core::store::{Journal, JournalBatch, QueueId, QueueState, Seq, Spare, StoreError};
 
@@ -57,7 +57,7 @@ pub fn start(journal: Journal, mailbox: Mailbox) -> std::io::Result<JournalHandl
     let (work, receiver) = channel();
     let thread = std::thread::Builder::new().name("journal".into());
     let spares = work.clone();
-    let mut thread_state = Thread { journal, mailbox, spares, retire_again: false };
+    let mut thread_state = Thread { journal, mailbox, spares, retire_again: false, sync_at: None };
     let thread = thread.spawn(move || thread_state.run(&receiver))?;
     Ok(JournalHandle { work, thread })
 }
@@ -86,23 +86,27 @@ struct Thread {
     spares: Sender<Work>,
     /// Giving up the oldest file met a full disk.
     retire_again: bool,
+    /// When something is on the disk and not durable: the time at which it must be.
+    sync_at: Option<Instant>,
 }
 
 impl Thread {
     fn run(&mut self, work: &Receiver<Work>) {
         loop {
-            let next = if self.journal.is_durable() {
-                work.recv().ok()
-            } else {
-                // Settles are not worth a sync of their own; without company they are synced after a while.
-                match work.recv_timeout(SETTLES_WAIT) {
-                    Ok(next) => Some(next),
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.journal.sync().unwrap_or_else(|error| fatal(&error.to_string()));
-                        continue;
-                    }
-                    Err(RecvTimeoutError::Disconnected) => None,
+            // Settles are not worth a sync of their own; without company they are synced after a while. More settles are no company, and
+            // however many come, the first ones must not wait for the last.
+            let next = match self.sync_at.map(|at| at.saturating_duration_since(Instant::now())) {
+                None => work.recv().ok(),
+                Some(Duration::ZERO) => {
+                    self.journal.sync().unwrap_or_else(|error| fatal(&error.to_string()));
+                    self.sync_at = None;
+                    continue;
                 }
+                Some(left) => match work.recv_timeout(left) {
+                    Ok(next) => Some(next),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => None,
+                },
             };
             match next {
                 Some(Work::Stop(batch)) => {
@@ -112,6 +116,11 @@ impl Thread {
                 Some(next) => self.take(next),
                 None => return,
             }
+            self.sync_at = match self.sync_at {
+                _ if self.journal.is_durable() => None,
+                None => Some(Instant::now() + SETTLES_WAIT),
+                already => already,
+            };
         }
     }
 
@@ -167,5 +176,53 @@ impl Thread {
             Err(StoreError::Full { .. }) => self.retire_again = true,
             Err(error) => fatal(&error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use broker_core::message::Message;
+    use broker_core::store::disk::{Crash, SimDisk};
+    use broker_core::store::{StoreOptions, recover};
+
+    use super::super::mailbox::mailbox;
+    use super::*;
+
+    const QUEUE: QueueId = QueueId(1);
+    const MESSAGES: Seq = 40;
+
+    #[test]
+    fn settles_are_synced_in_time_though_others_keep_coming() {
+        let disk = SimDisk::new(1);
+        // Small, for a simulated disk copies a file to sync it.
+        let options = StoreOptions { journal_file_bytes: 64 * 1024, ..StoreOptions::new("/d", 7) };
+        let open = |disk: &SimDisk| recover(Arc::new(disk.clone()), &options, &|_| true).unwrap();
+        let (mut journal, _, _) = open(&disk);
+        let mut batch = journal.batch();
+        let message = Message::new(b"\x00\x01q", &[0; 14], b"m", true, &mut Vec::new()).unwrap();
+        (1..=MESSAGES).for_each(|seq| batch.enqueue(QUEUE, seq, false, &message));
+        let poll = mio::Poll::new().unwrap();
+        let (mailbox, inbox) = mailbox(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let handle = start(journal, mailbox).unwrap();
+        // A consumer that acknowledges one message after the other, while nobody publishes.
+        for seq in 1..=MESSAGES {
+            handle.send(Work::Commit { batch, flushed: Vec::new() });
+            batch = loop {
+                std::thread::sleep(SETTLES_WAIT / 5);
+                if let Some(Event::Committed(committed)) = inbox.take() {
+                    break committed.batch;
+                }
+            };
+            batch.settle(QUEUE, seq, seq);
+        }
+        let (_, _, recovered) = open(&disk.crash(Crash::LoseAll));
+        let left = recovered.queues.first().map_or(0, |queue| queue.messages);
+        assert!(left <= MESSAGES / 2, "{left} of {MESSAGES} messages came back, though most were settled long ago");
+        handle.send(Work::Stop(batch));
+        handle.join();
     }
 }

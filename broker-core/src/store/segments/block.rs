@@ -284,7 +284,7 @@ mod tests {
             let octets = encode_index(runs, KEY);
             decode_index(Record::decode(&octets, KEY).unwrap(), 1 << 40)
         };
-        assert!(decoded(&[run.clone()]).is_some());
+        assert!(decoded(std::slice::from_ref(&run)).is_some());
         let span = |first, last| vec![Span { first, last, flags: EntryFlags(0) }];
         for lie in [
             RunIndex { spans: span(1, 7), ..run.clone() },
@@ -296,7 +296,7 @@ mod tests {
             RunIndex { marks: vec![Mark { seq: 3, offset: 0 }], ..run.clone() },
             RunIndex { marks: vec![Mark { seq: 2, offset: 180 }], ..run.clone() },
         ] {
-            assert_eq!(decoded(&[lie.clone()]), None, "{lie:?}");
+            assert_eq!(decoded(std::slice::from_ref(&lie)), None, "{lie:?}");
         }
         assert_eq!(decoded(&[run.clone(), run]), None, "two runs in one place");
     }
