@@ -192,7 +192,10 @@ mod tests {
         let mut history = sound();
         let (begun, gone) = history.faults[0];
         let mut read = std::mem::take(&mut history.deliveries);
-        read[0].settled_at = Some(gone + Duration::from_millis(5));
+        for delivery in &mut read {
+            delivery.at = begun + Duration::from_millis(20) + delivery.at.duration_since(begun);
+            delivery.settled_at = Some(gone + Duration::from_millis(5));
+        }
         history.add_struck(read);
         assert_eq!(history.deliveries[0].settled_at, Some(begun));
         history.deliveries.push(again(&history, 7, true));

@@ -67,8 +67,10 @@ impl History {
     /// a starved client came to read it: it says nothing of what the broker did after that.
     pub fn add_struck(&mut self, deliveries: Vec<Delivery>) {
         let begun = self.faults.last().map(|(begun, _)| *begun);
+        let sent = |read: Instant| begun.map_or(read, |begun| read.min(begun));
         self.deliveries.extend(deliveries.into_iter().map(|delivery| Delivery {
-            settled_at: delivery.settled_at.map(|at| begun.map_or(at, |begun| at.min(begun))),
+            at: sent(delivery.at),
+            settled_at: delivery.settled_at.map(sent),
             ..delivery
         }));
     }
