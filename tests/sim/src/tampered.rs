@@ -132,7 +132,7 @@ fn written() -> &'static [(PathBuf, Vec<u8>)] {
                     }
                 }
                 if !entries.is_empty() {
-                    done(segments.write(&[Page { queue, entries }], round % 4 == 1));
+                    done(segments.write(&[Page { queue, entries: entries.into() }], round % 4 == 1));
                 }
                 for batch in &mut batches {
                     batch.settle(queue, *seq / 2, *seq / 2 + 3);
