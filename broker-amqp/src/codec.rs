@@ -73,6 +73,20 @@ fn split_frame(octets: &[u8], kind: u8, payload_max: u32) -> Option<(u16, &[u8],
     (end == frame::END).then_some((u16::from_be_bytes([c0, c1]), payload, rest))
 }
 
+/// Octets of a `basic.ack`'s frame.
+pub(crate) const ACK_BYTES: usize = 21;
+
+/// Channel and tag of the acknowledgement of one delivery that begins here, if all of it is here.
+#[inline]
+pub(crate) fn parse_single_ack(octets: &[u8]) -> Option<(u16, u64)> {
+    let &[frame::METHOD, c0, c1, 0, 0, 0, 13, 0, 60, 0, 80, t0, t1, t2, t3, t4, t5, t6, t7, 0, frame::END] =
+        octets.first_chunk::<ACK_BYTES>()?
+    else {
+        return None;
+    };
+    Some((u16::from_be_bytes([c0, c1]), u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7])))
+}
+
 /// A `basic.ack`, `basic.reject` or `basic.nack`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Acknowledgement {

@@ -6,7 +6,7 @@ use crate::channel::declare::Asked;
 use crate::channel::{Channel, Waiting};
 use crate::codec;
 use crate::connection::frames::second_open;
-use crate::connection::{Connection, Flow, Hold};
+use crate::connection::{Connection, Flow, Hold, Phase};
 use crate::exception::Exception;
 use crate::method::{self, Method};
 use crate::names::Names;
@@ -36,6 +36,29 @@ impl Connection {
             }
             _ => self.cold_method(number, payload, out),
         }
+    }
+
+    /// Takes the acknowledgements of single deliveries that follow each other here, as far as nothing is wrong with them. Answers how many octets
+    /// they were.
+    #[inline]
+    pub(super) fn take_single_acks(&mut self, octets: &[u8]) -> usize {
+        if self.phase != Phase::Running {
+            return 0;
+        }
+        let Some((number, _)) = codec::parse_single_ack(octets) else { return 0 };
+        let Some(channel) = self.channels.find_mut(number) else { return 0 };
+        if !channel.is_ready() || channel.tx.is_some() {
+            return 0;
+        }
+        let mut used = 0;
+        while let Some((also, tag)) = octets.get(used..).and_then(codec::parse_single_ack)
+            && also == number
+            && let Some(unacked) = channel.unacked.remove(tag)
+        {
+            self.settling.add(number, unacked, Outcome::Ack);
+            used += codec::ACK_BYTES;
+        }
+        used
     }
 
     /// `basic.ack`, `basic.reject`, `basic.nack`

@@ -517,6 +517,11 @@ impl Connection {
                 at += publish.len;
                 continue;
             }
+            let acknowledged = self.take_single_acks(rest);
+            if acknowledged > 0 {
+                at += acknowledged;
+                continue;
+            }
             match self.take_frame(rest, out) {
                 Some(used) => at += used,
                 None => return at,

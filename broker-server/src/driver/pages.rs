@@ -40,15 +40,8 @@ pub enum Work {
         /// About so many octets.
         max_bytes: usize,
     },
-    /// These messages are settled.
-    Forget {
-        /// The queue.
-        queue: QueueId,
-        /// First place.
-        first: Seq,
-        /// Last place.
-        last: Seq,
-    },
+    /// Messages of these queues, from a place to a place, are settled.
+    Forget(Vec<(QueueId, Seq, Seq)>),
     /// A queue has nothing left to page out up to a place: tell the journal, with what is settled of its runs. Behind everything handed over
     /// before, so that no settle is missing.
     Answer(QueueId, Seq),
@@ -61,27 +54,61 @@ pub enum Work {
 /// The shard's handle.
 pub struct PagesHandle {
     work: Sender<Work>,
+    /// What is to be forgotten and was not handed over yet: many settles become few pieces of work.
+    forgotten: Vec<(QueueId, Seq, Seq)>,
     thread: std::thread::JoinHandle<()>,
 }
+
+/// Settles of paged messages are handed over when there are so many ranges of them at the latest.
+const FORGOTTEN_MAX: usize = 256;
 
 /// Starts the thread.
 pub fn start(segments: Segments, mailbox: Mailbox) -> std::io::Result<PagesHandle> {
     let (work, receiver) = channel();
     let thread =
         std::thread::Builder::new().name("segments".into()).spawn(move || run(segments, &receiver, &mailbox))?;
-    Ok(PagesHandle { work, thread })
+    Ok(PagesHandle { work, forgotten: Vec::new(), thread })
 }
 
 impl PagesHandle {
-    /// Hands work over. If the thread has ended the process is about to: it ends only after a fatal error.
-    pub fn send(&self, work: Work) {
+    /// Messages of a queue are settled. Handed over with the next piece of work, or by [`PagesHandle::flush`].
+    pub fn forget(&mut self, queue: QueueId, first: Seq, last: Seq) {
+        match self.forgotten.last_mut() {
+            Some((other, _, end)) if *other == queue && *end + 1 == first => *end = last,
+            _ => self.forgotten.push((queue, first, last)),
+        }
+        if self.forgotten.len() >= FORGOTTEN_MAX {
+            self.flush();
+        }
+    }
+
+    /// Whether there is something to flush.
+    pub fn wants_flush(&self) -> bool {
+        !self.forgotten.is_empty()
+    }
+
+    /// Hands over what is to be forgotten.
+    pub fn flush(&mut self) {
+        if !self.forgotten.is_empty() {
+            let ranges = std::mem::take(&mut self.forgotten);
+            self.hand_over(Work::Forget(ranges));
+        }
+    }
+
+    /// Hands work over, behind everything that is to be forgotten. If the thread has ended the process is about to: it ends only after a fatal error.
+    pub fn send(&mut self, work: Work) {
+        self.flush();
+        self.hand_over(work);
+    }
+
+    fn hand_over(&self, work: Work) {
         if self.work.send(work).is_err() {
             tracing::error!("the segments' thread has ended");
         }
     }
 
     /// Waits until everything handed over is done.
-    pub fn join(self) {
+    pub fn join(mut self) {
         self.send(Work::Stop);
         if self.thread.join().is_err() {
             tracing::error!("the segments' thread has panicked");
@@ -135,8 +162,10 @@ fn run(mut segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
                     "cannot read messages back: {error}; the queue is stopped until the node is restarted"
                 ),
             },
-            Work::Forget { queue, first, last } => {
-                segments.settle(queue, first, last).unwrap_or_else(|error| fatal(&error.to_string()))
+            Work::Forget(ranges) => {
+                for (queue, first, last) in ranges {
+                    segments.settle(queue, first, last).unwrap_or_else(|error| fatal(&error.to_string()));
+                }
             }
             Work::Answer(queue, through) => {
                 let state = retry_while_full(|| segments.state_of(queue));

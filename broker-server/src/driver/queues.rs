@@ -167,7 +167,7 @@ impl Shard {
                 Output::Load { run, from, max_bytes } => {
                     self.parts.pages.send(pages::Work::Read { queue: id, run, from, max_bytes })
                 }
-                Output::Forget { first, last } => self.parts.pages.send(pages::Work::Forget { queue: id, first, last }),
+                Output::Forget { first, last } => self.parts.pages.forget(id, first, last),
                 Output::LastConsumerGone => self.last_consumer_gone(id),
                 // Answered where it is asked for.
                 Output::Purged(_) => {}

@@ -66,7 +66,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 const GATHER_MAX: Duration = Duration::from_millis(1);
 /// Nor is more gathered than this.
 const GATHER_MAX_BYTES: usize = 1024 * 1024;
-/// Settles are not worth a commit of their own: they wait so long for the company of a publish...
+/// Settles are not worth a commit of their own, nor a wake-up of the segments' thread: they wait so long for the company of a publish...
 const SETTLES_WAIT: Duration = Duration::from_millis(20);
 /// ...or until they are so many octets.
 const SETTLES_MAX_BYTES: usize = 256 * 1024;
@@ -134,6 +134,8 @@ pub struct Shard {
     batch: Option<JournalBatch>,
     /// The batch holds settles, which are committed then at the latest.
     settles_due: Option<Instant>,
+    /// The segments' thread hears then what it may forget.
+    forget_due: Option<Instant>,
     /// Since when publishes are being gathered for one commit.
     gathering: Option<Instant>,
     /// What waited to be stored when it was last looked at.
@@ -201,6 +203,7 @@ impl Shard {
             dirty_queues: Vec::new(),
             batch,
             settles_due: None,
+            forget_due: None,
             gathering: None,
             unflushed_seen: 0,
             flushed: Vec::new(),
@@ -280,7 +283,7 @@ impl Shard {
     fn next_timeout(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let settles_due = self.settles_due.filter(|_| self.batch.is_some());
-        [timer, settles_due, self.journal_rests_until, self.accept_rests_until, self.stopping]
+        [timer, settles_due, self.forget_due, self.journal_rests_until, self.accept_rests_until, self.stopping]
             .into_iter()
             .flatten()
             .min()
@@ -455,6 +458,7 @@ impl Shard {
         if self.gathering.is_none() {
             self.flush_journal();
         }
+        self.flush_forgotten();
         let behind = self.unflushed_bytes + self.flushing_bytes + self.paging_bytes;
         self.held_back = if self.held_back { behind > STORE_BEHIND_BYTES / 2 } else { behind > STORE_BEHIND_BYTES };
         self.balance_memory();
@@ -772,6 +776,16 @@ impl Shard {
             } else {
                 std::thread::sleep(Duration::from_millis(1));
             }
+        }
+    }
+
+    /// Lets the segments' thread forget what was settled, once in a while.
+    fn flush_forgotten(&mut self) {
+        if !self.parts.pages.wants_flush() {
+            self.forget_due = None;
+        } else if self.now >= *self.forget_due.get_or_insert(self.now + SETTLES_WAIT) {
+            self.parts.pages.flush();
+            self.forget_due = None;
         }
     }
 
