@@ -82,7 +82,12 @@ impl Driver {
                         self.connection.confirm(channel, publish_seq);
                     }
                 }
-                Output::TxPublish { channel, message } => self.note(channel, format!("in tx {message:?}")),
+                Output::TxPublish { channel, message } => {
+                    // What follows a refused publish of its channel is passed over, as the contract of outputs says.
+                    if self.connection.channel_is_open(channel) {
+                        self.note(channel, format!("in tx {message:?}"));
+                    }
+                }
                 Output::PublishInvalid { channel, exception, .. } => {
                     if self.connection.channel_is_open(channel) {
                         self.refused = true;
