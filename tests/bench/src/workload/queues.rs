@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Metric, Outcome, Scale, queue_name, settled};
+use super::{Metric, Metrics, Outcome, Scale, queue_name, settled};
 use crate::brokers::Running;
 use crate::session::{Session, queue_declare_arguments};
 use crate::wire;
@@ -23,8 +23,10 @@ pub(super) fn run(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     session.close()?;
     let each = after.resident.saturating_sub(before.resident) as f64 / 1024.0 / declared as f64;
     let rate = declared as f64 / elapsed.as_secs_f64();
-    let metrics = [(Metric::DeclareRate, rate), (Metric::EachKib, each)];
-    Ok(Outcome { metrics: metrics.into(), ..Outcome::default() })
+    let mut metrics = Metrics::from([(Metric::DeclareRate, rate)]);
+    // As for idle connections: no growth says nothing.
+    metrics.extend((each > 0.0).then_some((Metric::EachKib, each)));
+    Ok(Outcome { metrics, ..Outcome::default() })
 }
 
 /// Declares so many queues, or as many as a slow broker manages in time. How many they were, and how long it took.
