@@ -14,8 +14,6 @@ pub(super) struct Confirms {
     settles: Vec<(Seq, Seq)>,
     /// Publishers that wait, in order of the places of their messages.
     waiting: VecDeque<Waiting>,
-    /// A publisher waits for a flush although there may be nothing to write any more.
-    unflushed_waiters: bool,
 }
 
 /// Publishes of one channel with consecutive publish numbers; the last of them has the place `last_seq`.
@@ -35,7 +33,6 @@ impl Confirms {
     }
 
     pub(super) fn wait(&mut self, seq: Seq, channel: ChannelKey, publish_seq: u64) {
-        self.unflushed_waiters = true;
         if let Some(waiting) = self.waiting.back_mut()
             && !waiting.flushed
             && waiting.channel == channel
@@ -85,7 +82,9 @@ impl Confirms {
     }
 
     pub(super) fn needs_flush(&self) -> bool {
-        !self.unflushed.is_empty() || !self.settles.is_empty() || self.unflushed_waiters
+        // A publisher may wait for a flush although there is nothing to write any more.
+        let waits = self.waiting.back().is_some_and(|waiting| !waiting.flushed);
+        !self.unflushed.is_empty() || !self.settles.is_empty() || waits
     }
 
     /// Returns the place up to which everything was handed over, if that is not all.
@@ -110,7 +109,6 @@ impl Confirms {
                 break;
             }
         }
-        self.unflushed_waiters = through.is_some();
         release_if_large(&mut self.unflushed);
         through
     }

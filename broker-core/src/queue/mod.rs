@@ -279,11 +279,11 @@ pub enum Output {
         ticket: u64,
         /// The messages, in order of their places.
         entries: Arc<[StoredEntry]>,
-        /// It answers [`Input::PageThrough`]: it must be on disk before it is answered.
-        for_journal: bool,
+        /// It answers [`Input::PageThrough`] with this place: it must be on disk before it is answered.
+        through: Option<Seq>,
     },
-    /// Nothing had to be paged out for [`Input::PageThrough`].
-    NothingToPage,
+    /// Nothing had to be paged out for [`Input::PageThrough`] with this place.
+    NothingToPage(Seq),
     /// Read from a run, and answer [`Input::Loaded`].
     Load {
         /// The run.
@@ -375,6 +375,12 @@ impl Unacked {
 
     fn memory(&self) -> usize {
         self.message.as_ref().map_or(0, Message::memory)
+    }
+
+    /// As it is handed to the store, while it is in memory.
+    fn stored_entry(&self) -> Option<StoredEntry> {
+        let message = self.message.clone()?;
+        Some(StoredEntry { seq: self.seq, redelivered: self.redelivered, persistent: self.stored, message })
     }
 }
 
@@ -602,7 +608,9 @@ impl Queue {
             }
         }
         if publish_seq == 0 {
-        } else if stored {
+            return;
+        }
+        if stored {
             self.confirms.wait(seq, channel, publish_seq);
         } else {
             at_once.confirm(channel, publish_seq, out.outputs());
@@ -736,7 +744,7 @@ impl Queue {
 
     fn page_out(&mut self, out: &mut impl Outlet) {
         while let Some(entries) = self.ready.page_out(self.next_ticket, self.unacked.next_number()) {
-            out.outputs().push(Output::Page { ticket: self.next_ticket, entries, for_journal: false });
+            out.outputs().push(Output::Page { ticket: self.next_ticket, entries, through: None });
             self.next_ticket += 1;
         }
     }
@@ -751,26 +759,27 @@ impl Queue {
             }
         });
         for (_, held) in self.unacked.iter_mut() {
-            if held.stored
-                && !held.place.is_paged()
-                && held.seq <= seq
-                && let Some(message) = &held.message
-            {
+            if held.stored && !held.place.is_paged() && held.seq <= seq {
                 held.place = place;
-                let (seq, redelivered, message) = (held.seq, held.redelivered, message.clone());
-                entries.push(StoredEntry { seq, redelivered, persistent: true, message });
+                entries.extend(held.stored_entry());
             }
         }
         if entries.is_empty() {
-            out.outputs().push(Output::NothingToPage);
+            out.outputs().push(Output::NothingToPage(seq));
             return;
         }
-        self.page(entries, PagingUnacked { ticket: self.next_ticket, first_tag: 0, bytes: 0 }, true, out);
+        self.page(entries, PagingUnacked { ticket: self.next_ticket, first_tag: 0, bytes: 0 }, Some(seq), out);
     }
 
-    fn page(&mut self, mut entries: Vec<StoredEntry>, paging: PagingUnacked, for_journal: bool, out: &mut impl Outlet) {
+    fn page(
+        &mut self,
+        mut entries: Vec<StoredEntry>,
+        paging: PagingUnacked,
+        through: Option<Seq>,
+        out: &mut impl Outlet,
+    ) {
         entries.sort_unstable_by_key(|entry| entry.seq);
-        out.outputs().push(Output::Page { ticket: paging.ticket, entries: entries.into(), for_journal });
+        out.outputs().push(Output::Page { ticket: paging.ticket, entries: entries.into(), through });
         self.unacked_paging_bytes += paging.bytes;
         self.paging_unacked.push(paging);
         self.next_ticket += 1;
@@ -802,15 +811,14 @@ impl Queue {
                 bytes += message.memory();
                 held.place = Place::on_its_way(self.next_ticket);
                 first_tag = tag;
-                let (seq, redelivered, message) = (held.seq, held.redelivered, message.clone());
-                entries.push(StoredEntry { seq, redelivered, persistent: held.stored, message });
+                entries.extend(held.stored_entry());
             }
         }
         self.unacked_bytes -= dropped;
         // What could not leave now is not looked at again before there is a good deal more.
         self.unacked_max = resident_max.max(settling - dropped - bytes) + step;
         if !entries.is_empty() {
-            self.page(entries, PagingUnacked { ticket: self.next_ticket, first_tag, bytes }, false, out);
+            self.page(entries, PagingUnacked { ticket: self.next_ticket, first_tag, bytes }, None, out);
         }
     }
 

@@ -183,9 +183,9 @@ impl Ready {
             self.middle.push_front(Span::Resident(rest));
             return 0;
         }
-        let newer = self.tail.split_off(self.tail.partition_point(|entry| entry.seq < seq));
-        let older = std::mem::replace(&mut self.tail, newer);
-        if !older.is_empty() {
+        let older = self.tail.partition_point(|entry| entry.seq < seq);
+        if older > 0 {
+            let older: VecDeque<Entry> = self.tail.drain(..older).collect();
             self.tail_bytes -= older.iter().map(|entry| entry.message.memory()).sum::<usize>();
             self.middle.push_back(Span::Resident(older));
             return self.middle.len();
@@ -193,12 +193,13 @@ impl Ready {
         let at = self.middle.partition_point(|span| span.first() < seq);
         let Some(before) = at.checked_sub(1) else { return self.skip_gap(0, seq) };
         match &mut self.middle[before] {
-            Span::OnDisk { run, to, .. } if *to > seq => {
+            Span::OnDisk { run, to, .. } if *to >= seq => {
                 let (run, last) = (*run, *to);
                 *to = seq - 1;
-                self.middle.insert(at, Span::OnDisk { run, from: seq + 1, to: last });
+                if seq < last {
+                    self.middle.insert(at, Span::OnDisk { run, from: seq + 1, to: last });
+                }
             }
-            Span::OnDisk { .. } => return self.skip_gap(at, seq),
             span if span.last() > seq => {
                 if let Some(mut entries) = span.take_entries(&mut self.reached) {
                     let rest = entries.split_off(entries.partition_point(|entry| entry.seq < seq));
@@ -412,31 +413,8 @@ impl Ready {
             self.middle[at] = Span::Resident(entries);
             return;
         }
-        match &mut self.middle[at] {
-            Span::OnDisk { run, from: _, to } if entry.seq <= *to => {
-                let (run, last, seq) = (*run, *to, entry.seq);
-                *to = seq.saturating_sub(1);
-                if let Span::OnDisk { from, to, .. } = &self.middle[at]
-                    && from > to
-                {
-                    self.middle.remove(at);
-                    self.middle.insert(at, Span::Resident(VecDeque::from([entry])));
-                    self.insert_rest(at + 1, run, seq + 1, last);
-                    return;
-                }
-                self.middle.insert(at + 1, Span::Resident(VecDeque::from([entry])));
-                self.insert_rest(at + 2, run, seq + 1, last);
-            }
-            Span::OnDisk { .. } | Span::Paging(_) | Span::Resident(_) => {
-                self.middle.insert(at + 1, Span::Resident(VecDeque::from([entry])));
-            }
-        }
-    }
-
-    fn insert_rest(&mut self, at: usize, run: RunId, from: Seq, to: Seq) {
-        if from <= to {
-            self.middle.insert(at, Span::OnDisk { run, from, to });
-        }
+        let at = self.cut(entry.seq);
+        self.middle.insert(at, Span::Resident(VecDeque::from([entry])));
     }
 }
 

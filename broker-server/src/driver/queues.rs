@@ -150,8 +150,8 @@ impl Shard {
                     self.replies.push_back((channel.connection, channel.channel, Reply::GetEmpty))
                 }
                 Output::NeedsFlush => self.needs_flush(id),
-                Output::Page { ticket, entries, for_journal } => {
-                    if let Some(through) = self.page_through.filter(|_| for_journal) {
+                Output::Page { ticket, entries, through } => {
+                    if let Some(through) = through {
                         self.paging_for_journal.insert((id, ticket), through);
                     }
                     let bytes = entries.iter().map(|entry| entry.message.memory()).sum();
@@ -159,11 +159,7 @@ impl Shard {
                     self.page_bytes.insert((id, ticket), bytes);
                     self.parts.pages.send(pages::Work::Write { queue: id, ticket, entries });
                 }
-                Output::NothingToPage => {
-                    if let Some(through) = self.page_through {
-                        self.parts.pages.send(pages::Work::Answer(id, through));
-                    }
-                }
+                Output::NothingToPage(through) => self.parts.pages.send(pages::Work::Answer(id, through)),
                 Output::Load { run, from, max_bytes } => {
                     self.parts.pages.send(pages::Work::Read { queue: id, run, from, max_bytes })
                 }
@@ -285,9 +281,7 @@ impl Shard {
             self.parts.pages.send(pages::Work::Answer(queue, through));
             return;
         }
-        self.page_through = Some(through);
         self.feed(queue, Input::PageThrough(through));
-        self.page_through = None;
     }
 
     /// The deliveries given to a connection's consumers have left: their queues may go on.

@@ -149,8 +149,6 @@ pub struct Shard {
     pub(super) paging_bytes: usize,
     /// Page-outs for the journal: queue, ticket, and the place they answer for.
     pub(super) paging_for_journal: HashMap<(QueueId, u64), Seq>,
-    /// The place a queue is being asked to page out through, for the journal.
-    pub(super) page_through: Option<Seq>,
     pub(super) page_bytes: HashMap<(QueueId, u64), usize>,
     pub(super) resident_bytes: usize,
     pub(super) resident_max: usize,
@@ -213,7 +211,6 @@ impl Shard {
             flushing_bytes: 0,
             paging_bytes: 0,
             paging_for_journal: HashMap::new(),
-            page_through: None,
             page_bytes: HashMap::new(),
             resident_bytes: 0,
             resident_max: queue::RESIDENT_MAX_BYTES,
