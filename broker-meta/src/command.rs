@@ -10,7 +10,8 @@ use proto::meta::command::Kind;
 
 /// Creates a vhost with its predeclared exchanges.
 pub fn create_vhost(name: &str, description: &str, tags: &[String]) -> Command {
-    of(Kind::CreateVhost(meta::CreateVhost { name: name.into(), description: description.into(), tags: tags.to_vec() }))
+    let (name, description, tags) = (name.into(), description.into(), tags.to_vec());
+    of(Kind::CreateVhost(meta::CreateVhost { name, description, tags, ..meta::CreateVhost::default() }))
 }
 
 /// Deletes a vhost with all it holds.

@@ -43,7 +43,17 @@ impl Catalog {
             Some(Kind::Unbind(command)) => self.unbind(command),
             Some(Kind::SetClusterName(command)) => Ok(self.set_cluster_name(command)),
             Some(Kind::EndTransient(command)) => Ok(self.end_transient(command)),
-            None => Err(Refusal::Command("a command of a kind this version does not know".into())),
+            Some(
+                Kind::SetPolicy(_)
+                | Kind::ClearPolicy(_)
+                | Kind::SetParameter(_)
+                | Kind::ClearParameter(_)
+                | Kind::SetTopicPermissions(_)
+                | Kind::ClearTopicPermissions(_)
+                | Kind::SetLimits(_)
+                | Kind::UpdateVhost(_),
+            )
+            | None => Err(Refusal::Command("a command of a kind this version does not know".into())),
         };
         match outcome {
             Ok(events) if events.is_empty() => vec![CatalogEvent::Unchanged],

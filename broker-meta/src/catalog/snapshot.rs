@@ -25,6 +25,7 @@ impl Catalog {
                 .all_permissions()
                 .map(|(user, vhost, held)| permission_message(user, vhost, held))
                 .collect(),
+            ..Snapshot::default()
         }
     }
 
@@ -94,11 +95,13 @@ fn vhost_message(vhost: &Vhost) -> meta::VhostState {
             name: record.name.as_str().into(),
             description: record.description.clone(),
             tags: record.tags.clone(),
+            ..meta::CreateVhost::default()
         }),
         tracing: record.tracing,
         exchanges: exchanges.into_iter().map(|exchange| exchange_message(exchange)).collect(),
         queues: queues.into_iter().map(|queue| queue_message(queue)).collect(),
         bindings: vhost.bindings().map(|binding| binding_message(&record.name, binding)).collect(),
+        ..meta::VhostState::default()
     }
 }
 
