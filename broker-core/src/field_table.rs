@@ -330,6 +330,21 @@ impl TableBuilder {
         self
     }
 
+    /// Adds an item of an array: a builder holds either fields or items.
+    pub fn item(&mut self, value: Value<'_>) {
+        self.value(value);
+    }
+
+    /// The table that was written.
+    pub fn table(&self) -> FieldTable<'_> {
+        FieldTable { octets: &self.octets }
+    }
+
+    /// The array that was written.
+    pub fn array(&self) -> FieldArray<'_> {
+        FieldArray { octets: &self.octets }
+    }
+
     /// What was written, without the table's length.
     pub fn octets(&self) -> &[u8] {
         &self.octets

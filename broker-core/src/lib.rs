@@ -4,10 +4,12 @@
 
 pub mod access;
 pub mod arguments;
+pub mod dead_letter;
 pub mod exchange;
 pub mod field_table;
 pub mod message;
 pub mod name;
+pub mod properties;
 pub mod queue;
 pub mod refusal;
 pub mod store;

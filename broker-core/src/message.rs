@@ -10,9 +10,9 @@
 //! |---|---|
 //! | 4 | length `h` of the content header's payload, little-endian |
 //! | 2 | length `r` of the route, little-endian |
-//! | 1 | flags: bit 0 persistent |
+//! | 1 | flags: bit 0 persistent, bit 1 hidden keys |
 //! | 1 | reserved, 0 |
-//! | r | route: exchange and routing key, each a short string (length octet, octets) |
+//! | r | route: exchange and routing key, each a short string (length octet, octets); with hidden keys these behind it, short strings too |
 //! | h | content header's payload: class, weight, body size, property flags, properties |
 //! | … | the body, unless it is held apart |
 
@@ -24,11 +24,14 @@ use bytes::Bytes;
 /// Bodies up to this size lie in the same allocation as the rest of the message; larger ones are held as the chunks they arrived in.
 pub const INLINE_BODY_MAX_BYTES: usize = 8 * 1024;
 const PREFIX_BYTES: usize = 8;
+const FLAGS_AT: usize = 6;
 /// What a message costs in memory beside its octets, about.
 const MEMORY_EXTRA_BYTES: usize = 64;
 /// A content header's payload before its property flags: class, weight and body size.
 const HEADER_FIXED_BYTES: usize = 12;
 const FLAG_PERSISTENT: u8 = 1;
+/// It was also routed by keys that nobody who receives it may see: those of a `BCC` header, which was taken out of it.
+const FLAG_HIDDEN_KEYS: u8 = 2;
 
 /// A published message, immutable and cheap to share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,13 @@ impl<'a> Content<'a> {
             Content::Passing(passing) => passing.first_len() + MEMORY_EXTRA_BYTES,
             Content::Kept(message) => message.memory(),
         }
+    }
+
+    /// Octets of the body, as the content header tells them.
+    #[inline]
+    pub fn body_bytes(&self) -> u64 {
+        let size = self.header().get(4..HEADER_FIXED_BYTES).and_then(<[u8]>::first_chunk);
+        size.map_or(0, |size| u64::from_be_bytes(*size))
     }
 
     /// Exchange and routing key as on the wire: two short strings.
@@ -188,6 +198,32 @@ impl Message {
         Some(Message { first: Arc::from(first), chunks: Some(Arc::from(chunks)) })
     }
 
+    /// The same body with another route and another content header; `hidden` are further routing keys that are not to be seen. `None` if route or
+    /// header are not well formed or too long.
+    pub fn changed<'a>(&self, route: &[u8], header: &[u8], hidden: impl Iterator<Item = &'a [u8]>) -> Option<Message> {
+        if !route_is_well_formed(route) || header.len() < HEADER_FIXED_BYTES {
+            return None;
+        }
+        let mut keys = route.to_vec();
+        for key in hidden {
+            keys.push(u8::try_from(key.len()).ok()?);
+            keys.extend_from_slice(key);
+        }
+        let body = self.inline_body().unwrap_or_default();
+        let mut first = Vec::with_capacity(PREFIX_BYTES + keys.len() + header.len() + body.len());
+        let (keys_len, header_len) = (u16::try_from(keys.len()).ok()?, u32::try_from(header.len()).ok()?);
+        first.extend_from_slice(&prefix_octets(keys_len, header_len, self.persistent()));
+        if keys.len() > route.len()
+            && let Some(flags) = first.get_mut(FLAGS_AT)
+        {
+            *flags |= FLAG_HIDDEN_KEYS;
+        }
+        first.extend_from_slice(&keys);
+        first.extend_from_slice(header);
+        first.extend_from_slice(body);
+        Some(Message { first: Arc::from(first), chunks: self.chunks.clone() })
+    }
+
     /// A message from what [`Message::parts`] wrote, one after the other.
     pub fn from_stored(octets: &[u8]) -> Result<Message, Malformed> {
         let head = Message::stored_head(octets)?;
@@ -203,7 +239,11 @@ impl Message {
     pub(crate) fn stored_head(octets: &[u8]) -> Result<&[u8], Malformed> {
         let first_len = first_len(octets).ok_or(Malformed("lengths do not fit"))?;
         let head = octets.get(..first_len).ok_or(Malformed("cut short"))?;
-        let well_formed = route_is_well_formed(&head[PREFIX_BYTES..first_len - header_len(head)]);
+        let keys = &head[PREFIX_BYTES..first_len - header_len(head)];
+        let well_formed = match head[FLAGS_AT] & FLAG_HIDDEN_KEYS {
+            0 => route_is_well_formed(keys),
+            _ => short_strings(keys) >= 3,
+        };
         if well_formed { Ok(head) } else { Err(Malformed("route")) }
     }
 
@@ -224,7 +264,20 @@ impl Message {
 
     /// Exchange and routing key as on the wire: two short strings.
     pub fn route(&self) -> &[u8] {
-        &self.first[PREFIX_BYTES..PREFIX_BYTES + self.route_len()]
+        let keys = &self.first[PREFIX_BYTES..PREFIX_BYTES + self.keys_len()];
+        if self.has_hidden_keys() { &keys[..two_short_strings(keys)] } else { keys }
+    }
+
+    /// Further keys it was routed by, which nobody who receives it may see.
+    pub fn hidden_keys(&self) -> impl Iterator<Item = &[u8]> {
+        let keys = &self.first[PREFIX_BYTES..PREFIX_BYTES + self.keys_len()];
+        let mut rest = &keys[self.route().len()..];
+        std::iter::from_fn(move || {
+            let (&len, after) = rest.split_first()?;
+            let (key, after) = after.split_at_checked(usize::from(len))?;
+            rest = after;
+            Some(key)
+        })
     }
 
     /// The name of the exchange it was published to.
@@ -241,7 +294,7 @@ impl Message {
 
     /// The content header's payload: class, weight, body size, property flags and properties.
     pub fn header(&self) -> &[u8] {
-        let start = PREFIX_BYTES + self.route_len();
+        let start = PREFIX_BYTES + self.keys_len();
         &self.first[start..start + header_len(&self.first)]
     }
 
@@ -257,7 +310,7 @@ impl Message {
 
     /// The body, in one or more pieces, or none when it is empty.
     pub fn body(&self) -> impl Iterator<Item = &[u8]> {
-        let inline = &self.first[PREFIX_BYTES + self.route_len() + header_len(&self.first)..];
+        let inline = &self.first[PREFIX_BYTES + self.keys_len() + header_len(&self.first)..];
         let chunks = self.chunks.as_deref().unwrap_or_default();
         std::iter::once(inline).filter(|body| !body.is_empty()).chain(chunks.iter().map(|chunk| &**chunk))
     }
@@ -272,24 +325,33 @@ impl Message {
         if self.chunks.is_some() {
             return None;
         }
-        Some(&self.first[PREFIX_BYTES + self.route_len() + header_len(&self.first)..])
+        Some(&self.first[PREFIX_BYTES + self.keys_len() + header_len(&self.first)..])
     }
 
     /// Route, header and inline body at once: what a delivery is made of.
     #[inline]
     pub fn pieces(&self) -> Pieces<'_> {
         let after_prefix = self.first.get(PREFIX_BYTES..).unwrap_or_default();
-        let (route, rest) = after_prefix.split_at_checked(self.route_len()).unwrap_or_default();
+        let (mut route, rest) = after_prefix.split_at_checked(self.keys_len()).unwrap_or_default();
+        if self.has_hidden_keys() {
+            route = self.route();
+        }
         let (header, body) = rest.split_at_checked(header_len(&self.first)).unwrap_or_default();
         Pieces { route, header, inline_body: self.chunks.is_none().then_some(body) }
     }
 
     /// Whether it was published with delivery-mode 2.
     pub fn persistent(&self) -> bool {
-        self.first[6] & FLAG_PERSISTENT != 0
+        self.first[FLAGS_AT] & FLAG_PERSISTENT != 0
     }
 
-    fn route_len(&self) -> usize {
+    #[inline]
+    fn has_hidden_keys(&self) -> bool {
+        self.first[FLAGS_AT] & FLAG_HIDDEN_KEYS != 0
+    }
+
+    /// Octets of the route and of hidden keys behind it.
+    fn keys_len(&self) -> usize {
         usize::from(u16::from_le_bytes([self.first[4], self.first[5]]))
     }
 }
@@ -300,6 +362,23 @@ pub fn split_route(route: &[u8]) -> Option<(&[u8], &[u8])> {
     let (exchange, rest) = rest.split_at_checked(usize::from(exchange_len))?;
     let (&key_len, key) = rest.split_first()?;
     (key.len() == usize::from(key_len)).then_some((exchange, key))
+}
+
+/// Octets of the first two short strings of keys that are known to be at least that.
+fn two_short_strings(keys: &[u8]) -> usize {
+    let exchange = usize::from(keys[0]);
+    2 + exchange + usize::from(keys[1 + exchange])
+}
+
+/// How many short strings the octets are; 0 if they are none.
+fn short_strings(mut octets: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some((&len, rest)) = octets.split_first() {
+        let Some(rest) = rest.get(usize::from(len)..) else { return 0 };
+        octets = rest;
+        count += 1;
+    }
+    count
 }
 
 fn route_is_well_formed(route: &[u8]) -> bool {
@@ -357,6 +436,23 @@ mod tests {
             let pieces = message.pieces();
             assert_eq!((pieces.route, pieces.header), (message.route(), message.header()));
             assert_eq!(pieces.inline_body, message.inline_body());
+        }
+    }
+
+    #[test]
+    fn hidden_keys_are_kept_and_not_seen() {
+        for len in [5, INLINE_BODY_MAX_BYTES + 1] {
+            let plain = message(&vec![7; len]);
+            let hidden = plain.changed(plain.route(), plain.header(), [&b"one"[..], b""].into_iter()).unwrap();
+            assert_eq!((hidden.route(), hidden.header()), (plain.route(), plain.header()));
+            assert_eq!((hidden.pieces().route, hidden.pieces().header), (plain.route(), plain.header()));
+            assert_eq!((hidden.exchange(), hidden.routing_key()), (&b"foo"[..], &b"rk"[..]));
+            assert!(hidden.hidden_keys().eq([&b"one"[..], b""]) && plain.hidden_keys().next().is_none());
+            let body = |message: &Message| message.body().flatten().copied().collect::<Vec<u8>>();
+            assert_eq!(body(&hidden), body(&plain));
+            let stored: Vec<u8> = hidden.parts().flatten().copied().collect();
+            assert_eq!(Message::from_stored(&stored).unwrap(), hidden);
+            assert_eq!(hidden.changed(plain.route(), plain.header(), std::iter::empty()).unwrap(), plain);
         }
     }
 

@@ -9,11 +9,19 @@ use crate::store::Seq;
 #[derive(Debug, Default)]
 pub(super) struct Confirms {
     /// Messages not handed to the journal yet, by place; `None` once settled: what is consumed before it must be on disk never goes there.
-    unflushed: VecDeque<(Seq, Option<Message>)>,
+    unflushed: VecDeque<Unflushed>,
     /// Ranges settled since the last flush, of messages the journal has been given.
     settles: Vec<(Seq, Seq)>,
     /// Publishers that wait, in order of the places of their messages.
     waiting: VecDeque<Waiting>,
+}
+
+/// A message the journal has yet to be given.
+#[derive(Debug)]
+struct Unflushed {
+    seq: Seq,
+    expires_ms: u64,
+    message: Option<Message>,
 }
 
 /// Publishes of one channel with consecutive publish numbers; the last of them has the place `last_seq`.
@@ -28,8 +36,8 @@ struct Waiting {
 }
 
 impl Confirms {
-    pub(super) fn store(&mut self, seq: Seq, message: &Message) {
-        self.unflushed.push_back((seq, Some(message.clone())));
+    pub(super) fn store(&mut self, seq: Seq, expires_ms: u64, message: &Message) {
+        self.unflushed.push_back(Unflushed { seq, expires_ms, message: Some(message.clone()) });
     }
 
     pub(super) fn wait(&mut self, seq: Seq, channel: ChannelKey, publish_seq: u64) {
@@ -53,21 +61,21 @@ impl Confirms {
 
     pub(super) fn settled(&mut self, seq: Seq) {
         if let Some(at) = self.unflushed_at(seq)
-            && let Some((_, message)) = self.unflushed.get_mut(at)
+            && let Some(unflushed) = self.unflushed.get_mut(at)
         {
-            *message = None;
+            unflushed.message = None;
             return;
         }
         self.settled_range(seq, seq);
     }
 
     fn unflushed_at(&self, seq: Seq) -> Option<usize> {
-        let (first, _) = self.unflushed.front()?;
-        let guess = usize::try_from(seq.checked_sub(*first)?).ok()?;
+        let first = self.unflushed.front()?.seq;
+        let guess = usize::try_from(seq.checked_sub(first)?).ok()?;
         // Most queues hold only messages that are to be stored: then their places follow each other.
         match self.unflushed.get(guess) {
-            Some((there, _)) if *there == seq => Some(guess),
-            _ => self.unflushed.binary_search_by_key(&seq, |&(seq, _)| seq).ok(),
+            Some(there) if there.seq == seq => Some(guess),
+            _ => self.unflushed.binary_search_by_key(&seq, |unflushed| unflushed.seq).ok(),
         }
     }
 
@@ -91,11 +99,11 @@ impl Confirms {
     pub(super) fn flush(&mut self, sink: &mut impl JournalSink) -> Option<Seq> {
         let mut through = None;
         while !sink.is_full()
-            && let Some((seq, message)) = self.unflushed.pop_front()
+            && let Some(Unflushed { seq, expires_ms, message }) = self.unflushed.pop_front()
         {
             through = Some(seq);
             if let Some(message) = message {
-                sink.enqueue(seq, false, &message);
+                sink.enqueue(seq, expires_ms, &message);
             }
         }
         for (first, last) in self.settles.drain(..) {
@@ -134,26 +142,35 @@ impl Confirms {
     }
 }
 
-/// Publishes that need no storing, confirmed together as far as their numbers follow each other.
+/// Publishes that need no storing or are refused, answered together as far as their numbers follow each other.
 #[derive(Default)]
-pub(super) struct AtOnce(Option<(ChannelKey, u64, u64)>);
+pub(super) struct AtOnce(Option<Answered>);
+
+struct Answered {
+    taken: bool,
+    channel: ChannelKey,
+    first: u64,
+    last: u64,
+}
 
 impl AtOnce {
-    pub(super) fn confirm(&mut self, channel: ChannelKey, publish_seq: u64, out: &mut Vec<Output>) {
-        if let Some((other, _, last)) = &mut self.0
-            && *other == channel
-            && *last + 1 == publish_seq
+    /// A publish is taken, or refused.
+    pub(super) fn answer(&mut self, taken: bool, channel: ChannelKey, publish_seq: u64, out: &mut Vec<Output>) {
+        if let Some(answered) = &mut self.0
+            && (answered.taken, answered.channel, answered.last + 1) == (taken, channel, publish_seq)
         {
-            *last = publish_seq;
+            answered.last = publish_seq;
             return;
         }
         self.finish(out);
-        self.0 = Some((channel, publish_seq, publish_seq));
+        self.0 = Some(Answered { taken, channel, first: publish_seq, last: publish_seq });
     }
 
     pub(super) fn finish(&mut self, out: &mut Vec<Output>) {
-        if let Some((channel, first, last)) = self.0.take() {
-            out.push(Output::Confirm { channel, first, last });
+        match self.0.take() {
+            Some(Answered { taken: true, channel, first, last }) => out.push(Output::Confirm { channel, first, last }),
+            Some(Answered { channel, first, last, .. }) => out.push(Output::Refuse { channel, first, last }),
+            None => {}
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{CONSUMER_ROOM_BYTES, ChannelLimit, ConsumerKey, ConsumerSettings, NO_CONSUMER};
+use super::entry::{LETTER, NO_CONSUMER};
+use super::{CONSUMER_ROOM_BYTES, ChannelLimit, ConsumerKey, ConsumerSettings};
 
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
@@ -11,6 +12,8 @@ pub(super) struct Consumers {
     consumers: Vec<Consumer>,
     next_number: u64,
     turns: Turns,
+    /// Only the one that came first gets anything.
+    single_active: bool,
 }
 
 /// Numbers of consumers that may be given a message, in the order of their turns, for each priority; the highest first.
@@ -24,6 +27,8 @@ struct Consumer {
     unacked: u32,
     room_bytes: i64,
     in_turns: bool,
+    /// It gets nothing before those that came earlier are gone.
+    waits: bool,
 }
 
 /// The consumer that gets the next message.
@@ -34,22 +39,43 @@ pub(super) struct Next {
 }
 
 impl Consumers {
+    pub(super) fn new(single_active: bool) -> Self {
+        Consumers { single_active, ..Consumers::default() }
+    }
+
     pub(super) fn may_add(&self, exclusive: bool) -> bool {
+        if self.single_active {
+            return !exclusive;
+        }
         self.consumers.is_empty() || !(exclusive || self.consumers.iter().any(|consumer| consumer.settings.exclusive))
     }
 
     pub(super) fn add(&mut self, settings: ConsumerSettings) {
         self.next_number += 1;
         let number = self.next_number;
-        self.turns.push(settings.priority, number);
-        self.consumers.push(Consumer { number, settings, unacked: 0, room_bytes: CONSUMER_ROOM_BYTES, in_turns: true });
+        let room_bytes = CONSUMER_ROOM_BYTES;
+        let mut consumer = Consumer { number, settings, unacked: 0, room_bytes, in_turns: false, waits: false };
+        consumer.waits = self.single_active && !self.consumers.is_empty();
+        take_turn(&mut consumer, &mut self.turns);
+        self.consumers.push(consumer);
     }
 
+    /// Whether there was such a consumer.
     pub(super) fn remove(&mut self, key: ConsumerKey) -> bool {
         let Some(at) = self.position(key) else { return false };
         let number = self.consumers.remove(at).number;
         self.turns.remove(number);
+        if let Some(first) = self.consumers.first_mut()
+            && std::mem::take(&mut first.waits)
+        {
+            take_turn(first, &mut self.turns);
+        }
         true
+    }
+
+    /// The one that gets everything, where that is one.
+    pub(super) fn active(&self) -> Option<ConsumerKey> {
+        self.consumers.first().filter(|_| self.single_active).map(|consumer| consumer.settings.key)
     }
 
     /// Takes the next turn for a message of this size, if any consumer has room.
@@ -89,7 +115,7 @@ impl Consumers {
 
     /// So many deliveries of the consumer with this number were settled.
     pub(super) fn settled(&mut self, number: u64, count: u32) {
-        if number == NO_CONSUMER {
+        if matches!(number, NO_CONSUMER | LETTER) {
             return;
         }
         if let Some(consumer) = find(&mut self.consumers, number) {
@@ -172,6 +198,6 @@ fn take_turn(consumer: &mut Consumer, turns: &mut Turns) -> bool {
 impl Consumer {
     fn has_room(&self) -> bool {
         let prefetch = u32::from(self.settings.prefetch);
-        self.room_bytes > 0 && (self.settings.no_ack || prefetch == 0 || self.unacked < prefetch)
+        !self.waits && self.room_bytes > 0 && (self.settings.no_ack || prefetch == 0 || self.unacked < prefetch)
     }
 }

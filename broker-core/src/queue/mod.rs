@@ -9,17 +9,36 @@
 
 mod confirms;
 mod consumers;
+mod entry;
+mod input;
+mod lanes;
+mod output;
+mod paging;
 mod ready;
+mod rules;
+mod upkeep;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::message::{Content, Message};
-use crate::store::{Ranges, RunId, Seq};
+pub use input::{
+    ChannelKey, ChannelLimit, ConsumerKey, ConsumerSettings, Input, Outcome, Publish, Recovered, RecoveredLane,
+    StoredEntry, Stretch,
+};
+pub use output::{Delivery, JournalSink, Outlet, Output};
+pub use rules::{Lanes, Rules};
+
+use crate::dead_letter::Reason;
+use crate::message::Content;
+use crate::properties::{self, flag};
+use crate::store::Seq;
 use crate::window::Window;
 use confirms::{AtOnce, Confirms};
 use consumers::{Consumers, Next};
-use ready::{Loaded, Ready, stored_entry};
+use entry::{Entry, LETTER, NO_CONSUMER, Place, Unacked};
+use lanes::ReadyLanes;
+use paging::PagingUnacked;
+use ready::Loaded;
+use upkeep::Watch;
 
 /// A queue's ready messages stay in memory up to this many octets before its newest are paged out, unless [`Input::Pressure`] says less.
 pub const RESIDENT_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -30,369 +49,6 @@ pub const LOAD_BYTES: usize = 512 * 1024;
 /// Octets a consumer may be sent before the driver gives it room again.
 pub const CONSUMER_ROOM_BYTES: i64 = 512 * 1024;
 
-/// A channel of a client connection on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChannelKey {
-    /// The connection's number, never used twice by a node.
-    pub connection: u64,
-    /// The channel's number in it.
-    pub channel: u16,
-}
-
-/// A consumer: its channel, and the number its connection knows it by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConsumerKey {
-    /// The channel it was started on.
-    pub channel: ChannelKey,
-    /// Its number, unique in the connection.
-    pub consumer: u32,
-}
-
-/// What a channel's consumers may hold together (`basic.qos` with global set): shared by the channel and the queues its consumers are on.
-#[derive(Debug)]
-pub struct ChannelLimit {
-    room: AtomicI64,
-}
-
-impl ChannelLimit {
-    /// A limit with this much room.
-    pub fn new(room: i64) -> Self {
-        ChannelLimit { room: AtomicI64::new(room) }
-    }
-
-    /// Takes room for one delivery if there is any.
-    pub fn try_take(&self) -> bool {
-        self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| (room > 0).then(|| room - 1)).is_ok()
-    }
-
-    /// Adds room (or, negative, takes it away when the limit is lowered).
-    pub fn add(&self, room: i64) {
-        self.room.fetch_add(room, Ordering::Relaxed);
-    }
-}
-
-/// One message on its way into the queue.
-#[derive(Clone, Copy, Debug)]
-pub struct Publish<'a> {
-    /// Who published it.
-    pub channel: ChannelKey,
-    /// Its publish number, 0 when the channel does not want confirms.
-    pub publish_seq: u64,
-    /// The message.
-    pub content: Content<'a>,
-}
-
-/// What a new consumer asks for.
-#[derive(Clone, Debug)]
-pub struct ConsumerSettings {
-    /// Who it is.
-    pub key: ConsumerKey,
-    /// Deliveries need no acknowledgement.
-    pub no_ack: bool,
-    /// No other consumer beside it.
-    pub exclusive: bool,
-    /// Unacknowledged deliveries it may hold, 0 for no limit.
-    pub prefetch: u16,
-    /// Consumers with a higher one get everything while they have room.
-    pub priority: i64,
-    /// The limit it shares with the other consumers of its channel.
-    pub limit: Option<Arc<ChannelLimit>>,
-}
-
-/// How a client settled deliveries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Acknowledged: the messages are gone.
-    Ack,
-    /// Back to their places, marked as redelivered.
-    Requeue,
-    /// Back to their places as they were: they never reached the client.
-    Undelivered,
-    /// Rejected without requeue: the messages are gone (dead-lettered where the queue says so).
-    Discard,
-}
-
-/// A message with its place, as the store hands it back.
-#[derive(Clone, Debug)]
-pub struct StoredEntry {
-    /// Its place.
-    pub seq: Seq,
-    /// It may have been delivered before.
-    pub redelivered: bool,
-    /// It survives a restart.
-    pub persistent: bool,
-    /// The message.
-    pub message: Message,
-}
-
-/// What a queue finds of itself in the store at start.
-#[derive(Clone, Debug, Default)]
-pub struct Recovered {
-    /// The place the next message takes.
-    pub next_seq: Seq,
-    /// Ready messages in all runs.
-    pub messages: u64,
-    /// Where they lie: stretches that do not overlap.
-    pub stretches: Vec<Stretch>,
-    /// Places of messages that may have been delivered before the node stopped.
-    pub redelivered: Ranges,
-}
-
-/// A stretch of a run: what of it has places from `first` to `last`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
-    /// The run.
-    pub run: RunId,
-    /// First place.
-    pub first: Seq,
-    /// Last place.
-    pub last: Seq,
-}
-
-/// What happens to a queue.
-#[derive(Debug)]
-pub enum Input {
-    /// A client settled the deliveries `first..=last` (queue tags); those already settled or unknown are passed over.
-    Settle {
-        /// First queue tag.
-        first: u64,
-        /// Last queue tag.
-        last: u64,
-        /// What becomes of them.
-        outcome: Outcome,
-    },
-    /// A consumer starts; the driver has asked [`Queue::may_consume`] before.
-    Consume(ConsumerSettings),
-    /// A consumer ends. What it holds stays unacked until its channel settles it.
-    Cancel(ConsumerKey),
-    /// The driver has sent what a consumer was given: it may get this many octets more, up to [`CONSUMER_ROOM_BYTES`] in all.
-    Room {
-        /// The consumer.
-        key: ConsumerKey,
-        /// Octets.
-        bytes: i64,
-    },
-    /// From now on a consumer shares a limit with the others of its channel.
-    Limit {
-        /// The consumer.
-        key: ConsumerKey,
-        /// The limit.
-        limit: Arc<ChannelLimit>,
-    },
-    /// A channel limit has room again.
-    LimitRoom(ConsumerKey),
-    /// A client asks for one message.
-    Get {
-        /// Its channel.
-        channel: ChannelKey,
-        /// It will not acknowledge.
-        no_ack: bool,
-    },
-    /// All ready messages are to be forgotten; answered by [`Output::Purged`].
-    Purge,
-    /// The queue is deleted: publishers and gets that wait are answered. The driver drops the queue afterwards.
-    Delete,
-    /// Everything handed out by [`Queue::flush`] up to this place is stored.
-    Stored(Seq),
-    /// A page-out is written.
-    Paged {
-        /// The number of the [`Output::Page`].
-        ticket: u64,
-        /// Where it lies: stretches that do not overlap, in order.
-        stretches: Vec<Stretch>,
-    },
-    /// What [`Output::Load`] asked for.
-    Loaded {
-        /// The run it came from.
-        run: RunId,
-        /// From where it was asked for.
-        from: Seq,
-        /// The messages, in order.
-        entries: Vec<StoredEntry>,
-        /// Where to go on, `None` at the end of the run.
-        next: Option<Seq>,
-        /// Ranges of messages that cannot be read any more: the disk has damaged them.
-        lost: Vec<(Seq, Seq)>,
-    },
-    /// The journal wants to reuse a file: persistent messages up to this place that are in no run must be written to one. Answered by a page-out
-    /// or by [`Output::NothingToPage`].
-    PageThrough(Seq),
-    /// Ready messages may take this many octets of memory from now on.
-    Pressure(usize),
-}
-
-/// Where a queue puts what comes of an input. Deliveries come by the million: they are carried out as they come up, without being written down.
-pub trait Outlet {
-    /// Sends a message to a consumer.
-    fn deliver(&mut self, delivery: Delivery<'_>);
-    /// Everything else, to be carried out after the step.
-    fn outputs(&mut self) -> &mut Vec<Output>;
-}
-
-/// A message for a consumer.
-#[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
-    /// The consumer.
-    pub key: ConsumerKey,
-    /// Under this number it is settled; 0 when it need not be.
-    pub queue_tag: u64,
-    /// It may have been delivered before.
-    pub redelivered: bool,
-    /// The message.
-    pub content: Content<'a>,
-}
-
-/// What the driver must do.
-#[derive(Debug)]
-pub enum Output {
-    /// Answer a get.
-    GetOk {
-        /// The channel.
-        channel: ChannelKey,
-        /// Under this number it is settled; 0 when it need not be.
-        queue_tag: u64,
-        /// It may have been delivered before.
-        redelivered: bool,
-        /// Ready messages left.
-        remaining: u64,
-        /// The message.
-        message: Message,
-    },
-    /// Answer a get on an empty queue.
-    GetEmpty(ChannelKey),
-    /// The queue has taken responsibility for these publishes.
-    Confirm {
-        /// The publisher.
-        channel: ChannelKey,
-        /// First publish number.
-        first: u64,
-        /// Last publish number.
-        last: u64,
-    },
-    /// So many messages were purged.
-    Purged(u64),
-    /// Something is to be stored: call [`Queue::flush`] when the journal can take it.
-    NeedsFlush,
-    /// Write these messages as a run, and answer [`Input::Paged`].
-    Page {
-        /// Names this page-out.
-        ticket: u64,
-        /// The messages, in order of their places.
-        entries: Arc<[StoredEntry]>,
-        /// It answers [`Input::PageThrough`] with this place: it must be on disk before it is answered.
-        through: Option<Seq>,
-    },
-    /// Nothing had to be paged out for [`Input::PageThrough`] with this place.
-    NothingToPage(Seq),
-    /// Read from a run, and answer [`Input::Loaded`].
-    Load {
-        /// The run.
-        run: RunId,
-        /// From this place on.
-        from: Seq,
-        /// About so many octets.
-        max_bytes: usize,
-    },
-    /// Messages that were paged out are settled: the store may forget them.
-    Forget {
-        /// First place.
-        first: Seq,
-        /// Last place.
-        last: Seq,
-    },
-    /// The last consumer is gone.
-    LastConsumerGone,
-}
-
-/// What a queue hands to the journal.
-pub trait JournalSink {
-    /// Store a message.
-    fn enqueue(&mut self, seq: Seq, redelivered: bool, message: &Message);
-    /// Messages that were stored are settled.
-    fn settle(&mut self, first: Seq, last: Seq);
-    /// Stored messages may have been delivered (written at a clean stop).
-    fn delivered(&mut self, first: Seq, last: Seq);
-    /// Whether further messages should wait for the next [`Queue::flush`].
-    fn is_full(&self) -> bool {
-        false
-    }
-}
-
-/// A ready message in memory.
-#[derive(Clone, Debug)]
-struct Entry {
-    seq: Seq,
-    message: Message,
-    place: Place,
-    redelivered: bool,
-    /// Must survive a restart: persistent, in a durable queue.
-    stored: bool,
-}
-
-/// A message that was delivered and is not settled.
-#[derive(Debug)]
-struct Unacked {
-    seq: Seq,
-    /// `None` while only the store has it.
-    message: Option<Message>,
-    place: Place,
-    consumer: u64,
-    redelivered: bool,
-    stored: bool,
-}
-
-/// Whether a message in memory is also in a run: in none, on its way to one with a page-out, or in this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place(u64);
-
-impl Place {
-    const MEMORY: Place = Place(0);
-    const ON_ITS_WAY: u64 = 1 << 63;
-
-    fn on_its_way(ticket: u64) -> Place {
-        Place(ticket | Place::ON_ITS_WAY)
-    }
-
-    fn in_run(run: RunId) -> Place {
-        Place(run.0)
-    }
-
-    fn run(self) -> Option<RunId> {
-        (self.0 & Place::ON_ITS_WAY == 0 && self != Place::MEMORY).then_some(RunId(self.0))
-    }
-
-    /// The store is to hear when the message is settled.
-    fn is_paged(self) -> bool {
-        self != Place::MEMORY
-    }
-}
-
-impl Unacked {
-    fn new(entry: Entry, consumer: u64) -> Unacked {
-        let Entry { seq, message, place, redelivered, stored } = entry;
-        Unacked { seq, message: Some(message), place, consumer, redelivered, stored }
-    }
-
-    fn memory(&self) -> usize {
-        self.message.as_ref().map_or(0, Message::memory)
-    }
-
-    /// As it is handed to the store, while it is in memory.
-    fn stored_entry(&self) -> Option<StoredEntry> {
-        let message = self.message.clone()?;
-        Some(StoredEntry { seq: self.seq, redelivered: self.redelivered, persistent: self.stored, message })
-    }
-}
-
-/// A page-out of messages that are not in the ready list.
-#[derive(Debug)]
-struct PagingUnacked {
-    ticket: u64,
-    /// The queue tags it may concern begin here.
-    first_tag: u64,
-    bytes: usize,
-}
-
 /// A get that waits for its message to be read.
 #[derive(Debug)]
 struct Get {
@@ -400,15 +56,17 @@ struct Get {
     no_ack: bool,
 }
 
-/// Marks an unacked message taken by a get, which no consumer's prefetch counts.
-const NO_CONSUMER: u64 = 0;
-
 /// See the module's page.
 #[derive(Debug)]
 pub struct Queue {
     durable: bool,
+    rules: Arc<Rules>,
+    /// The rules say more of a publish than the publish itself.
+    watches_publishes: bool,
+    /// Milliseconds since 1970 at the last input.
+    now_ms: u64,
     next_seq: Seq,
-    ready: Ready,
+    ready: ReadyLanes,
     /// By queue tag, from 1.
     unacked: Window<Unacked>,
     /// Octets of unacked messages in memory, and how many of them are on their way to the store.
@@ -422,34 +80,41 @@ pub struct Queue {
     confirms: Confirms,
     /// Messages handed to [`Output::Page`] for the journal, by ticket, are answered there.
     next_ticket: u64,
+    watch: Watch,
 }
 
 impl Queue {
-    /// An empty queue.
-    pub fn new(durable: bool) -> Self {
-        Queue::recovered(durable, Recovered::default())
+    /// An empty queue. `now_ms` is the time in milliseconds since 1970, here and everywhere.
+    pub fn new(durable: bool, rules: Arc<Rules>, now_ms: u64) -> Self {
+        Queue::recovered(durable, rules, now_ms, Recovered::default())
     }
 
     /// A queue as the store found it.
-    pub fn recovered(durable: bool, recovered: Recovered) -> Self {
+    pub fn recovered(durable: bool, rules: Arc<Rules>, now_ms: u64, recovered: Recovered) -> Self {
+        let watch = Watch::new(recovered.expires, now_ms);
         Queue {
             durable,
+            watches_publishes: rules.watch_publishes(),
+            now_ms,
             next_seq: recovered.next_seq.max(1),
-            ready: Ready::recovered(recovered),
+            ready: ReadyLanes::recovered(rules.lanes, recovered),
             unacked: Window::new(1),
             unacked_bytes: 0,
             unacked_paging_bytes: 0,
             paging_unacked: Vec::new(),
             unacked_max: RESIDENT_MAX_BYTES,
-            consumers: Consumers::default(),
+            consumers: Consumers::new(rules.single_active_consumer),
             gets: Vec::new(),
             confirms: Confirms::default(),
             next_ticket: 1,
+            watch,
+            rules,
         }
     }
 
     /// Takes one input.
-    pub fn step(&mut self, input: Input, out: &mut impl Outlet) {
+    pub fn step(&mut self, now_ms: u64, input: Input, out: &mut impl Outlet) {
+        self.now_ms = now_ms;
         let had_pending = self.confirms.needs_flush();
         self.take(input, out);
         self.page_unacked_out(out);
@@ -457,17 +122,24 @@ impl Queue {
     }
 
     /// Takes messages that were routed here, in their order.
-    pub fn publish<'a>(&mut self, publishes: impl Iterator<Item = Publish<'a>>, out: &mut impl Outlet) {
+    pub fn publish<'a>(
+        &mut self,
+        now_ms: u64,
+        publishes: impl Iterator<Item = Publish<'a>>,
+        out: &mut impl Outlet,
+    ) {
+        self.now_ms = now_ms;
         let had_pending = self.confirms.needs_flush();
         let mut at_once = AtOnce::default();
         for publish in publishes {
             self.take_publish(publish, &mut at_once, out);
         }
         at_once.finish(out.outputs());
-        self.page_out(out);
         if !self.ready.is_empty() {
+            self.tend(out);
             self.deliver(out);
         }
+        self.page_out(out);
         self.page_unacked_out(out);
         self.ask_for_flush(had_pending, out);
     }
@@ -487,8 +159,13 @@ impl Queue {
                 self.deliver(out);
             }
             Input::Cancel(key) => {
-                if self.consumers.remove(key) && self.consumers.is_empty() {
-                    out.outputs().push(Output::LastConsumerGone);
+                if self.consumers.remove(key) {
+                    if self.consumers.is_empty() {
+                        self.watch.used_ms = self.now_ms;
+                        out.outputs().push(Output::LastConsumerGone);
+                    }
+                    // Another one may be the only one now.
+                    self.deliver(out);
                 }
             }
             Input::Room { key, bytes } => {
@@ -502,18 +179,23 @@ impl Queue {
                     self.deliver(out);
                 }
             }
-            Input::Get { channel, no_ack } => self.get(Get { channel, no_ack }, out),
+            Input::Get { channel, no_ack } => {
+                self.watch.used_ms = self.now_ms;
+                self.get(Get { channel, no_ack }, out);
+            }
             Input::Purge => self.purge(out),
             Input::Delete => self.delete(out),
             Input::Stored(seq) => self.confirms.stored(seq, out.outputs()),
             Input::Paged { ticket, stretches } => {
                 self.paged(ticket, &stretches);
+                self.tend(out);
                 self.deliver(out);
             }
             Input::Loaded { run, from, entries, next, lost } => {
                 for (first, last) in self.ready.loaded(Loaded { run, from, entries, next, lost }) {
                     self.forget_range(first, last, out);
                 }
+                self.tend(out);
                 self.answer_gets(out);
                 self.deliver(out);
             }
@@ -522,6 +204,21 @@ impl Queue {
                 self.ready.set_resident_max(bytes);
                 self.unacked_max = self.ready.resident_max();
                 self.page_out(out);
+            }
+            Input::Rules(rules) => {
+                if rules.expires_ms != self.rules.expires_ms {
+                    self.watch.used_ms = self.now_ms;
+                }
+                // How many lanes there are, and whether one consumer gets everything, a queue's declaration alone decides.
+                let (lanes, single_active_consumer) = (self.rules.lanes, self.rules.single_active_consumer);
+                self.rules = Arc::new(Rules { lanes, single_active_consumer, ..(*rules).clone() });
+                self.watches_publishes = self.rules.watch_publishes();
+                self.tend(out);
+            }
+            Input::Used => self.watch.used_ms = self.now_ms,
+            Input::Time => {
+                self.tend(out);
+                self.time_has_come(out);
             }
         }
     }
@@ -559,7 +256,7 @@ impl Queue {
 
     /// Deliveries not settled yet.
     pub fn unacked_count(&self) -> u64 {
-        self.unacked.len() as u64
+        (self.unacked.len() as u64).saturating_sub(self.watch.letters.into())
     }
 
     /// Consumers.
@@ -572,6 +269,11 @@ impl Queue {
         self.consumers.keys()
     }
 
+    /// The consumer that gets everything, where there is one that does.
+    pub fn single_active_consumer(&self) -> Option<ConsumerKey> {
+        self.consumers.active()
+    }
+
     /// Octets of messages in memory.
     pub fn resident_bytes(&self) -> usize {
         self.ready.resident_bytes() + self.unacked_bytes
@@ -580,6 +282,12 @@ impl Queue {
     #[inline]
     fn take_publish(&mut self, publish: Publish<'_>, at_once: &mut AtOnce, out: &mut impl Outlet) {
         let Publish { channel, publish_seq, content } = publish;
+        if self.watches_publishes && self.refuses(&content, out) {
+            if publish_seq != 0 {
+                at_once.answer(false, channel, publish_seq, out.outputs());
+            }
+            return;
+        }
         let seq = self.next_seq;
         self.next_seq += 1;
         let mut stored = self.durable && content.persistent();
@@ -593,17 +301,24 @@ impl Queue {
             }
             next => {
                 let message = content.keep();
+                let expires = self.watches_publishes || properties::has(content.header(), flag::EXPIRATION);
+                let expires_ms = if expires { self.expiry_of(&content) } else { 0 };
                 if stored {
-                    self.confirms.store(seq, &message);
+                    self.confirms.store(seq, expires_ms, &message);
                 }
-                let entry = Entry { seq, message, place: Place::MEMORY, redelivered: false, stored };
+                let lane = self.rules.lanes.of(content.header());
+                let entry =
+                    Entry { seq, message, place: Place::MEMORY, expires_ms, lane, redelivered: false, stored };
                 match next {
                     Some(Next { key, number, .. }) => {
                         self.unacked_bytes += content.memory();
                         let queue_tag = self.unacked.push(Unacked::new(entry, number));
                         out.deliver(Delivery { key, queue_tag, redelivered: false, content });
                     }
-                    None => self.ready.push(entry),
+                    None => {
+                        self.watch.expires |= expires_ms != 0;
+                        self.ready.push(entry);
+                    }
                 }
             }
         }
@@ -613,25 +328,34 @@ impl Queue {
         if stored {
             self.confirms.wait(seq, channel, publish_seq);
         } else {
-            at_once.confirm(channel, publish_seq, out.outputs());
+            at_once.answer(true, channel, publish_seq, out.outputs());
         }
     }
 
     /// Delivers ready messages while consumers have room.
     fn deliver(&mut self, out: &mut impl Outlet) {
         while self.consumers.any_ready()
-            && let Some(bytes) = self.ready.next_memory()
-            && let Some(Next { key, number, no_ack }) = self.consumers.next(bytes as i64)
-            && let Some(entry) = self.ready.pop()
+            && let Some(bytes) = self.ready.front().map(|entry| entry.message.memory())
         {
+            if let Some((lane, reason)) = self.doom_of_next() {
+                if self.give_up_head(lane, reason, out) {
+                    continue;
+                }
+                break;
+            }
+            let Some(Next { key, number, no_ack }) = self.consumers.next(bytes as i64) else { break };
+            let Some(entry) = self.ready.pop() else { break };
             let redelivered = entry.redelivered;
+            let counted = self.with_delivery_count(&entry, false);
+            let content = Content::Kept(counted.as_ref().unwrap_or(&entry.message));
             if no_ack {
+                self.watch.forget(entry.seq);
                 settled(&mut self.confirms, entry.seq, entry.stored, entry.place, out);
-                out.deliver(Delivery { key, queue_tag: 0, redelivered, content: Content::Kept(&entry.message) });
+                out.deliver(Delivery { key, queue_tag: 0, redelivered, content });
             } else {
                 self.unacked_bytes += bytes;
                 let queue_tag = self.unacked.next_number();
-                out.deliver(Delivery { key, queue_tag, redelivered, content: Content::Kept(&entry.message) });
+                out.deliver(Delivery { key, queue_tag, redelivered, content });
                 self.unacked.push(Unacked::new(entry, number));
             }
         }
@@ -647,6 +371,7 @@ impl Queue {
     }
 
     fn get(&mut self, get: Get, out: &mut impl Outlet) {
+        self.tend(out);
         if self.ready.len() <= self.gets.len() as u64 {
             out.outputs().push(Output::GetEmpty(get.channel));
             return;
@@ -664,14 +389,23 @@ impl Queue {
             if self.ready.is_empty() {
                 out.outputs().push(Output::GetEmpty(self.gets[answered].channel));
             } else {
+                if let Some((lane, reason)) = self.doom_of_next() {
+                    if self.give_up_head(lane, reason, out) {
+                        continue;
+                    }
+                    break;
+                }
                 let Some(entry) = self.ready.pop() else { break };
                 let Get { channel, no_ack } = self.gets[answered];
-                let (redelivered, remaining, message) = (entry.redelivered, self.ready.len(), entry.message.clone());
+                let (redelivered, remaining) = (entry.redelivered, self.ready.len());
+                let counted = self.with_delivery_count(&entry, true);
+                let message = counted.unwrap_or_else(|| entry.message.clone());
                 let queue_tag = if no_ack {
+                    self.watch.forget(entry.seq);
                     settled(&mut self.confirms, entry.seq, entry.stored, entry.place, out);
                     0
                 } else {
-                    self.unacked_bytes += message.memory();
+                    self.unacked_bytes += entry.message.memory();
                     self.unacked.push(Unacked::new(entry, NO_CONSUMER))
                 };
                 out.outputs().push(Output::GetOk { channel, queue_tag, redelivered, remaining, message });
@@ -682,28 +416,40 @@ impl Queue {
     }
 
     fn settle(&mut self, first: u64, last: u64, outcome: Outcome, out: &mut impl Outlet) {
-        let Queue { unacked, unacked_bytes, consumers, ready, confirms, .. } = self;
+        let Queue { unacked, unacked_bytes, consumers, ready, confirms, watch, rules, .. } = self;
         let mut same_consumer = (NO_CONSUMER, 0);
+        let mut given_up: Vec<(Unacked, Reason)> = Vec::new();
         unacked.drain_range(first, last, |_, held| {
             *unacked_bytes -= held.memory();
-            let Unacked { seq, message, place, consumer, redelivered, stored } = held;
-            if same_consumer.0 != consumer {
+            if same_consumer.0 != held.consumer {
                 consumers.settled(same_consumer.0, same_consumer.1);
-                same_consumer = (consumer, 0);
+                same_consumer = (held.consumer, 0);
             }
             same_consumer.1 += 1;
-            if matches!(outcome, Outcome::Ack | Outcome::Discard) {
-                return settled(confirms, seq, stored, place, out);
-            }
-            let redelivered = redelivered || outcome == Outcome::Requeue;
-            match (message, place.run()) {
-                (Some(message), _) => ready.insert(Entry { seq, message, place, redelivered, stored }),
-                (None, Some(run)) => ready.insert_on_disk(run, seq, redelivered),
-                // A message only leaves memory once its run is known.
-                (None, None) => {}
+            watch.letters -= u32::from(held.consumer == LETTER);
+            let reason = match outcome {
+                Outcome::Discard => Some(Reason::Rejected),
+                Outcome::Requeue if rules.counts_deliveries && watch.returned(held.seq, rules) => {
+                    Some(Reason::DeliveryLimit)
+                }
+                _ => None,
+            };
+            match reason {
+                Some(reason) if rules.has_dead_letters && held.consumer != LETTER => given_up.push((held, reason)),
+                Some(_) => gone(confirms, watch, &held, out),
+                None if outcome == Outcome::Ack => gone(confirms, watch, &held, out),
+                None => {
+                    let redelivered = held.redelivered || outcome == Outcome::Requeue;
+                    watch.expires |= held.expires_ms != 0;
+                    put_back(ready, Unacked { redelivered, ..held });
+                }
             }
         });
         consumers.settled(same_consumer.0, same_consumer.1);
+        for (held, reason) in given_up {
+            self.give_up(held, reason, out);
+        }
+        self.tend(out);
         self.deliver(out);
     }
 
@@ -711,6 +457,7 @@ impl Queue {
         let purged = self.ready.len();
         let (resident, on_disk) = self.ready.take_all();
         for entry in &resident {
+            self.watch.forget(entry.seq);
             settled(&mut self.confirms, entry.seq, entry.stored, entry.place, out);
         }
         // Ranges on disk may enclose messages that were delivered from memory before the range was written: those stay unacked.
@@ -741,119 +488,6 @@ impl Queue {
             out.outputs().push(Output::Forget { first, last });
         }
     }
-
-    fn page_out(&mut self, out: &mut impl Outlet) {
-        while let Some(entries) = self.ready.page_out(self.next_ticket, self.unacked.next_number()) {
-            out.outputs().push(Output::Page { ticket: self.next_ticket, entries, through: None });
-            self.next_ticket += 1;
-        }
-    }
-
-    fn page_through(&mut self, seq: Seq, out: &mut impl Outlet) {
-        let place = Place::on_its_way(self.next_ticket);
-        let mut entries = Vec::new();
-        self.ready.each_resident_mut(|entry| {
-            if entry.stored && !entry.place.is_paged() && entry.seq <= seq {
-                entry.place = place;
-                entries.push(stored_entry(entry.clone()));
-            }
-        });
-        for (_, held) in self.unacked.iter_mut() {
-            if held.stored && !held.place.is_paged() && held.seq <= seq {
-                held.place = place;
-                entries.extend(held.stored_entry());
-            }
-        }
-        if entries.is_empty() {
-            out.outputs().push(Output::NothingToPage(seq));
-            return;
-        }
-        self.page(entries, PagingUnacked { ticket: self.next_ticket, first_tag: 0, bytes: 0 }, Some(seq), out);
-    }
-
-    fn page(
-        &mut self,
-        mut entries: Vec<StoredEntry>,
-        paging: PagingUnacked,
-        through: Option<Seq>,
-        out: &mut impl Outlet,
-    ) {
-        entries.sort_unstable_by_key(|entry| entry.seq);
-        out.outputs().push(Output::Page { ticket: paging.ticket, entries: entries.into(), through });
-        self.unacked_paging_bytes += paging.bytes;
-        self.paging_unacked.push(paging);
-        self.next_ticket += 1;
-    }
-
-    /// A consumer holds more than is to be in memory: the newest messages it holds leave it. (The oldest are the likeliest to be settled soon.)
-    fn page_unacked_out(&mut self, out: &mut impl Outlet) {
-        let settling = self.unacked_bytes.saturating_sub(self.unacked_paging_bytes);
-        let resident_max = self.ready.resident_max();
-        if settling <= self.unacked_max {
-            if settling <= resident_max / 2 {
-                self.unacked_max = resident_max;
-            }
-            return;
-        }
-        let step = PAGE_BYTES.min(resident_max / 4).max(1);
-        let too_many = settling - resident_max.saturating_sub(step);
-        let (mut dropped, mut bytes, mut first_tag) = (0, 0, 0);
-        let mut entries = Vec::new();
-        for (tag, held) in self.unacked.iter_mut().rev() {
-            if dropped + bytes >= too_many {
-                break;
-            }
-            let Some(message) = &held.message else { continue };
-            if held.place.run().is_some() {
-                dropped += message.memory();
-                held.message = None;
-            } else if !held.place.is_paged() {
-                bytes += message.memory();
-                held.place = Place::on_its_way(self.next_ticket);
-                first_tag = tag;
-                entries.extend(held.stored_entry());
-            }
-        }
-        self.unacked_bytes -= dropped;
-        // What could not leave now is not looked at again before there is a good deal more.
-        self.unacked_max = resident_max.max(settling - dropped - bytes) + step;
-        if !entries.is_empty() {
-            self.page(entries, PagingUnacked { ticket: self.next_ticket, first_tag, bytes }, None, out);
-        }
-    }
-
-    /// A page-out is written: what it holds can leave memory, or knows at least where it lies.
-    fn paged(&mut self, ticket: u64, stretches: &[Stretch]) {
-        let unacked = self.paging_unacked.iter().position(|paging| paging.ticket == ticket);
-        let paging = unacked.map(|at| self.paging_unacked.swap_remove(at));
-        let leaves = paging.as_ref().is_some_and(|paging| paging.bytes > 0);
-        self.unacked_paging_bytes -= paging.as_ref().map_or(0, |paging| paging.bytes);
-        let first_tag = match paging {
-            Some(paging) => Some(paging.first_tag),
-            None => self.ready.paged(ticket, stretches),
-        };
-        let Some(first_tag) = first_tag else { return };
-        let way = Place::on_its_way(ticket);
-        let locate = |seq: Seq| {
-            let stretch = stretches.iter().find(|stretch| stretch.first <= seq && seq <= stretch.last);
-            stretch.map_or(way, |stretch| Place::in_run(stretch.run))
-        };
-        self.ready.each_resident_mut(|entry| {
-            if entry.place == way {
-                entry.place = locate(entry.seq);
-            }
-        });
-        for (_, held) in self.unacked.iter_mut().rev().take_while(|(tag, _)| *tag >= first_tag) {
-            if held.place != way {
-                continue;
-            }
-            held.place = locate(held.seq);
-            if leaves && held.place.run().is_some() {
-                self.unacked_bytes -= held.memory();
-                held.message = None;
-            }
-        }
-    }
 }
 
 /// A message is gone for good.
@@ -863,6 +497,23 @@ fn settled(confirms: &mut Confirms, seq: Seq, stored: bool, place: Place, out: &
     }
     if place.is_paged() {
         forget(out.outputs(), seq);
+    }
+}
+
+/// A message that was held is gone for good.
+fn gone(confirms: &mut Confirms, watch: &mut Watch, held: &Unacked, out: &mut impl Outlet) {
+    watch.forget(held.seq);
+    settled(confirms, held.seq, held.stored, held.place, out);
+}
+
+/// A message that was held goes back to its place.
+fn put_back(ready: &mut ReadyLanes, held: Unacked) {
+    let Unacked { seq, message, place, expires_ms, lane, redelivered, stored, body_bytes, .. } = held;
+    match (message, place.run()) {
+        (Some(message), _) => ready.insert(Entry { seq, message, place, expires_ms, lane, redelivered, stored }),
+        (None, Some(run)) => ready.insert_on_disk(lane, run, seq, redelivered, body_bytes.into()),
+        // A message only leaves memory once its run is known.
+        (None, None) => {}
     }
 }
 

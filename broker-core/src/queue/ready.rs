@@ -1,4 +1,4 @@
-//! The ready messages of a queue in order of their places: the head in memory, a middle that may lie in the store, the newest in memory again.
+//! The ready messages of a queue, or of one lane of it, in order of their places: the head in memory, a middle that may lie in the store, the newest in memory again.
 //!
 //! ```text
 //!   head ──────────► middle ───────────────────────────────► tail
@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::confirms::release_if_large;
-use super::{Entry, LOAD_BYTES, PAGE_BYTES, Place, RESIDENT_MAX_BYTES, Recovered, StoredEntry, Stretch};
+use super::entry::{Entry, Place, stored_entry};
+use super::{LOAD_BYTES, PAGE_BYTES, StoredEntry, Stretch};
 use crate::store::{Ranges, RunId, Seq};
 
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Ready {
     middle: VecDeque<Span>,
     tail: VecDeque<Entry>,
     len: u64,
+    /// Octets of the bodies of all messages, as far as they are known.
+    body_bytes: u64,
     resident_bytes: usize,
     tail_bytes: usize,
     resident_max: u32,
@@ -64,8 +67,7 @@ pub(super) struct Loaded {
 }
 
 impl Ready {
-    pub(super) fn recovered(recovered: Recovered) -> Self {
-        let Recovered { messages, stretches, redelivered, .. } = recovered;
+    pub(super) fn recovered(messages: u64, stretches: Vec<Stretch>, body_bytes: u64, redelivered: Ranges) -> Self {
         let mut middle: VecDeque<Span> = stretches.into_iter().map(Span::on_disk).collect();
         middle.make_contiguous().sort_by_key(Span::first);
         Ready {
@@ -73,10 +75,11 @@ impl Ready {
             middle,
             tail: VecDeque::new(),
             len: messages,
+            body_bytes,
             redelivered,
             resident_bytes: 0,
             tail_bytes: 0,
-            resident_max: RESIDENT_MAX_BYTES as u32,
+            resident_max: 0,
             loading: None,
             reached: Vec::new(),
         }
@@ -91,8 +94,9 @@ impl Ready {
         self.len == 0
     }
 
-    pub(super) fn resident_max(&self) -> usize {
-        self.resident_max as usize
+    /// Octets of the bodies of all messages, about.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
     }
 
     pub(super) fn resident_bytes(&self) -> usize {
@@ -106,6 +110,7 @@ impl Ready {
     /// Adds the newest message.
     pub(super) fn push(&mut self, entry: Entry) {
         self.len += 1;
+        self.body_bytes += entry.body_bytes();
         let bytes = entry.message.memory();
         self.resident_bytes += bytes;
         if self.middle.is_empty() {
@@ -116,12 +121,13 @@ impl Ready {
         }
     }
 
-    /// What the oldest message costs in memory, if it is in memory.
-    pub(super) fn next_memory(&mut self) -> Option<usize> {
+    /// The oldest message, if it is in memory.
+    #[inline]
+    pub(super) fn front(&mut self) -> Option<&Entry> {
         if self.head.is_empty() && !self.refill() {
             return None;
         }
-        self.head.front().map(|entry| entry.message.memory())
+        self.head.front()
     }
 
     /// Takes the oldest message, if it is in memory.
@@ -131,12 +137,17 @@ impl Ready {
         }
         let entry = self.head.pop_front()?;
         self.len -= 1;
+        self.body_bytes = self.body_bytes.saturating_sub(entry.body_bytes());
         self.resident_bytes -= entry.message.memory();
         if self.head.is_empty() {
             release_if_large(&mut self.head);
         }
-        if self.len == 0 && !self.redelivered.is_empty() {
-            self.redelivered = Ranges::new();
+        if self.len == 0 {
+            // What was estimated at start has come out by now.
+            self.body_bytes = 0;
+            if !self.redelivered.is_empty() {
+                self.redelivered = Ranges::new();
+            }
         }
         Some(entry)
     }
@@ -144,6 +155,7 @@ impl Ready {
     /// Puts a message back to its place.
     pub(super) fn insert(&mut self, entry: Entry) {
         self.len += 1;
+        self.body_bytes += entry.body_bytes();
         let bytes = entry.message.memory();
         self.resident_bytes += bytes;
         let Some(at) = self.middle.partition_point(|span| span.first() <= entry.seq).checked_sub(1) else {
@@ -159,8 +171,9 @@ impl Ready {
     }
 
     /// Puts a message back to its place that is in memory no more but lies in this run.
-    pub(super) fn insert_on_disk(&mut self, run: RunId, seq: Seq, redelivered: bool) {
+    pub(super) fn insert_on_disk(&mut self, run: RunId, seq: Seq, redelivered: bool, body_bytes: u64) {
         self.len += 1;
+        self.body_bytes += body_bytes;
         if redelivered {
             self.redelivered.insert(seq, seq);
         }
@@ -268,6 +281,16 @@ impl Ready {
         None
     }
 
+    /// Whether the oldest message has to be read before anything can be known of it.
+    pub(super) fn head_is_on_disk(&mut self) -> bool {
+        self.len > 0 && self.front().is_none()
+    }
+
+    /// Whether this is being read from a run.
+    pub(super) fn is_loading(&self, run: RunId, from: Seq) -> bool {
+        self.loading == Some((run, from))
+    }
+
     /// Where to read on, if the head runs low and nothing is being read.
     pub(super) fn wants_load(&mut self) -> Option<(RunId, Seq)> {
         if self.loading.is_some() || self.head.len() > LOAD_AHEAD {
@@ -303,12 +326,14 @@ impl Ready {
                 continue;
             }
             self.resident_bytes += stored.message.memory();
-            let mut entry = entry_at(stored, Place::in_run(run));
+            let mut entry = Entry::from_stored(stored, Place::in_run(run));
             entry.redelivered |= self.redelivered.contains(entry.seq);
             self.head.push_back(entry);
         }
         let lost: Vec<(Seq, Seq)> =
             lost.into_iter().flat_map(|(from, to)| from.max(first)..=to.min(last)).map(|seq| (seq, seq)).collect();
+        let share = self.body_bytes.checked_div(self.len).unwrap_or(0);
+        self.body_bytes = self.body_bytes.saturating_sub(share * lost.len() as u64);
         self.len -= (lost.len() as u64).min(self.len);
         if self.middle.is_empty() {
             self.refill();
@@ -327,7 +352,7 @@ impl Ready {
             }
         }
         resident.extend(self.tail.drain(..));
-        (self.len, self.resident_bytes, self.tail_bytes) = (0, 0, 0);
+        (self.len, self.body_bytes, self.resident_bytes, self.tail_bytes) = (0, 0, 0, 0);
         self.loading = None;
         self.redelivered = Ranges::new();
         (resident, on_disk)
@@ -449,21 +474,11 @@ impl Span {
             Span::Paging(paging) => {
                 reached.push((paging.ticket, paging.first_tag));
                 let place = Place::on_its_way(paging.ticket);
-                Some(paging.entries.iter().cloned().map(|entry| entry_at(entry, place)).collect())
+                Some(paging.entries.iter().cloned().map(|entry| Entry::from_stored(entry, place)).collect())
             }
             Span::Resident(entries) => Some(std::mem::take(entries)),
         }
     }
-}
-
-pub(super) fn stored_entry(entry: Entry) -> StoredEntry {
-    let Entry { seq, message, redelivered, stored, .. } = entry;
-    StoredEntry { seq, redelivered, persistent: stored, message }
-}
-
-fn entry_at(entry: StoredEntry, place: Place) -> Entry {
-    let StoredEntry { seq, redelivered, persistent, message } = entry;
-    Entry { seq, message, place, redelivered, stored: persistent }
 }
 
 fn insert_sorted(entries: &mut VecDeque<Entry>, entry: Entry) {

@@ -5,9 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::Passing;
+use crate::message::{Message, Passing};
+use crate::store::{Ranges, RunId};
 
 const CHANNEL: ChannelKey = ChannelKey { connection: 1, channel: 1 };
+/// The time at which nothing is to do with time.
+const NOW: u64 = 1_000_000;
+
+fn queue(durable: bool) -> Queue {
+    Queue::new(durable, Arc::default(), NOW)
+}
 
 fn message(number: u64, persistent: bool, size: usize) -> Message {
     let mut body = number.to_be_bytes().to_vec();
@@ -90,7 +97,7 @@ fn publish(queue: &mut Queue, numbers: std::ops::Range<u64>, persistent: bool) -
     let mut out = Out::default();
     let messages: Vec<Message> = numbers.map(|n| message(n, persistent, 8)).collect();
     let publishes = messages.iter().map(|m| Publish { channel: CHANNEL, publish_seq: number(m), content: content(m) });
-    queue.publish(publishes, &mut out);
+    queue.publish(NOW, publishes, &mut out);
     out
 }
 
@@ -101,7 +108,7 @@ struct Journal {
 }
 
 impl JournalSink for Journal {
-    fn enqueue(&mut self, seq: Seq, _: bool, _: &Message) {
+    fn enqueue(&mut self, seq: Seq, _: u64, _: &Message) {
         self.written += 1;
         assert!(self.stored.insert(seq), "{seq} stored twice");
     }
@@ -113,74 +120,74 @@ impl JournalSink for Journal {
 
 #[test]
 fn consumers_take_turns_and_stop_at_their_prefetch() {
-    let mut queue = Queue::new(false);
+    let mut queue = queue(false);
     let mut out = Out::default();
-    queue.step(consumer(1, 2), &mut out);
-    queue.step(consumer(2, 1), &mut out);
+    queue.step(NOW, consumer(1, 2), &mut out);
+    queue.step(NOW, consumer(2, 1), &mut out);
     let out = publish(&mut queue, 1..6, false);
     assert_eq!(out.delivered(), [(1, 1, false), (2, 2, false), (1, 3, false)]);
     assert_eq!((queue.ready_count(), queue.unacked_count()), (2, 3));
     let mut out = Out::default();
-    queue.step(Input::Settle { first: 2, last: 2, outcome: Outcome::Ack }, &mut out);
+    queue.step(NOW, Input::Settle { first: 2, last: 2, outcome: Outcome::Ack }, &mut out);
     assert_eq!(out.delivered(), [(2, 4, false)]);
 }
 
 #[test]
 fn higher_priority_gets_all_while_it_has_room() {
-    let mut queue = Queue::new(false);
+    let mut queue = queue(false);
     let mut out = Out::default();
     for (number, priority) in [(1, -1), (2, 5), (3, 5)] {
         let settings =
             ConsumerSettings { key: key(number), no_ack: false, exclusive: false, prefetch: 2, priority, limit: None };
-        queue.step(Input::Consume(settings), &mut out);
+        queue.step(NOW, Input::Consume(settings), &mut out);
     }
     let out = publish(&mut queue, 1..7, false);
     assert_eq!(out.delivered().iter().map(|(consumer, ..)| *consumer).collect::<Vec<_>>(), [2, 3, 2, 3, 1, 1]);
     let mut out = Out::default();
     publish(&mut queue, 7..8, false);
-    queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
+    queue.step(NOW, Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
     assert_eq!(out.delivered(), [(2, 7, false)]);
 }
 
 #[test]
 fn requeued_messages_go_back_to_their_places_and_are_marked() {
-    let mut queue = Queue::new(false);
+    let mut queue = queue(false);
     publish(&mut queue, 1..6, false);
     let mut out = Out::default();
-    queue.step(consumer(1, 3), &mut out);
-    queue.step(Input::Cancel(key(1)), &mut out);
+    queue.step(NOW, consumer(1, 3), &mut out);
+    queue.step(NOW, Input::Cancel(key(1)), &mut out);
     assert!(matches!(out.outputs.last(), Some(Output::LastConsumerGone)));
-    queue.step(Input::Settle { first: 2, last: 3, outcome: Outcome::Requeue }, &mut out);
-    queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Requeue }, &mut out);
+    queue.step(NOW, Input::Settle { first: 2, last: 3, outcome: Outcome::Requeue }, &mut out);
+    queue.step(NOW, Input::Settle { first: 1, last: 1, outcome: Outcome::Requeue }, &mut out);
     out.clear();
-    queue.step(consumer(2, 0), &mut out);
+    queue.step(NOW, consumer(2, 0), &mut out);
     assert_eq!(out.delivered(), [(2, 1, true), (2, 2, true), (2, 3, true), (2, 4, false), (2, 5, false)]);
 }
 
 #[test]
 fn what_is_consumed_before_the_flush_is_never_stored_but_confirmed_in_order() {
-    let mut queue = Queue::new(true);
+    let mut queue = queue(true);
     let mut out = Out::default();
-    queue.step(consumer(1, 0), &mut out);
+    queue.step(NOW, consumer(1, 0), &mut out);
     let out = publish(&mut queue, 1..4, true);
     assert!(out.outputs.iter().any(|output| matches!(output, Output::NeedsFlush)));
     assert!(!out.outputs.iter().any(|output| matches!(output, Output::Confirm { .. })));
     let mut out = Out::default();
-    queue.step(Input::Settle { first: 1, last: 2, outcome: Outcome::Ack }, &mut out);
+    queue.step(NOW, Input::Settle { first: 1, last: 2, outcome: Outcome::Ack }, &mut out);
     let mut journal = Journal::default();
     let seq = queue.flush(&mut journal);
     assert_eq!((journal.written, seq), (1, 3));
     publish(&mut queue, 4..5, true);
     out.clear();
-    queue.step(Input::Stored(seq), &mut out);
+    queue.step(NOW, Input::Stored(seq), &mut out);
     assert!(matches!(out.outputs[..], [Output::Confirm { first: 1, last: 3, .. }]));
 }
 
 #[test]
 fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
-    let mut queue = Queue::new(true);
+    let mut queue = queue(true);
     let mut out = Out::default();
-    queue.step(
+    queue.step(NOW, 
         Input::Consume(ConsumerSettings {
             key: key(1),
             no_ack: true,
@@ -199,10 +206,10 @@ fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
 #[test]
 fn a_channel_limit_is_shared_and_exact() {
     let limit = Arc::new(ChannelLimit::new(3));
-    let mut queue = Queue::new(false);
+    let mut queue = queue(false);
     let mut out = Out::default();
     for number in 1..3 {
-        queue.step(
+        queue.step(NOW, 
             Input::Consume(ConsumerSettings {
                 key: key(number),
                 no_ack: false,
@@ -215,10 +222,10 @@ fn a_channel_limit_is_shared_and_exact() {
         );
     }
     assert_eq!(publish(&mut queue, 1..10, false).delivered.len(), 3);
-    queue.step(Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
+    queue.step(NOW, Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
     limit.add(1);
     out.clear();
-    queue.step(Input::LimitRoom(key(2)), &mut out);
+    queue.step(NOW, Input::LimitRoom(key(2)), &mut out);
     assert_eq!(out.delivered().len(), 1);
 }
 
@@ -245,7 +252,7 @@ struct World {
 impl World {
     fn new() -> Self {
         World {
-            queue: Queue::new(true),
+            queue: queue(true),
             runs: BTreeMap::new(),
             pages: Vec::new(),
             loads: Vec::new(),
@@ -264,7 +271,7 @@ impl World {
     fn step(&mut self, input: Input) {
         self.gets += usize::from(matches!(input, Input::Get { .. }));
         let mut out = Out::default();
-        self.queue.step(input, &mut out);
+        self.queue.step(NOW, input, &mut out);
         self.take(out);
     }
 
@@ -314,6 +321,7 @@ impl World {
                     }
                 }
                 Output::NeedsFlush | Output::LastConsumerGone | Output::NothingToPage(_) => {}
+                Output::Refuse { .. } | Output::DeadLetter { .. } | Output::Unused => unreachable!("{output:?}"),
             }
         }
     }
@@ -390,7 +398,7 @@ fn what_a_consumer_never_acknowledges_leaves_memory_and_comes_back() {
 
 #[test]
 fn whatever_settles_a_stored_message_asks_for_a_flush() {
-    let mut queue = Queue::new(true);
+    let mut queue = queue(true);
     let no_ack = |prefetch| {
         let settings =
             ConsumerSettings { key: key(1), no_ack: true, exclusive: false, prefetch, priority: 0, limit: None };
@@ -399,32 +407,36 @@ fn whatever_settles_a_stored_message_asks_for_a_flush() {
     publish(&mut queue, 1..4, true);
     let mut out = Out::default();
     queue.flush(&mut Journal::default());
-    queue.step(no_ack(0), &mut out);
+    queue.step(NOW, no_ack(0), &mut out);
     assert!(
         out.outputs.iter().any(|output| matches!(output, Output::NeedsFlush)),
         "consumed by a new consumer: {out:?}"
     );
-    queue.step(Input::Cancel(key(1)), &mut out);
+    queue.step(NOW, Input::Cancel(key(1)), &mut out);
     queue.flush(&mut Journal::default());
     publish(&mut queue, 4..6, true);
     queue.flush(&mut Journal::default());
     out.clear();
-    queue.step(Input::Get { channel: CHANNEL, no_ack: true }, &mut out);
+    queue.step(NOW, Input::Get { channel: CHANNEL, no_ack: true }, &mut out);
     assert!(out.outputs.iter().any(|output| matches!(output, Output::NeedsFlush)), "taken by a get: {out:?}");
 }
 
 #[test]
 fn damaged_messages_are_left_out_and_counted_off() {
     let stretch = Stretch { run: RunId(1), first: 1, last: 3 };
-    let recovered =
-        Recovered { next_seq: 4, messages: 3, stretches: vec![stretch], redelivered: Ranges::from_to(0, 9) };
-    let mut queue = Queue::recovered(true, recovered);
+    let lanes = vec![RecoveredLane { lane: 0, messages: 3, stretches: vec![stretch] }];
+    let redelivered = Ranges::from_to(0, 9);
+    let recovered = Recovered { next_seq: 4, lanes, redelivered, body_bytes: 24, expires: false };
+    let mut queue = Queue::recovered(true, Arc::default(), NOW, recovered);
     let mut out = Out::default();
-    queue.step(consumer(1, 0), &mut out);
+    queue.step(NOW, consumer(1, 0), &mut out);
     assert!(matches!(out.outputs[..], [Output::Load { run: RunId(1), from: 1, .. }]));
-    let entry = |seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, true, 8) };
+    let entry = |seq| {
+        let message = message(seq, true, 8);
+        StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message }
+    };
     out.clear();
-    queue.step(
+    queue.step(NOW, 
         Input::Loaded { run: RunId(1), from: 1, entries: vec![entry(1), entry(3)], next: None, lost: vec![(2, 2)] },
         &mut out,
     );

@@ -14,6 +14,10 @@ impl EntryFlags {
     pub const REDELIVERED: EntryFlags = EntryFlags(1);
     /// Need not survive a restart: a transient message, or any message of a queue that is not durable.
     pub const TRANSIENT: EntryFlags = EntryFlags(2);
+    /// The record says when the message expires. A matter of the record: what an index says of messages does not have it.
+    pub const EXPIRES: EntryFlags = EntryFlags(4);
+    /// The flags an index keeps.
+    pub const INDEXED: u8 = EntryFlags::REDELIVERED.0 | EntryFlags::TRANSIENT.0;
 
     /// Whether all flags of `other` are set.
     pub const fn contains(self, other: EntryFlags) -> bool {
@@ -31,7 +35,7 @@ impl EntryFlags {
     }
 }
 
-/// Messages of one queue that leave memory.
+/// Messages of one queue and of one lane in it that leave memory.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Whose messages they are.

@@ -17,7 +17,9 @@ use super::record::{Encoder, Key, Kind, Record, take_u64};
 pub(crate) const FILE_HEAD_BYTES: u64 = 4096;
 pub(crate) const COPY_AT: usize = 2048;
 pub(crate) const MAGIC_BYTES: usize = 8;
-const VERSION: u64 = 1;
+/// Since version 2 records may say when a message expires, and indexes of which lane a run is; files of version 1 are read like others.
+const VERSION: u64 = 2;
+const OLDEST_VERSION: u64 = 1;
 pub(crate) const OPEN: Key = Key { salt: 0, seed: 0 };
 
 /// Which kind of file it is.
@@ -98,7 +100,7 @@ impl FileHead {
         let record = copy.strip_prefix(magic.octets())?;
         let record = Record::decode(record, OPEN).ok().filter(|record| record.kind == Kind::FileHead)?;
         let (version, rest) = take_u64(record.payload)?;
-        if version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Some(Found::Newer(version));
         }
         let (number, rest) = take_u64(rest)?;

@@ -34,7 +34,7 @@ pub use ids::{QueueId, RunId, Seq};
 pub use journal::{COMMIT_MAX_BYTES, Journal, JournalBatch, QueueState, Spare, SpareMaker};
 pub use options::{JOURNAL_BUDGET_BYTES, JOURNAL_FILE_BYTES, SEGMENT_FILE_BYTES, StoreOptions};
 pub use ranges::Ranges;
-pub use recovery::{Recovered, RecoveredQueue, RecoveredRun, recover};
+pub use recovery::{Known, Recovered, RecoveredQueue, RecoveredRun, recover};
 pub use segments::{Loaded, SegmentStats, Segments};
 #[cfg(any(test, feature = "sim"))]
 pub use tamper::tamper;

@@ -24,6 +24,8 @@ use crate::message::Message;
 pub(crate) const HEAD_BYTES: usize = 12;
 /// Octets of queue and sequence number before a message.
 const PLACE_BYTES: usize = 16;
+/// Octets of the time of expiry between them, if it has one.
+const EXPIRY_BYTES: usize = 8;
 /// No message's record is shorter.
 pub(crate) const MESSAGE_MIN_BYTES: usize = HEAD_BYTES + PLACE_BYTES;
 /// Chunked bodies from this size on are not copied into the batch but written from where they are.
@@ -119,12 +121,25 @@ impl<'a> Record<'a> {
         HEAD_BYTES + self.payload.len()
     }
 
-    /// Queue, sequence number and message of an [`Kind::Enqueue`] or [`Kind::Message`].
-    pub(crate) fn place(&self) -> Option<(QueueId, Seq, &'a [u8])> {
+    /// What an [`Kind::Enqueue`] or [`Kind::Message`] says.
+    pub(crate) fn place(&self) -> Option<Placed<'a>> {
         let (queue, rest) = take_u64(self.payload)?;
-        let (seq, message) = take_u64(rest)?;
-        (seq <= NUMBER_MAX).then_some((QueueId(queue), seq, message))
+        let (seq, rest) = take_u64(rest)?;
+        let expires = EntryFlags(self.flags).contains(EntryFlags::EXPIRES);
+        let (expires_ms, message) = if expires { take_u64(rest)? } else { (0, rest) };
+        (seq <= NUMBER_MAX).then_some(Placed { queue: QueueId(queue), seq, expires_ms, message })
     }
+}
+
+/// A message in a record, with its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed<'a> {
+    pub queue: QueueId,
+    pub seq: Seq,
+    /// When it expires; 0: never.
+    pub expires_ms: u64,
+    /// Octets of the message.
+    pub message: &'a [u8],
 }
 
 /// Takes eight octets off the front.
@@ -134,8 +149,8 @@ pub(crate) fn take_u64(octets: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 /// How long a message's record is.
-pub(crate) fn message_record_len(message: &Message) -> usize {
-    HEAD_BYTES + PLACE_BYTES + message.stored_len()
+pub(crate) fn message_record_len(message: &Message, expires_ms: u64) -> usize {
+    HEAD_BYTES + PLACE_BYTES + if expires_ms == 0 { 0 } else { EXPIRY_BYTES } + message.stored_len()
 }
 
 /// Records on their way to a file: small ones in one buffer, large bodies where they are.
@@ -178,23 +193,27 @@ impl Encoder {
         self.seal(start, crc32_iscsi(self.octets.get(start + 4..).unwrap_or_default()), key);
     }
 
-    /// Appends a message with its place.
+    /// Appends a message with its place. `flags` without [`EntryFlags::EXPIRES`], which follows from `expires_ms`.
     pub(crate) fn message(
         &mut self,
         kind: Kind,
-        queue: QueueId,
-        seq: Seq,
+        (queue, seq, expires_ms): (QueueId, Seq, u64),
         flags: EntryFlags,
         message: &Message,
         key: Key,
     ) {
         let start = self.octets.len();
-        let payload_len = PLACE_BYTES + message.stored_len();
+        let expires = expires_ms != 0;
+        let payload_len = message_record_len(message, expires_ms) - HEAD_BYTES;
+        let flags = if expires { flags.0 | EntryFlags::EXPIRES.0 } else { flags.0 };
         let mut front = [0; HEAD_BYTES + PLACE_BYTES];
-        front[..HEAD_BYTES].copy_from_slice(&head(payload_len, kind, flags.0, key.salt));
+        front[..HEAD_BYTES].copy_from_slice(&head(payload_len, kind, flags, key.salt));
         front[HEAD_BYTES..HEAD_BYTES + 8].copy_from_slice(&queue.0.to_le_bytes());
         front[HEAD_BYTES + 8..].copy_from_slice(&seq.to_le_bytes());
         self.octets.extend_from_slice(&front);
+        if expires {
+            self.octets.extend_from_slice(&expires_ms.to_le_bytes());
+        }
         let mut parts = message.parts();
         self.octets.extend_from_slice(parts.next().unwrap_or_default());
         if message.chunks().is_some() && message.body_len() >= SHARED_MIN_BYTES {
@@ -290,7 +309,9 @@ mod tests {
         let mut encoder = Encoder::default();
         let messages = [message(&[5]), message(&[9000, 9000]), message(&[]), message(&[20_000])];
         for (seq, message) in (1..).zip(&messages) {
-            encoder.message(Kind::Enqueue, QueueId(9), seq, EntryFlags::REDELIVERED, message, KEY);
+            // Every second one expires.
+            let place = (QueueId(9), seq, seq % 2 * 77);
+            encoder.message(Kind::Enqueue, place, EntryFlags::REDELIVERED, message, KEY);
         }
         encoder.record(Kind::CleanStop, 0, KEY, |_| {});
         let octets = octets(&encoder);
@@ -298,13 +319,12 @@ mod tests {
         let mut rest = octets.as_slice();
         for (seq, message) in (1..).zip(&messages) {
             let record = Record::decode(rest, KEY).unwrap();
-            assert_eq!((record.kind, record.flags), (Kind::Enqueue, EntryFlags::REDELIVERED.0));
-            let (queue, found, stored) = record.place().unwrap();
-            assert_eq!(
-                (queue, found, &Message::from_stored(stored).unwrap().body_len()),
-                (QueueId(9), seq, &message.body_len())
-            );
-            assert_eq!(record.len(), message_record_len(message));
+            let expires = if seq % 2 == 0 { 0 } else { EntryFlags::EXPIRES.0 };
+            assert_eq!((record.kind, record.flags), (Kind::Enqueue, EntryFlags::REDELIVERED.0 | expires));
+            let placed = record.place().unwrap();
+            assert_eq!((placed.queue, placed.seq, placed.expires_ms), (QueueId(9), seq, seq % 2 * 77));
+            assert_eq!(Message::from_stored(placed.message).unwrap().body_len(), message.body_len());
+            assert_eq!(record.len(), message_record_len(message, placed.expires_ms));
             rest = &rest[record.len()..];
         }
         assert_eq!(Record::decode(rest, KEY).unwrap().kind, Kind::CleanStop);
@@ -314,7 +334,7 @@ mod tests {
     #[test]
     fn another_seed_or_salt_or_any_flipped_bit_is_no_record() {
         let mut encoder = Encoder::default();
-        encoder.message(Kind::Enqueue, QueueId(9), 1, EntryFlags(0), &message(&[5]), KEY);
+        encoder.message(Kind::Enqueue, (QueueId(9), 1, 0), EntryFlags(0), &message(&[5]), KEY);
         let mut octets = octets(&encoder);
         assert!(Record::decode(&octets, Key { seed: 6, ..KEY }).is_err());
         assert!(Record::decode(&octets, Key { salt: 78, ..KEY }).is_err());

@@ -20,10 +20,11 @@ use super::disk::Disk;
 use super::journal::replay::{Event, Replay};
 use super::journal::{Journal, Start};
 use super::options::StoreOptions;
+use super::record::Placed;
 use super::segments::Segments;
 use super::{EntryFlags, Page, QueueId, Ranges, RunId, Seq, StoreError};
 use crate::message::Message;
-use crate::queue::StoredEntry;
+use crate::queue::{Lanes, StoredEntry};
 
 /// Octets of messages taken from the journal before they are written to segments.
 const PAGE_OUT_BYTES: usize = 8 * 1024 * 1024;
@@ -46,7 +47,7 @@ pub struct RecoveredQueue {
     pub queue: QueueId,
     /// The number for its next message.
     pub next_seq: Seq,
-    /// Where its messages are, in order. A run comes more than once if messages of others lie between its own.
+    /// Where its messages are, lane by lane, in order. A run comes more than once if messages of others lie between its own.
     pub runs: Vec<RecoveredRun>,
     /// How many messages.
     pub messages: u64,
@@ -54,6 +55,8 @@ pub struct RecoveredQueue {
     pub bytes: u64,
     /// Messages that may have been delivered before.
     pub redelivered: Ranges,
+    /// Some of the messages may expire.
+    pub expires: bool,
 }
 
 /// Part of a run, with something alive in it.
@@ -61,6 +64,8 @@ pub struct RecoveredQueue {
 pub struct RecoveredRun {
     /// By this it is read.
     pub run: RunId,
+    /// The lane of the queue that its messages are of.
+    pub lane: u8,
     /// The first number that may be alive.
     pub first: Seq,
     /// The last number that may be alive. What the run holds beyond belongs to another part.
@@ -78,6 +83,9 @@ struct Said {
     highest: HashMap<QueueId, Seq, RandomState>,
 }
 
+/// Which queues there are, and the lanes of each.
+pub type Known<'a> = dyn Fn(QueueId) -> Option<Lanes> + 'a;
+
 /// Opens the store, makes what is there consistent and durable, and says what it is. Messages of queues that are not `known` are dropped.
 ///
 /// # Errors
@@ -86,7 +94,7 @@ struct Said {
 pub fn recover(
     disk: Arc<dyn Disk>,
     options: &StoreOptions,
-    known: &dyn Fn(QueueId) -> bool,
+    known: &Known<'_>,
 ) -> Result<(Journal, Segments, Recovered), StoreError> {
     let root = &options.dir;
     let journal_dir = root.join("journal");
@@ -177,12 +185,13 @@ fn make_directories(disk: &dyn Disk, options: &StoreOptions) -> Result<(), Store
 }
 
 /// Reads the journal for everything but its messages.
-fn listen(replay: &mut Replay, known: &dyn Fn(QueueId) -> bool) -> Result<Said, StoreError> {
+fn listen(replay: &mut Replay, known: &Known<'_>) -> Result<Said, StoreError> {
+    let known = |queue| known(queue).is_some();
     let mut said = Said::default();
     let Said { settled, delivered, highest, .. } = &mut said;
     let clean = replay.walk(|event| {
         match event {
-            Event::Enqueue { queue, seq, .. } if known(queue) => {
+            Event::Enqueue(Placed { queue, seq, .. }, _) if known(queue) => {
                 let highest = highest.entry(queue).or_insert(0);
                 *highest = (*highest).max(seq);
             }
@@ -196,7 +205,7 @@ fn listen(replay: &mut Replay, known: &dyn Fn(QueueId) -> bool) -> Result<Said, 
                 settled.entry(queue).or_default().extend(&done);
                 delivered.entry(queue).or_default().extend(&seen);
             }
-            Event::Enqueue { .. }
+            Event::Enqueue(..)
             | Event::Settle { .. }
             | Event::Delivered { .. }
             | Event::QueueState { .. }
@@ -213,16 +222,17 @@ fn page_out(
     replay: &mut Replay,
     segments: &mut Segments,
     said: &Said,
-    known: &dyn Fn(QueueId) -> bool,
+    known: &Known<'_>,
 ) -> Result<(), StoreError> {
-    let mut pages: BTreeMap<QueueId, Vec<StoredEntry>> = BTreeMap::new();
+    let mut pages: Pages = BTreeMap::new();
     let mut octets = 0;
     let mut last: HashMap<QueueId, Seq, RandomState> = HashMap::default();
     replay.walk(|event| {
-        let Event::Enqueue { queue, seq, flags, message } = event else { return Ok(()) };
+        let Event::Enqueue(Placed { queue, seq, expires_ms, message }, flags) = event else { return Ok(()) };
+        let Some(lanes) = known(queue) else { return Ok(()) };
         let settled = said.settled.get(&queue).is_some_and(|settled| settled.contains(seq));
         let again = last.get(&queue).is_some_and(|last| *last >= seq);
-        if settled || again || !known(queue) || segments.holds(queue, seq) {
+        if settled || again || segments.holds(queue, seq) {
             return Ok(());
         }
         // Looked at when it was read.
@@ -231,7 +241,9 @@ fn page_out(
         octets += message.memory();
         let delivered = !said.clean || said.delivered.get(&queue).is_some_and(|delivered| delivered.contains(seq));
         let redelivered = delivered || flags.contains(EntryFlags::REDELIVERED);
-        pages.entry(queue).or_default().push(StoredEntry { seq, redelivered, persistent: true, message });
+        let lane = lanes.of(message.header());
+        let entry = StoredEntry { seq, redelivered, persistent: true, lane, expires_ms, message };
+        pages.entry((queue, lane)).or_default().push(entry);
         if octets >= PAGE_OUT_BYTES {
             octets = 0;
             write_pages(segments, &mut pages)?;
@@ -241,9 +253,12 @@ fn page_out(
     write_pages(segments, &mut pages)
 }
 
-fn write_pages(segments: &mut Segments, pages: &mut BTreeMap<QueueId, Vec<StoredEntry>>) -> Result<(), StoreError> {
-    let pages: Vec<Page> =
-        std::mem::take(pages).into_iter().map(|(queue, entries)| Page { queue, entries: entries.into() }).collect();
+/// Messages on their way to segments, by queue and lane.
+type Pages = BTreeMap<(QueueId, u8), Vec<StoredEntry>>;
+
+fn write_pages(segments: &mut Segments, pages: &mut Pages) -> Result<(), StoreError> {
+    let page = |((queue, _), entries): (_, Vec<StoredEntry>)| Page { queue, entries: entries.into() };
+    let pages: Vec<Page> = std::mem::take(pages).into_iter().map(page).collect();
     if !pages.is_empty() {
         segments.write(&pages, true)?;
         crash_point!("recovery.run_written");
@@ -255,8 +270,15 @@ fn queues(segments: &Segments, highest: &HashMap<QueueId, Seq, RandomState>) -> 
     let mut queues: BTreeMap<QueueId, RecoveredQueue> = BTreeMap::new();
     for (&queue, &highest) in highest {
         let next_seq = highest.saturating_add(1);
-        let empty =
-            RecoveredQueue { queue, next_seq, runs: Vec::new(), messages: 0, bytes: 0, redelivered: Ranges::new() };
+        let empty = RecoveredQueue {
+            queue,
+            next_seq,
+            runs: Vec::new(),
+            messages: 0,
+            bytes: 0,
+            redelivered: Ranges::new(),
+            expires: false,
+        };
         queues.insert(queue, empty);
     }
     let mut runs: BTreeMap<QueueId, Vec<RunId>> = BTreeMap::new();
@@ -267,7 +289,10 @@ fn queues(segments: &Segments, highest: &HashMap<QueueId, Seq, RandomState>) -> 
         let Some(found) = queues.get_mut(&queue) else { continue };
         found.bytes = runs.iter().map(|id| segments.live_bytes(*id)).sum();
         runs.iter().for_each(|id| found.redelivered.extend(&segments.delivered(*id)));
-        found.runs = segments.in_order(&runs);
+        found.expires = runs.iter().any(|id| segments.lane(*id).1);
+        let mut lanes: BTreeMap<u8, Vec<RunId>> = BTreeMap::new();
+        runs.iter().for_each(|id| lanes.entry(segments.lane(*id).0).or_default().push(*id));
+        found.runs = lanes.values().flat_map(|runs| segments.in_order(runs)).collect();
         found.messages = found.runs.iter().map(|run| run.count).sum();
     }
     queues.into_values().collect()

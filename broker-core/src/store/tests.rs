@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::disk::{Crash, Disk, SimDisk};
 use super::*;
 use crate::message::Message;
-use crate::queue::StoredEntry;
+use crate::queue::{Lanes, StoredEntry};
 
 const QUEUE: QueueId = QueueId(7);
 
@@ -27,7 +27,7 @@ fn message(seq: Seq, body_len: usize) -> Message {
 }
 
 fn open(disk: &SimDisk) -> (Journal, Segments, Recovered) {
-    recover(Arc::new(disk.clone()), &options(), &|_| true).unwrap()
+    recover(Arc::new(disk.clone()), &options(), &|_| Some(Lanes::default())).unwrap()
 }
 
 fn all(segments: &mut Segments, recovered: &Recovered) -> Vec<(Seq, bool)> {
@@ -57,12 +57,12 @@ fn what_was_committed_and_not_settled_is_there_after_a_power_cut() {
     assert!(recovered.queues.is_empty() && recovered.report.is_empty());
     let mut batches = [journal.batch(), journal.batch()];
     for seq in 1..=300 {
-        batches[(seq % 2) as usize].enqueue(QueueId(seq % 2), seq, false, &message(seq, 100));
+        batches[(seq % 2) as usize].enqueue(QueueId(seq % 2), seq, false, 0, &message(seq, 100));
     }
     batches[1].settle(QueueId(1), 11, 20);
     journal.commit(&mut batches).unwrap();
     assert!(batches.iter().all(JournalBatch::is_empty) && journal.is_durable());
-    batches[0].enqueue(QueueId(0), 302, false, &message(302, 20_000));
+    batches[0].enqueue(QueueId(0), 302, false, 0, &message(302, 20_000));
     drop((journal, segments));
     let disk = disk.crash(Crash::LoseAll);
     for _ in 0..3 {
@@ -84,10 +84,10 @@ fn after_a_clean_stop_only_what_was_delivered_is_flagged() {
     let (mut journal, mut segments, _) = open(&disk);
     let mut batches = [journal.batch()];
     let entries =
-        (1..=10).map(|seq| StoredEntry { seq, redelivered: seq == 9, persistent: seq != 2, message: message(seq, 9) });
+        (1..=10).map(|seq| StoredEntry { seq, redelivered: seq == 9, persistent: seq != 2, lane: 0, expires_ms: 0, message: message(seq, 9) });
     segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap();
     for seq in 11..=20 {
-        batches[0].enqueue(QUEUE, seq, seq == 19, &message(seq, 9));
+        batches[0].enqueue(QUEUE, seq, seq == 19, 0, &message(seq, 9));
     }
     batches[0].delivered(QUEUE, 3, 4);
     batches[0].delivered(QUEUE, 12, 13);
@@ -117,7 +117,7 @@ fn the_journal_gives_files_up_and_uses_them_again() {
     let mut retired = 0;
     let mut alive: Vec<Seq> = Vec::new();
     for seq in 1..=4000 {
-        batches[0].enqueue(QUEUE, seq, false, &message(seq, 500));
+        batches[0].enqueue(QUEUE, seq, false, 0, &message(seq, 500));
         alive.push(seq);
         if seq % 3 > 0 {
             let gone = alive.remove(alive.len() / 2);
@@ -131,7 +131,7 @@ fn the_journal_gives_files_up_and_uses_them_again() {
             let entries: Vec<StoredEntry> = alive
                 .iter()
                 .filter(|alive| **alive <= through && !segments.holds(QUEUE, **alive))
-                .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 500) })
+                .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 500) })
                 .collect();
             segments.write(&[Page { queue, entries: entries.into() }], true).unwrap();
             while segments.maintain().unwrap() {}
@@ -161,7 +161,7 @@ fn runs_that_interleave_come_back_in_order() {
         queue: QUEUE,
         entries: seqs
             .iter()
-            .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 9) })
+            .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 9) })
             .collect(),
     };
     let runs = segments.write(&[page(&[1, 2, 5, 6, 1_000_000]), page(&[3, 4, 7, 500_000])], true).unwrap();
@@ -187,6 +187,8 @@ fn segments_are_removed_when_dead_and_copied_together_when_sparse() {
             seq: block * 50 + at,
             redelivered: false,
             persistent: true,
+lane: 0,
+expires_ms: 0,
             message: message(block * 50 + at, 100),
         });
         runs.extend(segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap());
@@ -218,7 +220,7 @@ fn a_rotten_record_is_reported_and_the_rest_served() {
     let disk = SimDisk::new(3);
     let (_, mut segments, _) = open(&disk);
     let entries =
-        (1..=50).map(|seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 100) });
+        (1..=50).map(|seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 100) });
     let run = segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap()[0];
     let path = files(&disk, "segments").remove(0);
     // In the body of the third record.
@@ -243,6 +245,8 @@ fn a_rotten_index_or_journal_costs_no_more_than_what_rotted() {
             seq: block * 50 + at,
             redelivered: false,
             persistent: true,
+lane: 0,
+expires_ms: 0,
             message: message(block * 50 + at, 100),
         });
         segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap();
@@ -251,7 +255,7 @@ fn a_rotten_index_or_journal_costs_no_more_than_what_rotted() {
     disk.flip(&path, (4096 + 56 + 50 * 154 + 20) * 8);
     let mut batches = [journal.batch()];
     for seq in 151..=160 {
-        batches[0].enqueue(QUEUE, seq, false, &message(seq, 100));
+        batches[0].enqueue(QUEUE, seq, false, 0, &message(seq, 100));
         journal.commit(&mut batches).unwrap();
     }
     let journal_file = files(&disk, "journal").remove(0);
@@ -280,7 +284,7 @@ fn a_full_disk_refuses_messages_takes_settles_and_recovers() {
     let refused = loop {
         for _ in 0..10 {
             seq += 1;
-            batches[0].enqueue(QUEUE, seq, false, &message(seq, 500));
+            batches[0].enqueue(QUEUE, seq, false, 0, &message(seq, 500));
         }
         if let Err(error) = journal.commit(&mut batches) {
             break error;
@@ -289,7 +293,7 @@ fn a_full_disk_refuses_messages_takes_settles_and_recovers() {
     assert!(matches!(refused, StoreError::Full { .. }), "{refused}");
     assert!(seq > 60);
     let entries =
-        (1..=50).map(|seq| StoredEntry { seq, redelivered: false, persistent: true, message: message(seq, 100) });
+        (1..=50).map(|seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 100) });
     let page = [Page { queue: QueueId(8), entries: entries.collect() }];
     assert!(matches!(segments.write(&page, false), Err(StoreError::Full { .. })));
     let mut settles = [journal.batch()];
@@ -311,14 +315,14 @@ fn unknown_files_are_moved_and_messages_of_unknown_queues_dropped() {
     let disk = SimDisk::new(3);
     let (mut journal, segments, _) = open(&disk);
     let mut batches = [journal.batch()];
-    batches[0].enqueue(QUEUE, 1, false, &message(1, 9));
-    batches[0].enqueue(QueueId(8), 1, false, &message(1, 9));
+    batches[0].enqueue(QUEUE, 1, false, 0, &message(1, 9));
+    batches[0].enqueue(QueueId(8), 1, false, 0, &message(1, 9));
     journal.commit(&mut batches).unwrap();
     drop((journal, segments));
     for name in ["journal/x", "segments/00000001.segment.bak", "segments/y"] {
         disk.create(&Path::new("/data/store").join(name)).unwrap();
     }
-    let known = |queue| queue == QUEUE;
+    let known = |queue| (queue == QUEUE).then(Lanes::default);
     let (_, _, recovered) = recover(Arc::new(disk.clone()), &options(), &known).unwrap();
     assert_eq!(recovered.queues.iter().map(|queue| (queue.queue, queue.messages)).collect::<Vec<_>>(), [(QUEUE, 1)]);
     assert_eq!(files(&disk, "orphaned").len(), 3);
@@ -331,10 +335,10 @@ fn a_message_larger_than_a_file_fits() {
     let disk = SimDisk::new(3);
     let (mut journal, mut segments, _) = open(&disk);
     let mut batches = [journal.batch()];
-    batches[0].enqueue(QUEUE, 1, false, &message(1, 300_000));
-    batches[0].enqueue(QUEUE, 2, false, &message(2, 30_000));
+    batches[0].enqueue(QUEUE, 1, false, 0, &message(1, 300_000));
+    batches[0].enqueue(QUEUE, 2, false, 0, &message(2, 30_000));
     journal.commit(&mut batches).unwrap();
-    let entries = vec![StoredEntry { seq: 1, redelivered: false, persistent: true, message: message(1, 300_000) }];
+    let entries = vec![StoredEntry { seq: 1, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(1, 300_000) }];
     segments.write(&[Page { queue: QueueId(8), entries: entries.into() }], false).unwrap();
     let disk = disk.crash(Crash::LoseAll);
     let (_, mut segments, recovered) = open(&disk);

@@ -25,10 +25,10 @@ impl JournalBatch {
         JournalBatch { records: Encoder::default(), key, enqueues: 0, touched: Vec::new() }
     }
 
-    /// A message entered a queue and must outlive a restart. The numbers of one queue must grow.
-    pub fn enqueue(&mut self, queue: QueueId, seq: Seq, redelivered: bool, message: &Message) {
+    /// A message entered a queue and must outlive a restart. The numbers of one queue must grow. `expires_ms` is 0 if it never expires.
+    pub fn enqueue(&mut self, queue: QueueId, seq: Seq, redelivered: bool, expires_ms: u64, message: &Message) {
         let flags = EntryFlags::of(redelivered, false);
-        self.records.message(Kind::Enqueue, queue, seq, flags, message, self.key);
+        self.records.message(Kind::Enqueue, (queue, seq, expires_ms), flags, message, self.key);
         self.enqueues += 1;
         self.touch(queue, seq);
     }

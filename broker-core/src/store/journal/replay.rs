@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::disk::Disk;
 use super::super::file_head::{FILE_HEAD_BYTES, FileHead, Found, Magic};
-use super::super::record::{Key, Kind, Record, take_u64};
+use super::super::record::{Key, Kind, Placed, Record, take_u64};
 use super::super::view::View;
 use super::super::{EntryFlags, NUMBER_MAX, QueueId, Ranges, Seq, StoreError};
 use super::file::{JournalFile, commit_key, file_number};
@@ -74,7 +74,7 @@ struct CommitHead {
 /// What the journal says, record by record.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
-    Enqueue { queue: QueueId, seq: Seq, flags: EntryFlags, message: &'a [u8] },
+    Enqueue(Placed<'a>, EntryFlags),
     Settle { queue: QueueId, first: Seq, last: Seq },
     Delivered { queue: QueueId, first: Seq, last: Seq },
     QueueState { queue: QueueId, settled: Ranges, delivered: Ranges },
@@ -319,9 +319,9 @@ fn commit_head(payload: &[u8]) -> Option<CommitHead> {
 fn event(record: Record<'_>) -> Option<Event<'_>> {
     match record.kind {
         Kind::Enqueue => {
-            let (queue, seq, message) = record.place()?;
-            Message::stored_head(message).ok()?;
-            Some(Event::Enqueue { queue, seq, flags: EntryFlags(record.flags), message })
+            let placed = record.place()?;
+            Message::stored_head(placed.message).ok()?;
+            Some(Event::Enqueue(placed, EntryFlags(record.flags)))
         }
         Kind::Settle => range(record.payload).map(|(queue, first, last)| Event::Settle { queue, first, last }),
         Kind::Delivered => range(record.payload).map(|(queue, first, last)| Event::Delivered { queue, first, last }),

@@ -21,6 +21,8 @@ const MARK_RECORDS: u64 = 256;
 /// … and for every so many octets.
 const MARK_BYTES: u64 = 64 * 1024;
 const FLAG_TRAILER: u8 = 1;
+/// Of a block's index: each run says its lane, and whether messages of it expire.
+const FLAG_LANES: u8 = 1;
 
 /// The head of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,10 @@ pub(super) struct BlockHead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RunIndex {
     pub queue: QueueId,
+    /// All its messages are of this lane of the queue.
+    pub lane: u8,
+    /// Some of its messages expire.
+    pub expires: bool,
     /// Octets of all bodies.
     pub body_bytes: u64,
     /// Position in the block's data.
@@ -116,8 +122,8 @@ impl BlockHead {
 
 impl RunIndex {
     /// An index of a run that begins at `start` of the block's data and holds nothing yet.
-    pub(super) fn new(queue: QueueId, start: u64) -> Self {
-        RunIndex { queue, body_bytes: 0, start, len: 0, spans: Vec::new(), marks: Vec::new() }
+    pub(super) fn new(queue: QueueId, lane: u8, start: u64) -> Self {
+        RunIndex { queue, lane, expires: false, body_bytes: 0, start, len: 0, spans: Vec::new(), marks: Vec::new() }
     }
 
     pub(super) fn first(&self) -> Seq {
@@ -135,6 +141,8 @@ impl RunIndex {
 
     /// Adds the message that follows, in a record of this length. Its number must be greater than all before.
     pub(super) fn push(&mut self, seq: Seq, flags: EntryFlags, body_bytes: u64, record_len: u64) {
+        self.expires |= flags.contains(EntryFlags::EXPIRES);
+        let flags = EntryFlags(flags.0 & EntryFlags::INDEXED);
         match self.spans.last_mut() {
             Some(span) if span.last + 1 == seq && span.flags == flags => span.last = seq,
             _ => self.spans.push(Span { first: seq, last: seq, flags }),
@@ -168,13 +176,15 @@ impl RunIndex {
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        for number in [self.queue.0, self.body_bytes, self.start, self.len, self.first(), self.spans.len() as u64] {
+        let lane = u64::from(self.lane) << 1 | u64::from(self.expires);
+        let spans = self.spans.len() as u64;
+        for number in [self.queue.0, lane, self.body_bytes, self.start, self.len, self.first(), spans] {
             varint::put(number, out);
         }
         let mut next = self.first();
         for span in &self.spans {
             varint::put(span.first - next, out);
-            varint::put((span.last - span.first) << 2 | u64::from(span.flags.0 & 3), out);
+            varint::put((span.last - span.first) << 2 | u64::from(span.flags.0), out);
             next = span.last + 1;
         }
         varint::put(self.marks.len() as u64, out);
@@ -186,11 +196,14 @@ impl RunIndex {
         }
     }
 
-    fn decode(octets: &mut &[u8]) -> Option<RunIndex> {
+    fn decode(octets: &mut &[u8], has_lanes: bool) -> Option<RunIndex> {
         let queue = QueueId(varint::take(octets)?);
+        // Before there were lanes nobody looked for messages that expire.
+        let lane = if has_lanes { varint::take(octets)? } else { 0 };
+        let (lane, expires) = (u8::try_from(lane >> 1).ok()?, lane & 1 != 0);
         let body_bytes = varint::take(octets)?;
         let (start, len) = (varint::take(octets)?, varint::take(octets)?);
-        let mut run = RunIndex { queue, body_bytes, start, len, spans: Vec::new(), marks: Vec::new() };
+        let mut run = RunIndex { queue, lane, expires, body_bytes, start, len, spans: Vec::new(), marks: Vec::new() };
         let first = varint::take(octets)?;
         let mut next = first;
         for _ in 0..varint::take(octets)? {
@@ -198,7 +211,7 @@ impl RunIndex {
             let word = varint::take(octets)?;
             let last = from.checked_add(word >> 2)?;
             next = last.checked_add(1)?;
-            run.spans.push(Span { first: from, last, flags: EntryFlags((word & 3) as u8) });
+            run.spans.push(Span { first: from, last, flags: EntryFlags(word as u8 & EntryFlags::INDEXED) });
         }
         let mut before = Mark { seq: 0, offset: 0 };
         for _ in 0..varint::take(octets)? {
@@ -214,7 +227,7 @@ impl RunIndex {
 /// The index record of a block.
 pub(super) fn encode_index(runs: &[RunIndex], key: Key) -> Vec<u8> {
     let mut encoder = Encoder::default();
-    encoder.record(Kind::BlockIndex, 0, key, |out| {
+    encoder.record(Kind::BlockIndex, FLAG_LANES, key, |out| {
         varint::put(runs.len() as u64, out);
         runs.iter().for_each(|run| run.encode(out));
     });
@@ -227,7 +240,7 @@ pub(super) fn decode_index(record: Record<'_>, data_len: u64) -> Option<Vec<RunI
     let mut runs = Vec::new();
     let mut end = 0;
     for _ in 0..varint::take(&mut rest)? {
-        let run = RunIndex::decode(&mut rest)?;
+        let run = RunIndex::decode(&mut rest, record.flags & FLAG_LANES != 0)?;
         if run.start < end {
             return None;
         }
@@ -239,7 +252,8 @@ pub(super) fn decode_index(record: Record<'_>, data_len: u64) -> Option<Vec<RunI
 
 /// What an entry adds to a run.
 pub(super) fn push_entry(run: &mut RunIndex, entry: &StoredEntry) {
-    let record_len = super::super::record::message_record_len(&entry.message) as u64;
+    let record_len = super::super::record::message_record_len(&entry.message, entry.expires_ms) as u64;
+    run.expires |= entry.expires_ms != 0;
     run.push(entry.seq, EntryFlags::of_entry(entry), entry.message.body_len() as u64, record_len);
 }
 
@@ -254,13 +268,13 @@ mod tests {
     proptest! {
         #[test]
         fn an_index_comes_back(steps in prop::collection::vec((1_u64..40, 0_u8..4, 40_u64..90_000), 1..600)) {
-            let mut run = RunIndex::new(QueueId(8), 100);
+            let mut run = RunIndex::new(QueueId(8), 255, 100);
             let mut seq = 1000;
             for (step, flags, len) in &steps {
                 seq += step;
                 run.push(seq, EntryFlags(*flags), *len - 40, *len);
             }
-            let next = RunIndex { start: run.start + run.len, ..run.clone() };
+            let next = RunIndex { start: run.start + run.len, lane: 0, expires: true, ..run.clone() };
             prop_assert_eq!(run.count(), steps.len() as u64);
             let octets = encode_index(&[run.clone(), next.clone()], KEY);
             let record = Record::decode(&octets, KEY).unwrap();
@@ -278,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_index_that_cannot_be_true_is_refused() {
-        let mut run = RunIndex::new(QueueId(8), 100);
+        let mut run = RunIndex::new(QueueId(8), 0, 100);
         (1..=3).for_each(|seq| run.push(seq, EntryFlags(0), 10, 60));
         let decoded = |runs: &[RunIndex]| {
             let octets = encode_index(runs, KEY);

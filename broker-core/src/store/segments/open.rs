@@ -11,10 +11,10 @@ use super::super::disk::Disk;
 use super::super::file_head::{FILE_HEAD_BYTES, FileHead, Found, Magic};
 use super::super::journal::commit_key;
 use super::super::options::StoreOptions;
-use super::super::record::{Key, Kind};
+use super::super::record::{Key, Kind, Placed};
 use super::super::seeds::Seeds;
 use super::super::view::View;
-use super::super::{EntryFlags, QueueId, RunId, Seq, StoreError};
+use super::super::{EntryFlags, Known, QueueId, RunId, Seq, StoreError};
 use super::block::{BLOCK_ALIGN, BLOCK_HEAD_BYTES, BlockHead, RunIndex, decode_index};
 use super::handles::Handles;
 use super::run::RunEntry;
@@ -62,7 +62,7 @@ impl Segments {
     pub(in super::super) fn open(
         disk: Arc<dyn Disk>,
         options: &StoreOptions,
-        known: &dyn Fn(QueueId) -> bool,
+        known: &Known<'_>,
     ) -> Result<(Segments, Opened), StoreError> {
         let dir = options.dir.join("segments");
         let mut opened = Opened::default();
@@ -74,7 +74,7 @@ impl Segments {
                 continue;
             };
             next_file = next_file.max(number + 1);
-            files.extend(find_blocks(&*disk, dir.join(entry.name), number, &mut opened)?);
+            files.extend(find_blocks(&*disk, dir.join(entry.name), number, known, &mut opened)?);
         }
         let heads = || files.iter().flat_map(|file: &FoundFile| &file.blocks).map(|block| block.head);
         let durable = heads().map(|head| head.durable).max().unwrap_or(0);
@@ -102,7 +102,7 @@ impl Segments {
             disk,
         };
         for mut file in files {
-            segments.verify(&mut file, durable)?;
+            segments.verify(&mut file, durable, known)?;
             segments.adopt(file, durable, known, &mut opened)?;
         }
         segments.disk.sync_dir(&segments.dir).map_err(StoreError::fatal("sync", &segments.dir, 0))?;
@@ -112,7 +112,7 @@ impl Segments {
     }
 
     /// Reads the messages of blocks of which nothing says that they were durable: their index may have reached the disk before them.
-    fn verify(&mut self, file: &mut FoundFile, durable: u64) -> Result<(), StoreError> {
+    fn verify(&mut self, file: &mut FoundFile, durable: u64, known: &Known<'_>) -> Result<(), StoreError> {
         for block in file.blocks.iter_mut().filter(|block| block.head.number > durable) {
             let open = self.handles.file(&*self.disk, file.number, &file.path)?;
             let mut view = View::new(open, &file.path)?;
@@ -126,7 +126,7 @@ impl Segments {
                 continue;
             }
             let end = end.min(view.len());
-            block.runs = salvage(&mut view, block.data_start, end, key)?;
+            block.runs = salvage(&mut view, block.data_start, end, key, known)?;
             let messages: u64 = block.runs.iter().map(RunIndex::count).sum();
             let start = block.data_start - BLOCK_HEAD_BYTES;
             let line = format!(
@@ -142,7 +142,7 @@ impl Segments {
         &mut self,
         file: FoundFile,
         durable: u64,
-        known: &dyn Fn(QueueId) -> bool,
+        known: &Known<'_>,
         opened: &mut Opened,
     ) -> Result<(), StoreError> {
         let number = file.number;
@@ -173,7 +173,7 @@ impl Segments {
         self.files.insert(number, segment);
         for block in file.blocks {
             let key = Key { seed: block.head.seed, ..file.key };
-            for index in block.runs.into_iter().filter(|index| known(index.queue)) {
+            for index in block.runs.into_iter().filter(|index| known(index.queue).is_some()) {
                 let highest = opened.highest.entry(index.queue).or_insert(0);
                 *highest = (*highest).max(index.last());
                 let run = RunEntry::new(index, number, block.head.number, block.data_start, key, false);
@@ -224,6 +224,7 @@ fn find_blocks(
     disk: &dyn Disk,
     path: PathBuf,
     number: u64,
+    known: &Known<'_>,
     opened: &mut Opened,
 ) -> Result<Option<FoundFile>, StoreError> {
     let file = disk.open(&path).map_err(StoreError::read(&path, 0))?;
@@ -252,7 +253,7 @@ fn find_blocks(
     let key = commit_key(&head);
     let mut found =
         FoundFile { number, path, key, end: FILE_HEAD_BYTES, blocks: Vec::new(), wrong: Vec::new(), tail: false };
-    while let Some(start) = next_block(&mut view, &mut found)? {
+    while let Some(start) = next_block(&mut view, &mut found, known)? {
         found.end = start;
     }
     found.tail = !view.is_blank(found.end, len)?;
@@ -268,7 +269,7 @@ fn find_blocks(
 }
 
 /// Reads the block at the file's end so far, or the next one that can be found; the position behind it.
-fn next_block(view: &mut View<'_>, found: &mut FoundFile) -> Result<Option<u64>, StoreError> {
+fn next_block(view: &mut View<'_>, found: &mut FoundFile, known: &Known<'_>) -> Result<Option<u64>, StoreError> {
     let (at, len) = (found.end, view.len());
     let mut head = head_at(view, at, found.key)?;
     let mut start = at;
@@ -300,7 +301,7 @@ fn next_block(view: &mut View<'_>, found: &mut FoundFile) -> Result<Option<u64>,
         Some(runs) => runs,
         None => {
             let data_end = data_start.saturating_add(head.data_len).min(len);
-            let runs = salvage(view, data_start, data_end, key)?;
+            let runs = salvage(view, data_start, data_end, key, known)?;
             let messages: u64 = runs.iter().map(RunIndex::count).sum();
             found.wrong.push((
                 head.number,
@@ -319,25 +320,33 @@ fn head_at(view: &mut View<'_>, at: u64, key: Key) -> Result<Option<BlockHead>, 
 }
 
 /// Finds the messages of a block that has no index.
-fn salvage(view: &mut View<'_>, start: u64, end: u64, key: Key) -> Result<Vec<RunIndex>, StoreError> {
+fn salvage(
+    view: &mut View<'_>,
+    start: u64,
+    end: u64,
+    key: Key,
+    known: &Known<'_>,
+) -> Result<Vec<RunIndex>, StoreError> {
     let mut runs: Vec<RunIndex> = Vec::new();
     let mut at = start;
     let mut gap = true;
     while at < end {
         let message = view.record(at, end, key)?.filter(|record| record.kind == Kind::Message);
-        let Some((record, (queue, seq, stored))) = message.and_then(|record| Some((record, record.place()?))) else {
+        let Some((record, placed)) = message.and_then(|record| Some((record, record.place()?))) else {
             at = view.find(at + 1, end, 1, key, |kind| kind == Kind::Message)?.unwrap_or(end);
             gap = true;
             continue;
         };
-        let body_bytes = Message::from_stored(stored).map_or(0, |message| message.body_len() as u64);
-        let flags = EntryFlags(record.flags & 3);
+        let Placed { queue, seq, message, .. } = placed;
+        let message = Message::from_stored(message).ok();
+        let body_bytes = message.as_ref().map_or(0, |message| message.body_len() as u64);
+        let lane = message.zip(known(queue)).map_or(0, |(message, lanes)| lanes.of(message.header()));
         let record_len = record.len() as u64;
-        if gap || runs.last().is_none_or(|run| run.queue != queue || !run.takes(seq)) {
-            runs.push(RunIndex::new(queue, at - start));
+        if gap || runs.last().is_none_or(|run| (run.queue, run.lane) != (queue, lane) || !run.takes(seq)) {
+            runs.push(RunIndex::new(queue, lane, at - start));
         }
         if let Some(run) = runs.last_mut() {
-            run.push(seq, flags, body_bytes, record_len);
+            run.push(seq, EntryFlags(record.flags), body_bytes, record_len);
         }
         at += record_len;
         gap = false;

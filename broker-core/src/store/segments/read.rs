@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
 
 use super::super::crash_point::crash_point;
-use super::super::record::Kind;
+use super::super::record::{Kind, Placed};
 use super::super::recovery::RecoveredRun;
 use super::super::view::View;
 use super::super::{EntryFlags, Page, QueueId, Ranges, RunId, Seq, StoreError};
@@ -48,7 +48,7 @@ impl Segments {
                 let wanted = |kind| kind == Kind::Message;
                 let next = view.find(at + 1, run.end(), 1, run.key, wanted)?.unwrap_or(run.end());
                 let found = view.record(next, run.end(), run.key)?.and_then(|record| record.place());
-                let after = found.map_or(run.last + 1, |(_, seq, _)| seq.clamp(expected, run.last + 1));
+                let after = found.map_or(run.last + 1, |placed| placed.seq.clamp(expected, run.last + 1));
                 let lost = run.live_between(expected.max(from), after);
                 self.reports.push(format!(
                     "{}: damaged at offset {at}: {} messages of {} in {} octets are lost ({}), all others are kept",
@@ -65,8 +65,9 @@ impl Segments {
             };
             let here = at;
             at += record.len() as u64;
-            let ours = |(queue, seq, _): &_| *queue == run.queue && (expected..=run.last).contains(seq);
-            let Some((queue, seq, stored)) = record.place().filter(ours) else { continue };
+            let ours = |placed: &Placed<'_>| placed.queue == run.queue && (expected..=run.last).contains(&placed.seq);
+            let Some(placed) = record.place().filter(ours) else { continue };
+            let Placed { queue, seq, expires_ms, message: stored } = placed;
             // What the index says is here and is not.
             let missing = if seq > expected { run.live_between(expected.max(from), seq) } else { Ranges::new() };
             if !missing.is_empty() {
@@ -88,7 +89,7 @@ impl Segments {
             let redelivered = flags.contains(EntryFlags::REDELIVERED) || run.delivered.contains(seq);
             octets += stored.len();
             let persistent = !flags.contains(EntryFlags::TRANSIENT);
-            loaded.entries.push(StoredEntry { seq, redelivered, persistent, message });
+            loaded.entries.push(StoredEntry { seq, redelivered, persistent, lane: run.lane, expires_ms, message });
         }
         if at < run.end() {
             loaded.next = run.next_live(expected);
@@ -112,7 +113,7 @@ impl Segments {
         self.write_again(id, block, Page { queue, entries: loaded.entries.into() }, loaded.lost)
     }
 
-    /// The parts of a queue's runs in the order of their messages. `runs` in order of their first numbers.
+    /// The parts of a queue's runs of one lane in the order of their messages. `runs` in order of their first numbers.
     pub(in super::super) fn in_order(&self, runs: &[RunId]) -> Vec<RecoveredRun> {
         let mut parts: Vec<RecoveredRun> = Vec::new();
         let mut rest: BinaryHeap<Reverse<(Seq, Seq, RunId)>> = BinaryHeap::new();
@@ -124,7 +125,7 @@ impl Segments {
             let Some(entry) = self.runs.get(&run) else { continue };
             // Up to where the next other run has something.
             let last = rest.peek().map_or(run_last, |Reverse((other, ..))| run_last.min(other - 1));
-            parts.push(RecoveredRun { run, first, last, count: entry.count_live(first, last) });
+            parts.push(RecoveredRun { run, lane: entry.lane, first, last, count: entry.count_live(first, last) });
             if let Some(next) = last.checked_add(1).and_then(|from| entry.next_live(from)) {
                 rest.push(Reverse((next, run_last, run)));
             }
@@ -137,6 +138,11 @@ impl Segments {
         let Some(run) = self.runs.get(&id) else { return 0 };
         let bytes = u128::from(run.body_bytes) * u128::from(run.live) / u128::from(run.count.max(1));
         u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// The lane that a run's messages are of, and whether any of them expires.
+    pub(in super::super) fn lane(&self, id: RunId) -> (u8, bool) {
+        self.runs.get(&id).map_or((0, false), |run| (run.lane, run.expires))
     }
 
     /// The numbers of a run that may have been delivered.

@@ -9,6 +9,10 @@ use super::numbers::Numbers;
 #[derive(Debug)]
 pub(super) struct RunEntry {
     pub queue: QueueId,
+    /// The lane its messages are of.
+    pub lane: u8,
+    /// Some of its messages expire.
+    pub expires: bool,
     /// Number of the segment it lies in.
     pub file: u64,
     /// Number of the block it lies in.
@@ -56,6 +60,8 @@ impl RunEntry {
         let delivered = delivered.map(|span| (span.first, span.last)).collect();
         RunEntry {
             queue: index.queue,
+            lane: index.lane,
+            expires: index.expires,
             file,
             block,
             key,
@@ -225,7 +231,7 @@ mod tests {
 
     /// A run of numbers that lie farther apart than any loop could count.
     fn sparse(numbers: &[Seq]) -> RunEntry {
-        let mut index = RunIndex::new(QueueId(1), 0);
+        let mut index = RunIndex::new(QueueId(1), 0, 0);
         numbers.iter().for_each(|seq| index.push(*seq, EntryFlags(0), 0, 40));
         RunEntry::new(index, 1, 1, 0, Key { salt: 0, seed: 0 }, true)
     }

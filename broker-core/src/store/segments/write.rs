@@ -47,7 +47,7 @@ impl Segments {
         self.not_failed()?;
         if let Some(page) = pages.iter().find(|page| !grows(page)) {
             return Err(StoreError::Unknown(format!(
-                "a page of {} whose numbers do not grow or that is empty",
+                "a page of {} whose numbers do not grow, of several lanes, or that is empty",
                 page.queue
             )));
         }
@@ -76,7 +76,7 @@ impl Segments {
             self.count_dead(id, settled);
             return Ok(());
         }
-        let mut index = RunIndex::new(page.queue, 0);
+        let mut index = RunIndex::new(page.queue, lane_of(&page), 0);
         page.entries.iter().for_each(|entry| push_entry(&mut index, entry));
         let plan = Plan { data_len: index.len, runs: vec![PlannedRun { index, entries: &page.entries }] };
         // The new place must be durable before the old one is given up, and the old one stays known until then.
@@ -281,11 +281,12 @@ fn plan(pages: &[Page], block_bytes: u64) -> Vec<Plan<'_>> {
     let mut plans = Vec::new();
     let mut plan = Plan { runs: Vec::new(), data_len: 0 };
     for page in pages {
-        let len: u64 = page.entries.iter().map(|entry| message_record_len(&entry.message) as u64).sum();
+        let record_len = |entry: &StoredEntry| message_record_len(&entry.message, entry.expires_ms) as u64;
+        let len: u64 = page.entries.iter().map(record_len).sum();
         if plan.data_len + len > block_bytes && !plan.runs.is_empty() {
             plans.push(std::mem::replace(&mut plan, Plan { runs: Vec::new(), data_len: 0 }));
         }
-        let mut index = RunIndex::new(page.queue, plan.data_len);
+        let mut index = RunIndex::new(page.queue, lane_of(page), plan.data_len);
         page.entries.iter().for_each(|entry| push_entry(&mut index, entry));
         plan.data_len += index.len;
         plan.runs.push(PlannedRun { index, entries: &page.entries });
@@ -295,9 +296,15 @@ fn plan(pages: &[Page], block_bytes: u64) -> Vec<Plan<'_>> {
     plans
 }
 
+/// All messages of a page are of one lane.
+fn lane_of(page: &Page) -> u8 {
+    page.entries.first().map_or(0, |entry| entry.lane)
+}
+
 fn grows(page: &Page) -> bool {
     let numbers = || page.entries.iter().map(|entry| entry.seq);
-    !page.entries.is_empty() && numbers().zip(numbers().skip(1)).all(|(before, after)| before < after)
+    let one_lane = page.entries.iter().all(|entry| entry.lane == lane_of(page));
+    !page.entries.is_empty() && one_lane && numbers().zip(numbers().skip(1)).all(|(before, after)| before < after)
 }
 
 fn write_block(file: &dyn DiskFile, file_key: Key, block: &Placed<'_>) -> std::io::Result<()> {
@@ -313,7 +320,8 @@ fn write_block(file: &dyn DiskFile, file_key: Key, block: &Placed<'_>) -> std::i
     let mut buffer = Encoder::default();
     for run in &block.runs {
         for entry in run.entries {
-            buffer.message(Kind::Message, run.index.queue, entry.seq, EntryFlags::of_entry(entry), &entry.message, key);
+            let place = (run.index.queue, entry.seq, entry.expires_ms);
+            buffer.message(Kind::Message, place, EntryFlags::of_entry(entry), &entry.message, key);
             if buffer.len() >= BUFFER_BYTES {
                 buffer.parts().try_for_each(&mut put)?;
                 buffer.clear(BUFFER_BYTES);

@@ -1,0 +1,240 @@
+//! What a queue gives up by itself: messages whose time is over, those beyond its limits, and those delivered too often; and when it was last used.
+//!
+//! Only the message that is next in its lane is looked at, as in RabbitMQ: what expires behind it goes when its turn comes. Where there is a dead
+//! letter exchange, a message that is given up stays among the unacked until the driver says that its letter is safe.
+
+use std::collections::BTreeMap;
+
+use super::entry::{Entry, LETTER, Unacked};
+use super::output::{Outlet, Output};
+use super::{LOAD_BYTES, Queue, Rules, settled};
+use crate::arguments::Overflow;
+use crate::dead_letter::Reason;
+use crate::field_table::{TableBuilder, Value};
+use crate::message::{Content, Message};
+use crate::properties::{self, flag};
+use crate::store::Seq;
+
+/// Messages that are given up by themselves wait in the queue while so many letters of it are on their way.
+pub const LETTERS_MAX: u32 = 1024;
+/// What tells a consumer how often a message was returned.
+const X_DELIVERY_COUNT: &[u8] = b"x-delivery-count";
+
+/// What has to be looked at from time to time.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Some of the ready messages may expire.
+    pub expires: bool,
+    /// Ready messages that are given up as soon as they are read from the disk.
+    condemned: BTreeMap<Seq, Reason>,
+    /// How often messages were returned, where that is counted.
+    returns: BTreeMap<Seq, u64>,
+    /// Messages given up whose letters are not safe yet.
+    pub letters: u32,
+    /// The queue was last used then, in milliseconds since 1970.
+    pub used_ms: u64,
+}
+
+impl Watch {
+    pub fn new(expires: bool, used_ms: u64) -> Self {
+        Watch { expires, used_ms, ..Watch::default() }
+    }
+
+    /// A message is gone.
+    pub fn forget(&mut self, seq: Seq) {
+        self.returns.remove(&seq);
+    }
+
+    /// A message was returned: whether that was too often.
+    pub fn returned(&mut self, seq: Seq, rules: &Rules) -> bool {
+        let count = self.returns.entry(seq).or_insert(0);
+        *count += 1;
+        rules.delivery_limit.is_some_and(|limit| *count > limit)
+    }
+
+    /// How often a message was returned.
+    pub fn returns(&self, seq: Seq) -> u64 {
+        self.returns.get(&seq).copied().unwrap_or(0)
+    }
+
+    fn doom(&self, seq: Seq, expires_ms: u64, now_ms: u64) -> Option<Reason> {
+        let condemned = if self.condemned.is_empty() { None } else { self.condemned.get(&seq).copied() };
+        condemned.or_else(|| (expires_ms != 0 && expires_ms <= now_ms).then_some(Reason::Expired))
+    }
+
+    fn wants_heads(&self) -> bool {
+        self.expires || !self.condemned.is_empty()
+    }
+}
+
+impl Queue {
+    /// Gives up what is over or too much, and asks for what has to be read to know.
+    pub(super) fn tend(&mut self, out: &mut impl Outlet) {
+        if self.watch.wants_heads() {
+            if self.ready.is_empty() {
+                self.watch.expires = false;
+                self.watch.condemned.clear();
+            } else {
+                self.give_up_heads(out);
+            }
+        }
+        if self.rules.overflow == Overflow::DropHead
+            && self.rules.exceeded_by(self.ready.len(), self.ready.body_bytes())
+        {
+            self.drop_heads(out);
+        }
+    }
+
+    fn give_up_heads(&mut self, out: &mut impl Outlet) {
+        for lane in 0..=self.rules.lanes.highest {
+            while let Some(reason) = self.ready.lane(lane).front().and_then(|head| doom(&self.watch, head, self.now_ms)) {
+                if !self.give_up_head(lane, reason, out) {
+                    return;
+                }
+            }
+            self.load_head(lane, out);
+        }
+    }
+
+    /// The oldest messages of the lowest lane give way until the rest is few enough.
+    fn drop_heads(&mut self, out: &mut impl Outlet) {
+        for lane in 0..=self.rules.lanes.highest {
+            while self.rules.exceeded_by(self.ready.len(), self.ready.body_bytes()) {
+                if self.ready.lane(lane).front().is_none() || !self.give_up_head(lane, Reason::MaxLength, out) {
+                    break;
+                }
+            }
+            if !self.ready.lane(lane).is_empty() {
+                return self.load_head(lane, out);
+            }
+        }
+    }
+
+    fn load_head(&mut self, lane: u8, out: &mut impl Outlet) {
+        let lane = self.ready.lane(lane);
+        if lane.head_is_on_disk()
+            && let Some((run, from)) = lane.wants_load()
+        {
+            out.outputs().push(Output::Load { run, from, max_bytes: LOAD_BYTES });
+        }
+    }
+
+    /// Why the message that is next must not be delivered, if so.
+    pub(super) fn doom_of_next(&mut self) -> Option<(u8, Reason)> {
+        let head = self.ready.front()?;
+        if head.expires_ms == 0 && self.watch.condemned.is_empty() {
+            return None;
+        }
+        Some((head.lane, doom(&self.watch, head, self.now_ms)?))
+    }
+
+    /// Gives the first message of a lane up, which is in memory. `false`: not now, too many letters are on their way.
+    pub(super) fn give_up_head(&mut self, lane: u8, reason: Reason, out: &mut impl Outlet) -> bool {
+        if self.rules.has_dead_letters && self.watch.letters >= LETTERS_MAX {
+            return false;
+        }
+        let Some(entry) = self.ready.lane(lane).pop() else { return false };
+        self.watch.condemned.remove(&entry.seq);
+        if self.rules.has_dead_letters {
+            self.unacked_bytes += entry.message.memory();
+            self.send_letter(Unacked::new(entry, LETTER), reason, out);
+        } else {
+            self.watch.forget(entry.seq);
+            settled(&mut self.confirms, entry.seq, entry.stored, entry.place, out);
+        }
+        true
+    }
+
+    /// A message that a consumer held is given up.
+    pub(super) fn give_up(&mut self, held: Unacked, reason: Reason, out: &mut impl Outlet) {
+        match held.place.run() {
+            Some(run) if held.message.is_none() => {
+                let Unacked { seq, lane, redelivered, body_bytes, .. } = held;
+                self.watch.condemned.insert(seq, reason);
+                self.ready.insert_on_disk(lane, run, seq, redelivered, body_bytes.into());
+            }
+            _ => {
+                self.unacked_bytes += held.memory();
+                self.send_letter(Unacked { consumer: LETTER, ..held }, reason, out);
+            }
+        }
+    }
+
+    fn send_letter(&mut self, held: Unacked, reason: Reason, out: &mut impl Outlet) {
+        let message = held.message.clone();
+        let queue_tag = self.unacked.push(held);
+        self.watch.letters += 1;
+        if let Some(message) = message {
+            out.outputs().push(Output::DeadLetter { queue_tag, reason, message });
+        }
+    }
+
+    /// When a message that enters now expires; 0: never.
+    pub(super) fn expiry_of(&self, content: &Content<'_>) -> u64 {
+        let own = properties::expiration_ms(content.header());
+        let ttl = self.rules.message_ttl_ms.into_iter().chain(own).min();
+        ttl.map_or(0, |ttl| self.now_ms.saturating_add(ttl).max(1))
+    }
+
+    /// Whether a message that enters now is refused, and what then becomes of it.
+    pub(super) fn refuses(&mut self, content: &Content<'_>, out: &mut impl Outlet) -> bool {
+        let (messages, body_bytes) = (self.ready.len() + 1, self.ready.body_bytes() + content.body_bytes());
+        if !self.rules.refuses() || !self.rules.exceeded_by(messages, body_bytes) {
+            return false;
+        }
+        if self.rules.overflow == Overflow::RejectPublishDlx && self.rules.has_dead_letters {
+            let (reason, message) = (Reason::MaxLength, content.keep());
+            out.outputs().push(Output::DeadLetter { queue_tag: 0, reason, message });
+        }
+        true
+    }
+
+    /// When [`Input::Time`](super::Input::Time) is next to come, in milliseconds since 1970.
+    pub fn next_timeout(&mut self) -> Option<u64> {
+        let unused = self.rules.expires_ms.filter(|_| self.consumers.is_empty());
+        let unused = unused.map(|ms| self.watch.used_ms.saturating_add(ms));
+        let waits = !self.watch.expires || (self.rules.has_dead_letters && self.watch.letters >= LETTERS_MAX);
+        if waits {
+            return unused;
+        }
+        let heads = self.ready.all_mut().filter_map(|lane| lane.front()).map(|head| head.expires_ms);
+        heads.filter(|expires_ms| *expires_ms != 0).chain(unused).min()
+    }
+
+    /// Whether there may be something for [`Queue::next_timeout`] to tell.
+    #[inline]
+    pub fn has_timeouts(&self) -> bool {
+        self.watch.expires || self.rules.expires_ms.is_some()
+    }
+
+    pub(super) fn time_has_come(&mut self, out: &mut impl Outlet) {
+        let unused = self.rules.expires_ms.filter(|_| self.consumers.is_empty());
+        if unused.is_some_and(|ms| self.watch.used_ms.saturating_add(ms) <= self.now_ms) {
+            out.outputs().push(Output::Unused);
+        }
+    }
+
+    /// The message as a consumer of a quorum queue gets it; `always`: also if it was never returned.
+    pub(super) fn with_delivery_count(&self, entry: &Entry, always: bool) -> Option<Message> {
+        if !self.rules.counts_deliveries {
+            return None;
+        }
+        let count = self.watch.returns(entry.seq);
+        if count == 0 && !always {
+            return None;
+        }
+        let header = entry.message.header();
+        let headers = properties::headers(header);
+        let mut fields: Vec<(&[u8], Value<'_>)> = headers.iter().filter(|(name, _)| *name != X_DELIVERY_COUNT).collect();
+        fields.push((X_DELIVERY_COUNT, Value::Int64(i64::try_from(count).unwrap_or(i64::MAX))));
+        fields.sort_by_key(|(name, _)| *name);
+        let mut table = TableBuilder::default();
+        fields.iter().for_each(|(name, value)| table.push(name, *value));
+        let header = properties::changed(header, &[(flag::HEADERS, Some(table.octets()))])?;
+        entry.message.changed(entry.message.route(), &header, entry.message.hidden_keys())
+    }
+}
+
+fn doom(watch: &Watch, head: &Entry, now_ms: u64) -> Option<Reason> {
+    watch.doom(head.seq, head.expires_ms, now_ms)
+}
