@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::arguments::BadArgument;
+use crate::arguments::{BadArgument, QueueType};
 use crate::name::{ExchangeName, QueueName, UserName, VhostName};
 
 /// What a refusal is about.
@@ -66,7 +66,18 @@ pub enum Refusal {
         resource: Resource,
         /// The argument's name.
         argument: &'static str,
+        /// The type the queue has.
+        queue_type: QueueType,
     },
+    /// A queue of that type cannot have this property.
+    InvalidProperty {
+        /// The queue.
+        resource: Resource,
+        /// The property, in RabbitMQ's word.
+        property: &'static str,
+    },
+    /// It left the name to the broker of a queue whose type must have one.
+    ServerNamed(QueueType),
     /// An argument that names an exchange is not a string.
     InvalidNameArgument {
         /// What was declared.
@@ -86,7 +97,7 @@ pub enum Refusal {
     NotEmpty(VhostName, QueueName),
     /// It named a type of exchange that does not exist.
     UnknownExchangeType(String),
-    /// An argument that RabbitMQ knows and this broker does not act on yet.
+    /// An argument that RabbitMQ knows and this broker does not.
     ArgumentNotSupported(String),
     /// A message header that must be an array is none: its name and type.
     HeaderNotArray(&'static str, &'static str),
@@ -141,6 +152,8 @@ impl Refusal {
             Refusal::Inequivalent { .. }
             | Refusal::InvalidArgument { .. }
             | Refusal::ArgumentOfOtherQueueType { .. }
+            | Refusal::InvalidProperty { .. }
+            | Refusal::ServerNamed(_)
             | Refusal::InvalidNameArgument { .. }
             | Refusal::InvalidMatchValue(_)
             | Refusal::InvalidMatchType(..)
@@ -184,8 +197,14 @@ impl fmt::Display for Refusal {
             Refusal::InvalidArgument { resource, argument, problem } => {
                 write!(f, "invalid arg '{argument}' for {resource}: {problem}")
             }
-            Refusal::ArgumentOfOtherQueueType { resource, argument } => {
-                write!(f, "invalid arg '{argument}' for {resource} of queue type rabbit_classic_queue")
+            Refusal::ArgumentOfOtherQueueType { resource, argument, queue_type } => {
+                write!(f, "invalid arg '{argument}' for {resource} of queue type {}", queue_type.module())
+            }
+            Refusal::InvalidProperty { resource, property } => {
+                write!(f, "invalid property '{property}' for {resource}")
+            }
+            Refusal::ServerNamed(queue_type) => {
+                write!(f, "Cannot declare a server-named queue for type {}", queue_type.module())
             }
             Refusal::InvalidNameArgument { resource, argument, type_name } => {
                 write!(f, "invalid type '{type_name}' for arg '{argument}' in {resource}")
@@ -201,7 +220,7 @@ impl fmt::Display for Refusal {
             // The empty name is an atom that Erlang knows, so RabbitMQ looks for its module before it refuses.
             Refusal::UnknownExchangeType(name) if name.is_empty() => write!(f, "invalid exchange type ''"),
             Refusal::UnknownExchangeType(name) => write!(f, "unknown exchange type '{name}'"),
-            Refusal::ArgumentNotSupported(name) => write!(f, "queue argument '{name}' is not supported yet"),
+            Refusal::ArgumentNotSupported(name) => write!(f, "queue argument '{name}' is not supported"),
             Refusal::HeaderNotArray(header, type_name) => {
                 write!(f, "invalid message: {{unacceptable_type_in_header,\"{header}\",{type_name}}}")
             }

@@ -3,12 +3,13 @@
 //! Checks come in RabbitMQ's order, so that of several faults the same one is named. Permissions are asked elsewhere, where the order wants
 //! them: after `reserved_queue_name` or `ExchangeKind::parse` and [`refuse_default_exchange`], before the rest.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Binding, Destination, ExchangeRecord, QueueRecord, Topology, Vhost};
 use crate::arguments::{
-    ALTERNATE_EXCHANGE, ARGUMENTS_MAX_BYTES, COMPARED_FOR_EXCHANGES, COMPARED_FOR_QUEUES, QueueArguments,
-    refuse_unsupported,
+    ALTERNATE_EXCHANGE, ARGUMENTS_MAX_BYTES, COMPARED_FOR_EXCHANGES, DEAD_LETTER_EXCHANGE, QUEUE_TYPE, QueueArguments,
+    QueueType,
 };
 use crate::exchange::{ExchangeKind, check_match};
 use crate::field_table::{Arguments, FieldTable, Value};
@@ -55,6 +56,17 @@ impl<'a> ExchangeDeclaration<'a> {
     /// The exchange that shall get what this one cannot route. Whoever declares that needs the right to read this one and to write that one.
     pub fn alternate_exchange(&self) -> Option<&'a str> {
         self.arguments.lookup(ALTERNATE_EXCHANGE.as_bytes())?.text()
+    }
+}
+
+impl<'a> QueueDeclaration<'a> {
+    /// The exchange that shall get its dead messages, as [`QueueArguments`] has it. Whoever declares that needs the right to read this queue
+    /// and to write that exchange.
+    pub fn dead_letter_exchange(&self) -> Option<Cow<'a, str>> {
+        match self.arguments.lookup(DEAD_LETTER_EXCHANGE.as_bytes())? {
+            Value::LongString(octets) => Some(String::from_utf8_lossy(octets)),
+            _ => None,
+        }
     }
 }
 
@@ -131,11 +143,31 @@ impl Vhost {
             return Ok(Declare::Existing(queue.clone()));
         }
         let resource = || self.queue_resource(declaration.name);
-        name_argument(declaration.arguments, "x-dead-letter-exchange", resource)?;
-        QueueArguments::parse(self.name(), &QueueName::from(declaration.name), declaration.arguments)?;
-        refuse_unsupported(declaration.arguments)?;
+        name_argument(declaration.arguments, DEAD_LETTER_EXCHANGE, resource)?;
+        let default_type = self.type_to_fill_in(declaration).unwrap_or_default();
+        let name = QueueName::from(declaration.name);
+        let arguments = QueueArguments::parse(self.name(), &name, declaration.arguments, default_type)?;
+        if arguments.queue_type == QueueType::Quorum {
+            check_quorum_properties(declaration, resource)?;
+        }
         check_size(declaration.arguments)?;
         Ok(Declare::New)
+    }
+
+    /// The refusal for leaving the name of a quorum queue to the broker, asked before everything else.
+    pub fn refuse_server_named(&self, declaration: &QueueDeclaration<'_>) -> Result<(), Refusal> {
+        let queue_type = QueueType::of(declaration.arguments).or_else(|| self.type_to_fill_in(declaration));
+        match queue_type {
+            Some(QueueType::Quorum) if declaration.server_named => Err(Refusal::ServerNamed(QueueType::Quorum)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The type that this queue has because the vhost says so; it is kept among its arguments as if it had been said.
+    pub fn type_to_fill_in(&self, declaration: &QueueDeclaration<'_>) -> Option<QueueType> {
+        let queue_type = self.record().default_queue_type?;
+        let fits = declaration.durable && !declaration.exclusive && !declaration.auto_delete;
+        (fits && declaration.arguments.lookup(QUEUE_TYPE.as_bytes()).is_none()).then_some(queue_type)
     }
 
     /// What a `queue.declare` with passive would come to.
@@ -257,7 +289,9 @@ impl Vhost {
         let durable = declaration.durable && !declaration.exclusive;
         compare_property("durable", durable, queue.durable, resource)?;
         compare_property("auto_delete", declaration.auto_delete, queue.auto_delete, resource)?;
-        compare_arguments(COMPARED_FOR_QUEUES, declaration.arguments, &queue.arguments, resource)
+        let compared = QueueType::of(queue.arguments.table()).unwrap_or_default().compared();
+        let filled_in = self.type_to_fill_in(declaration);
+        compare_arguments(compared, declaration.arguments, filled_in, &queue.arguments, resource)
     }
 
     fn queue_resource(&self, name: &str) -> Resource {
@@ -299,6 +333,17 @@ pub fn refuse_system_exchange(vhost: &VhostName, name: &str) -> Result<(), Refus
     Ok(())
 }
 
+/// A quorum queue is durable and everybody's, and stays without consumers.
+fn check_quorum_properties(declaration: &QueueDeclaration<'_>, resource: impl Fn() -> Resource) -> Result<(), Refusal> {
+    let property = match declaration {
+        QueueDeclaration { auto_delete: true, .. } => "auto-delete",
+        QueueDeclaration { exclusive: true, .. } => "exclusive-owner",
+        QueueDeclaration { durable: false, .. } => "non-durable",
+        _ => return Ok(()),
+    };
+    Err(Refusal::InvalidProperty { resource: resource(), property })
+}
+
 /// An exclusive queue is its owner's alone.
 fn check_owner(queue: &QueueRecord, connection: u64) -> Result<(), Refusal> {
     match queue.exclusive_owner {
@@ -329,7 +374,7 @@ fn check_equivalent_exchange(exchange: &ExchangeRecord, declaration: &ExchangeDe
     compare_property("durable", declaration.durable, exchange.durable, resource)?;
     compare_property("auto_delete", declaration.auto_delete, exchange.auto_delete, resource)?;
     compare_property("internal", declaration.internal, exchange.internal, resource)?;
-    compare_arguments(COMPARED_FOR_EXCHANGES, declaration.arguments, &exchange.arguments, resource)
+    compare_arguments(COMPARED_FOR_EXCHANGES, declaration.arguments, None, &exchange.arguments, resource)
 }
 
 fn compare_property(
@@ -352,20 +397,24 @@ fn compare_property(
 fn compare_arguments(
     names: &[&str],
     received: FieldTable<'_>,
+    filled_in: Option<QueueType>,
     current: &Arguments,
     resource: impl Fn() -> Resource,
 ) -> Result<(), Refusal> {
-    if received.is_empty() && current.is_empty() {
+    if received.is_empty() && filled_in.is_none() && current.is_empty() {
         return Ok(());
     }
     for name in names {
-        let received = received.lookup(name.as_bytes());
+        let filled_in = filled_in.filter(|_| *name == QUEUE_TYPE);
+        let received = received
+            .lookup(name.as_bytes())
+            .or_else(|| filled_in.map(|queue_type| Value::LongString(queue_type.name().as_bytes())));
         let current = current.table().lookup(name.as_bytes());
         let (received, current) = match (received, current) {
             (None, None) => continue,
             (Some(one), Some(other)) if one.same_argument(&other) => continue,
             (Some(Value::LongString(b"classic")), None) | (None, Some(Value::LongString(b"classic")))
-                if *name == "x-queue-type" =>
+                if *name == QUEUE_TYPE =>
             {
                 continue;
             }

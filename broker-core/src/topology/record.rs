@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::arguments::{ALTERNATE_EXCHANGE, QueueArguments};
+use crate::arguments::{ALTERNATE_EXCHANGE, QueueArguments, QueueType};
 use crate::exchange::ExchangeKind;
 use crate::field_table::Arguments;
 use crate::name::{ExchangeName, NodeId, QueueId, QueueName, VhostName};
@@ -19,6 +19,8 @@ pub struct VhostRecord {
     pub tags: Vec<String>,
     /// Whether messages are traced.
     pub tracing: bool,
+    /// The type of durable, shared queues that are declared without one; it is filled in as if they had said it.
+    pub default_queue_type: Option<QueueType>,
 }
 
 /// An exchange.

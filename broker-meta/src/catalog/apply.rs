@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use broker_core::access::{PasswordHash, Permissions, User};
+use broker_core::arguments::QueueType;
 use broker_core::exchange::ExchangeKind;
-use broker_core::field_table::{Arguments, FieldTable};
+use broker_core::field_table::{Arguments, FieldTable, TableBuilder, Value};
 use broker_core::name::{NodeId, QueueId, UserName, VhostName};
 use broker_core::refusal::Refusal;
 use broker_core::topology::{
@@ -69,6 +70,7 @@ impl Catalog {
             description: command.description.clone(),
             tags: command.tags.clone(),
             tracing: false,
+            default_queue_type: QueueType::parse(&command.default_queue_type),
         });
         vec![CatalogEvent::VhostCreated { vhost, existed: !created }]
     }
@@ -166,6 +168,10 @@ impl Catalog {
         if let Declare::Existing(record) = self.vhost(&vhost)?.check_queue_declare(&declaration)? {
             return Ok(vec![CatalogEvent::QueueDeclared { record, existed: true }]);
         }
+        let arguments = match self.vhost(&vhost)?.type_to_fill_in(&declaration) {
+            Some(queue_type) => with_queue_type(declaration.arguments, queue_type),
+            None => Arguments::new(declaration.arguments),
+        };
         let record = Arc::new(QueueRecord {
             id: QueueId(id),
             vhost,
@@ -173,7 +179,7 @@ impl Catalog {
             durable: command.durable && command.exclusive_owner.is_none(),
             auto_delete: command.auto_delete,
             exclusive_owner: command.exclusive_owner,
-            arguments: Arguments::new(declaration.arguments),
+            arguments,
             node: NodeId(command.node),
         });
         if !self.topology.add_queue(record.clone()) {
@@ -261,6 +267,15 @@ fn consequence(change: Change) -> CatalogEvent {
 
 fn table(octets: &[u8]) -> Result<FieldTable<'_>, Refusal> {
     FieldTable::parse(octets).map_err(|error| Refusal::Command(error.to_string()))
+}
+
+fn with_queue_type(arguments: FieldTable<'_>, queue_type: QueueType) -> Arguments {
+    let mut builder = TableBuilder::default();
+    for (name, value) in arguments {
+        builder.push(name, value);
+    }
+    builder.push(b"x-queue-type", Value::LongString(queue_type.name().as_bytes()));
+    builder.arguments()
 }
 
 fn destination(kind: i32, name: &str) -> Destination {

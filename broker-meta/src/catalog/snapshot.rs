@@ -52,6 +52,7 @@ impl Catalog {
             description: vhost.description.clone(),
             tags: vhost.tags.clone(),
             tracing: state.tracing,
+            default_queue_type: None,
         });
         for exchange in &state.exchanges {
             accepted(self.declare_exchange(exchange))?;

@@ -209,6 +209,12 @@ impl Shard {
             arguments: table(arguments)?,
             connection,
         };
+        self.vhost(&vhost)?.refuse_server_named(&declaration).map_err(exception)?;
+        let existing = self.vhost(&vhost)?.queue(name).filter(|_| !doomed);
+        if let (None, Some(exchange)) = (existing, declaration.dead_letter_exchange()) {
+            self.authorize(place, Operation::Read, &queue_resource(&vhost, name))?;
+            self.authorize(place, Operation::Write, &exchange_resource(&vhost, &exchange))?;
+        }
         // A queue on its way out is no queue: the catalog declares a new one after it has deleted that one.
         let check = match doomed {
             true => Declare::New,
