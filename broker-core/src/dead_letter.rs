@@ -60,8 +60,7 @@ pub fn letter(message: &Message, death: &Death<'_>) -> Option<Message> {
     let headers = properties::headers(header);
     let entry = Entry::new(message, death);
     let table = with_death(headers, &entry, death)?;
-    let header =
-        properties::changed(header, &[(flag::HEADERS, Some(table.octets())), (flag::EXPIRATION, None)])?;
+    let header = properties::changed(header, &[(flag::HEADERS, Some(table.octets())), (flag::EXPIRATION, None)])?;
     let key = death.routing_key.unwrap_or(message.routing_key());
     let mut route = Vec::with_capacity(2 + death.exchange.len() + key.len());
     for name in [death.exchange.as_bytes(), key] {

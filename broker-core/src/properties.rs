@@ -98,7 +98,8 @@ pub fn changed(header: &[u8], changes: &[(u16, Option<&[u8]>)]) -> Option<Vec<u8
         if value.is_some() { set |= which } else { gone |= which }
     }
     let flags = (values.flags | set) & !gone;
-    let mut out = Vec::with_capacity(header.len() + changes.iter().map(|(_, v)| v.map_or(0, |v| v.len() + 4)).sum::<usize>());
+    let mut out =
+        Vec::with_capacity(header.len() + changes.iter().map(|(_, v)| v.map_or(0, |v| v.len() + 4)).sum::<usize>());
     out.extend_from_slice(fixed);
     out.extend_from_slice(&(flags & !NO_PROPERTY).to_be_bytes());
     let mut old = values.next_value()?;

@@ -7,11 +7,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use broker_amqp::Settings;
 use broker_core::name::NodeId;
-use broker_core::queue::{Queue, Recovered, Stretch};
+use broker_core::queue::{Lanes, Queue, Recovered, RecoveredLane, Rules, Stretch};
 use broker_core::store::disk::RealDisk;
 use broker_core::store::{QueueId, RecoveredQueue, RecoveredRun, StoreOptions, recover};
 use mio::net::TcpListener;
@@ -43,7 +43,11 @@ pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
 
     let catalog = meta::open(data_dir.path(), config)?;
     let topology = catalog.catalog().topology();
-    let known = |queue: QueueId| topology.queue_by_id(queue).is_some_and(|record| record.durable);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let known = |queue: QueueId| {
+        let record = topology.queue_by_id(queue).filter(|record| record.durable)?;
+        Some(Lanes { highest: record.settings().max_priority })
+    };
     let options = StoreOptions::new(data_dir.path().join("store"), u64::from_le_bytes(random()?));
     let (mut journal, segments, recovered) = recover(Arc::new(RealDisk), &options, &known)
         .map_err(|error| Failure::new(Code::Io, format!("cannot recover the messages: {error}")))?;
@@ -59,7 +63,8 @@ pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
         .queues()
         .map(|record| {
             let state = found.remove(&record.id).unwrap_or_default();
-            (record.id, LocalQueue::new(record.clone(), Queue::recovered(record.durable, state)))
+            let rules = Arc::new(Rules::of(&record.settings()));
+            (record.id, LocalQueue::new(record.clone(), Queue::recovered(record.durable, rules, now_ms, state)))
         })
         .collect();
 
@@ -95,7 +100,7 @@ pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
         },
         login_failures_max: config.authentication.login_failures_max,
     };
-    let shard = Shard::new(parts, Instant::now(), u128::from_le_bytes(random()?), random()?)
+    let shard = Shard::new(parts, (Instant::now(), now_ms), u128::from_le_bytes(random()?), random()?)
         .map_err(system("cannot watch the listening sockets"))?;
     tracing::info!(
         queues = queue_count,
@@ -108,12 +113,22 @@ pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
 }
 
 fn of_store(queue: RecoveredQueue) -> Recovered {
-    let stretch = |piece: &RecoveredRun| Stretch { run: piece.run, first: piece.first, last: piece.last };
+    let mut lanes: Vec<RecoveredLane> = Vec::new();
+    for RecoveredRun { run, lane, first, last, count } in queue.runs {
+        if lanes.last().is_none_or(|last| last.lane != lane) {
+            lanes.push(RecoveredLane { lane, ..RecoveredLane::default() });
+        }
+        if let Some(lane) = lanes.last_mut() {
+            lane.messages += count;
+            lane.stretches.push(Stretch { run, first, last });
+        }
+    }
     Recovered {
         next_seq: queue.next_seq,
-        messages: queue.messages,
-        stretches: queue.runs.iter().map(stretch).collect(),
+        lanes,
+        body_bytes: queue.bytes,
         redelivered: queue.redelivered,
+        expires: queue.expires,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use super::ready::{Loaded, Ready};
-use super::{Lanes, RESIDENT_MAX_BYTES, Recovered, RecoveredLane, Stretch, StoredEntry};
+use super::{Lanes, RESIDENT_MAX_BYTES, Recovered, RecoveredLane, StoredEntry, Stretch};
 use crate::store::{RunId, Seq};
 use std::sync::Arc;
 

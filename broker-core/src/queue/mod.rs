@@ -117,17 +117,14 @@ impl Queue {
         self.now_ms = now_ms;
         let had_pending = self.confirms.needs_flush();
         self.take(input, out);
+        // What has come to the head meanwhile may be over, or on the disk.
+        self.tend(out);
         self.page_unacked_out(out);
         self.ask_for_flush(had_pending, out);
     }
 
     /// Takes messages that were routed here, in their order.
-    pub fn publish<'a>(
-        &mut self,
-        now_ms: u64,
-        publishes: impl Iterator<Item = Publish<'a>>,
-        out: &mut impl Outlet,
-    ) {
+    pub fn publish<'a>(&mut self, now_ms: u64, publishes: impl Iterator<Item = Publish<'a>>, out: &mut impl Outlet) {
         self.now_ms = now_ms;
         let had_pending = self.confirms.needs_flush();
         let mut at_once = AtOnce::default();
@@ -307,8 +304,7 @@ impl Queue {
                     self.confirms.store(seq, expires_ms, &message);
                 }
                 let lane = self.rules.lanes.of(content.header());
-                let entry =
-                    Entry { seq, message, place: Place::MEMORY, expires_ms, lane, redelivered: false, stored };
+                let entry = Entry { seq, message, place: Place::MEMORY, expires_ms, lane, redelivered: false, stored };
                 match next {
                     Some(Next { key, number, .. }) => {
                         self.unacked_bytes += content.memory();

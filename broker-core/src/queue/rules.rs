@@ -1,6 +1,6 @@
 //! What a queue's arguments and policies ask of it.
 
-use crate::arguments::{Overflow, QueueArguments};
+use crate::arguments::{Overflow, QueueArguments, QueueType};
 use crate::properties;
 
 /// See the module's page. Shared by the queues that ask for the same.
@@ -45,8 +45,8 @@ impl Rules {
             max_length_bytes: arguments.max_length_bytes,
             overflow: arguments.overflow,
             has_dead_letters: arguments.dead_letter_exchange.is_some(),
-            counts_deliveries: false,
-            delivery_limit: None,
+            counts_deliveries: arguments.queue_type == QueueType::Quorum,
+            delivery_limit: arguments.delivery_limit,
             single_active_consumer: arguments.single_active_consumer,
             lanes: Lanes { highest: arguments.max_priority },
         }

@@ -8,6 +8,8 @@ use super::*;
 use crate::message::{Message, Passing};
 use crate::store::{Ranges, RunId};
 
+mod rules;
+
 const CHANNEL: ChannelKey = ChannelKey { connection: 1, channel: 1 };
 /// The time at which nothing is to do with time.
 const NOW: u64 = 1_000_000;
@@ -187,7 +189,8 @@ fn what_is_consumed_before_the_flush_is_never_stored_but_confirmed_in_order() {
 fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
     let mut queue = queue(true);
     let mut out = Out::default();
-    queue.step(NOW, 
+    queue.step(
+        NOW,
         Input::Consume(ConsumerSettings {
             key: key(1),
             no_ack: true,
@@ -209,7 +212,8 @@ fn a_channel_limit_is_shared_and_exact() {
     let mut queue = queue(false);
     let mut out = Out::default();
     for number in 1..3 {
-        queue.step(NOW, 
+        queue.step(
+            NOW,
             Input::Consume(ConsumerSettings {
                 key: key(number),
                 no_ack: false,
@@ -436,7 +440,8 @@ fn damaged_messages_are_left_out_and_counted_off() {
         StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message }
     };
     out.clear();
-    queue.step(NOW, 
+    queue.step(
+        NOW,
         Input::Loaded { run: RunId(1), from: 1, entries: vec![entry(1), entry(3)], next: None, lost: vec![(2, 2)] },
         &mut out,
     );

@@ -87,7 +87,8 @@ impl Queue {
 
     fn give_up_heads(&mut self, out: &mut impl Outlet) {
         for lane in 0..=self.rules.lanes.highest {
-            while let Some(reason) = self.ready.lane(lane).front().and_then(|head| doom(&self.watch, head, self.now_ms)) {
+            while let Some(reason) = self.ready.lane(lane).front().and_then(|head| doom(&self.watch, head, self.now_ms))
+            {
                 if !self.give_up_head(lane, reason, out) {
                     return;
                 }
@@ -225,7 +226,8 @@ impl Queue {
         }
         let header = entry.message.header();
         let headers = properties::headers(header);
-        let mut fields: Vec<(&[u8], Value<'_>)> = headers.iter().filter(|(name, _)| *name != X_DELIVERY_COUNT).collect();
+        let mut fields: Vec<(&[u8], Value<'_>)> =
+            headers.iter().filter(|(name, _)| *name != X_DELIVERY_COUNT).collect();
         fields.push((X_DELIVERY_COUNT, Value::Int64(i64::try_from(count).unwrap_or(i64::MAX))));
         fields.sort_by_key(|(name, _)| *name);
         let mut table = TableBuilder::default();

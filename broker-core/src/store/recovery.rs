@@ -218,12 +218,7 @@ fn listen(replay: &mut Replay, known: &Known<'_>) -> Result<Said, StoreError> {
 }
 
 /// Writes what lives in the journal alone to segments.
-fn page_out(
-    replay: &mut Replay,
-    segments: &mut Segments,
-    said: &Said,
-    known: &Known<'_>,
-) -> Result<(), StoreError> {
+fn page_out(replay: &mut Replay, segments: &mut Segments, said: &Said, known: &Known<'_>) -> Result<(), StoreError> {
     let mut pages: Pages = BTreeMap::new();
     let mut octets = 0;
     let mut last: HashMap<QueueId, Seq, RandomState> = HashMap::default();

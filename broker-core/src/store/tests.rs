@@ -83,8 +83,14 @@ fn after_a_clean_stop_only_what_was_delivered_is_flagged() {
     let disk = SimDisk::new(3);
     let (mut journal, mut segments, _) = open(&disk);
     let mut batches = [journal.batch()];
-    let entries =
-        (1..=10).map(|seq| StoredEntry { seq, redelivered: seq == 9, persistent: seq != 2, lane: 0, expires_ms: 0, message: message(seq, 9) });
+    let entries = (1..=10).map(|seq| StoredEntry {
+        seq,
+        redelivered: seq == 9,
+        persistent: seq != 2,
+        lane: 0,
+        expires_ms: 0,
+        message: message(seq, 9),
+    });
     segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap();
     for seq in 11..=20 {
         batches[0].enqueue(QUEUE, seq, seq == 19, 0, &message(seq, 9));
@@ -131,7 +137,14 @@ fn the_journal_gives_files_up_and_uses_them_again() {
             let entries: Vec<StoredEntry> = alive
                 .iter()
                 .filter(|alive| **alive <= through && !segments.holds(QUEUE, **alive))
-                .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 500) })
+                .map(|&seq| StoredEntry {
+                    seq,
+                    redelivered: false,
+                    persistent: true,
+                    lane: 0,
+                    expires_ms: 0,
+                    message: message(seq, 500),
+                })
                 .collect();
             segments.write(&[Page { queue, entries: entries.into() }], true).unwrap();
             while segments.maintain().unwrap() {}
@@ -161,7 +174,14 @@ fn runs_that_interleave_come_back_in_order() {
         queue: QUEUE,
         entries: seqs
             .iter()
-            .map(|&seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 9) })
+            .map(|&seq| StoredEntry {
+                seq,
+                redelivered: false,
+                persistent: true,
+                lane: 0,
+                expires_ms: 0,
+                message: message(seq, 9),
+            })
             .collect(),
     };
     let runs = segments.write(&[page(&[1, 2, 5, 6, 1_000_000]), page(&[3, 4, 7, 500_000])], true).unwrap();
@@ -187,8 +207,8 @@ fn segments_are_removed_when_dead_and_copied_together_when_sparse() {
             seq: block * 50 + at,
             redelivered: false,
             persistent: true,
-lane: 0,
-expires_ms: 0,
+            lane: 0,
+            expires_ms: 0,
             message: message(block * 50 + at, 100),
         });
         runs.extend(segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap());
@@ -219,8 +239,14 @@ expires_ms: 0,
 fn a_rotten_record_is_reported_and_the_rest_served() {
     let disk = SimDisk::new(3);
     let (_, mut segments, _) = open(&disk);
-    let entries =
-        (1..=50).map(|seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 100) });
+    let entries = (1..=50).map(|seq| StoredEntry {
+        seq,
+        redelivered: false,
+        persistent: true,
+        lane: 0,
+        expires_ms: 0,
+        message: message(seq, 100),
+    });
     let run = segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap()[0];
     let path = files(&disk, "segments").remove(0);
     // In the body of the third record.
@@ -245,8 +271,8 @@ fn a_rotten_index_or_journal_costs_no_more_than_what_rotted() {
             seq: block * 50 + at,
             redelivered: false,
             persistent: true,
-lane: 0,
-expires_ms: 0,
+            lane: 0,
+            expires_ms: 0,
             message: message(block * 50 + at, 100),
         });
         segments.write(&[Page { queue: QUEUE, entries: entries.collect() }], false).unwrap();
@@ -292,8 +318,14 @@ fn a_full_disk_refuses_messages_takes_settles_and_recovers() {
     };
     assert!(matches!(refused, StoreError::Full { .. }), "{refused}");
     assert!(seq > 60);
-    let entries =
-        (1..=50).map(|seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 100) });
+    let entries = (1..=50).map(|seq| StoredEntry {
+        seq,
+        redelivered: false,
+        persistent: true,
+        lane: 0,
+        expires_ms: 0,
+        message: message(seq, 100),
+    });
     let page = [Page { queue: QueueId(8), entries: entries.collect() }];
     assert!(matches!(segments.write(&page, false), Err(StoreError::Full { .. })));
     let mut settles = [journal.batch()];
@@ -338,7 +370,14 @@ fn a_message_larger_than_a_file_fits() {
     batches[0].enqueue(QUEUE, 1, false, 0, &message(1, 300_000));
     batches[0].enqueue(QUEUE, 2, false, 0, &message(2, 30_000));
     journal.commit(&mut batches).unwrap();
-    let entries = vec![StoredEntry { seq: 1, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(1, 300_000) }];
+    let entries = vec![StoredEntry {
+        seq: 1,
+        redelivered: false,
+        persistent: true,
+        lane: 0,
+        expires_ms: 0,
+        message: message(1, 300_000),
+    }];
     segments.write(&[Page { queue: QueueId(8), entries: entries.into() }], false).unwrap();
     let disk = disk.crash(Crash::LoseAll);
     let (_, mut segments, recovered) = open(&disk);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broker_amqp::{Exception, Input, Reply};
-use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue};
+use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
 use broker_core::topology::QueueRecord;
 use broker_meta::{CatalogEvent, command};
@@ -90,11 +90,21 @@ impl Shard {
                 None => self.propose(command::delete_queues([id]), Waiter::Nobody),
             }
         }
-        let queue = Queue::new(record.durable);
+        let queue = Queue::new(record.durable, self.rules_of(&record), self.now_ms);
         self.queues.insert(id, LocalQueue::new(record, queue));
+        // From its first moment on it counts as unused.
+        if self.queues.get(&id).is_some_and(|local| local.queue.has_timeouts()) {
+            self.feed(id, queue::Input::Used);
+        }
         if self.resident_max < queue::RESIDENT_MAX_BYTES {
             self.feed(id, queue::Input::Pressure(self.resident_max));
         }
+    }
+
+    /// What a queue's arguments and policies ask for. Most ask for nothing, and share that.
+    fn rules_of(&self, record: &QueueRecord) -> Arc<Rules> {
+        let rules = Rules::of(&record.settings());
+        if rules == *self.no_rules { self.no_rules.clone() } else { Arc::new(rules) }
     }
 
     /// Returns the consumers that are to be told of their end.

@@ -63,15 +63,33 @@ pub struct Client {
     /// Queues only it may use.
     pub exclusive: Vec<QueueId>,
     /// Publishes that went to several queues, or belong to a transaction, and how many answers they wait for.
-    pub shared_confirms: HashMap<(u16, u64), u32>,
-    /// Transactions being stored: channel, number, and how many confirms are missing.
-    pub transactions: VecDeque<(u16, u64, u64)>,
+    pub shared_confirms: HashMap<(u16, u64), SharedConfirm>,
+    /// Transactions being stored.
+    pub transactions: VecDeque<Transaction>,
     /// Numbers for the publishes of transactions.
     pub transaction_publishes: u64,
     /// When the shard looks at its timeouts next.
     pub timer_at: Option<Instant>,
     /// It said goodbye, and waits for its exclusive queues to go.
     pub goodbye: bool,
+}
+
+/// A publish that went to several queues.
+pub struct SharedConfirm {
+    /// Queues that have not answered.
+    pub missing: u32,
+    /// One of those that have has refused it.
+    pub refused: bool,
+}
+
+/// A transaction being stored.
+pub struct Transaction {
+    /// Its channel.
+    pub channel: u16,
+    /// Publishes that no queue has answered yet.
+    pub missing: u64,
+    /// A queue has refused one.
+    pub refused: bool,
 }
 
 /// A consumer as the shard knows it.

@@ -200,11 +200,11 @@ mod tests {
         let disk = SimDisk::new(1);
         // Small, for a simulated disk copies a file to sync it.
         let options = StoreOptions { journal_file_bytes: 64 * 1024, ..StoreOptions::new("/d", 7) };
-        let open = |disk: &SimDisk| recover(Arc::new(disk.clone()), &options, &|_| true).unwrap();
+        let open = |disk: &SimDisk| recover(Arc::new(disk.clone()), &options, &|_| Some(Default::default())).unwrap();
         let (mut journal, _, _) = open(&disk);
         let mut batch = journal.batch();
         let message = Message::new(b"\x00\x01q", &[0; 14], b"m", true, &mut Vec::new()).unwrap();
-        (1..=MESSAGES).for_each(|seq| batch.enqueue(QUEUE, seq, false, &message));
+        (1..=MESSAGES).for_each(|seq| batch.enqueue(QUEUE, seq, false, 0, &message));
         let poll = mio::Poll::new().unwrap();
         let (mailbox, inbox) = mailbox(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let handle = start(journal, mailbox).unwrap();

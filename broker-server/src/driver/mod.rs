@@ -12,6 +12,7 @@ pub mod connections;
 pub mod dispatch;
 pub mod events;
 pub mod journal;
+mod letters;
 pub mod login;
 pub mod mailbox;
 pub mod meta;

@@ -1,12 +1,13 @@
 //! What connections want done: one arm for each of their outputs.
 
-use broker_amqp::{Exception, Input, Output, Request, Settle, TxCommit, content};
+use broker_amqp::{Exception, Input, Output, Reply, ReplyCode, Request, Settle, TxCommit, content};
 use broker_core::message::Content;
 use broker_core::queue::{self, ChannelKey, ChannelLimit, Publish};
 use broker_core::store::QueueId;
 use broker_core::topology::has_copy_keys;
 use std::sync::Arc;
 
+use super::client::Transaction;
 use super::dispatch::Route;
 use super::queues::TRANSACTION;
 use super::shard::Shard;
@@ -45,6 +46,7 @@ impl Shard {
             std::mem::swap(out, &mut more);
         }
         self.give_back();
+        self.publish_letters();
         self.answer_transactions();
     }
 
@@ -246,8 +248,7 @@ impl Shard {
     fn commit_transaction(&mut self, place: usize, commit: TxCommit) {
         let TxCommit { channel, publishes, settles } = commit;
         let Some(client) = self.clients.get_mut(place) else { return };
-        let number = client.transaction_publishes;
-        client.transactions.push_back((channel, number, u64::MAX));
+        client.transactions.push_back(Transaction { channel, missing: u64::MAX, refused: false });
         let mut wanted = 0;
         for (mandatory, message) in publishes {
             let content = Content::Kept(&message);
@@ -268,23 +269,29 @@ impl Shard {
         }
         let Some(client) = self.clients.get_mut(place) else { return };
         let number = client.number;
-        if let Some(at) = client.transactions.iter().position(|&(other, ..)| other == channel) {
-            // Confirms may have come already: they were taken from the largest number there is.
-            let confirmed = u64::MAX - client.transactions[at].2;
-            client.transactions[at].2 = wanted - confirmed.min(wanted);
-            if client.transactions[at].2 == 0 {
+        if let Some(at) = client.transactions.iter().position(|transaction| transaction.channel == channel) {
+            let transaction = &mut client.transactions[at];
+            // Answers may have come already: they were taken from the largest number there is.
+            let answered = u64::MAX - transaction.missing;
+            transaction.missing = wanted - answered.min(wanted);
+            if transaction.missing == 0 {
+                self.committed_transactions.push((number, channel, transaction.refused));
                 client.transactions.remove(at);
-                self.committed_transactions.push((number, channel));
             }
         }
     }
 
-    /// Says commit-ok where all of a transaction is stored.
+    /// Says commit-ok where all of a transaction is stored, or that a queue has refused some of it.
     pub(super) fn answer_transactions(&mut self) {
-        for (number, channel) in std::mem::take(&mut self.committed_transactions) {
-            if let Some(place) = self.place_of(number) {
-                self.tell(place, Input::TxCommitted { channel });
-            }
+        for (number, channel, refused) in std::mem::take(&mut self.committed_transactions) {
+            let Some(place) = self.place_of(number) else { continue };
+            let answer = if refused {
+                let exception = Exception::new(ReplyCode::PreconditionFailed, "partial tx completion");
+                Input::Reply { channel, reply: Reply::Refused(exception) }
+            } else {
+                Input::TxCommitted { channel }
+            };
+            self.tell(place, answer);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The queues of this shard: publishes into them, and what they want done.
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use broker_amqp::{Delivery, Reply};
@@ -12,8 +13,9 @@ use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::QueueRecord;
 use slab::Slab;
 
-use super::client::Client;
+use super::client::{Client, SharedConfirm};
 use super::dispatch::Route;
+use super::letters::LETTERS;
 use super::pages;
 use super::shard::{Shard, place_in_number};
 
@@ -34,6 +36,8 @@ pub struct LocalQueue {
     pub dirty: bool,
     /// Its deletion is under way: to publishers and consumers it is gone already.
     pub doomed: bool,
+    /// When the shard looks at its timeouts next, in milliseconds since 1970.
+    pub timer_at: Option<u64>,
 }
 
 /// Writes a queue's records into the shard's batch.
@@ -47,8 +51,8 @@ pub struct Sink<'a> {
 }
 
 impl JournalSink for Sink<'_> {
-    fn enqueue(&mut self, seq: Seq, redelivered: bool, message: &Message) {
-        self.batch.enqueue(self.queue, seq, redelivered, message);
+    fn enqueue(&mut self, seq: Seq, expires_ms: u64, message: &Message) {
+        self.batch.enqueue(self.queue, seq, false, expires_ms, message);
     }
 
     fn settle(&mut self, first: Seq, last: Seq) {
@@ -109,18 +113,18 @@ impl Outlet for ToClients<'_> {
 impl LocalQueue {
     /// A queue with nothing pending.
     pub fn new(record: Arc<QueueRecord>, queue: Queue) -> Self {
-        LocalQueue { queue, record, dirty: false, doomed: false }
+        LocalQueue { queue, record, dirty: false, doomed: false, timer_at: None }
     }
 }
 
 impl Shard {
     /// Gives a queue an input and carries out what comes of it.
     pub(super) fn feed(&mut self, id: QueueId, input: Input) {
-        self.with_queue(id, |queue, outlet| queue.step(input, outlet));
+        self.with_queue(id, |queue, now_ms, outlet| queue.step(now_ms, input, outlet));
     }
 
     /// Lets a queue do something and carries out what comes of it.
-    fn with_queue(&mut self, id: QueueId, work: impl FnOnce(&mut Queue, &mut ToClients<'_>)) {
+    fn with_queue(&mut self, id: QueueId, work: impl FnOnce(&mut Queue, u64, &mut ToClients<'_>)) {
         let Some(local) = self.queues.get_mut(&id) else { return };
         let before = local.queue.resident_bytes();
         let mut out = std::mem::take(&mut self.queue_outputs);
@@ -131,7 +135,14 @@ impl Shard {
             undelivered: &mut self.feed_later,
             outputs: &mut out,
         };
-        work(&mut local.queue, &mut outlet);
+        work(&mut local.queue, self.now_ms, &mut outlet);
+        if local.queue.has_timeouts()
+            && let Some(at) = local.queue.next_timeout()
+            && local.timer_at.is_none_or(|armed| at < armed)
+        {
+            local.timer_at = Some(at);
+            self.queue_timers.push(Reverse((at, id)));
+        }
         self.resident_bytes = (self.resident_bytes + local.queue.resident_bytes()).saturating_sub(before);
         self.carry_out_queue(id, &mut out);
         self.queue_outputs = out;
@@ -141,6 +152,9 @@ impl Shard {
         for output in out.drain(..) {
             match output {
                 Output::Confirm { channel, first, last } => self.confirm(channel, first, last),
+                Output::Refuse { channel, first, last } => self.refuse(channel, first, last),
+                Output::DeadLetter { queue_tag, reason, message } => self.letters.add(id, queue_tag, reason, message),
+                Output::Unused => self.delete_by_itself(id, "not used for as long as it may be"),
                 Output::GetOk { channel, queue_tag, redelivered, remaining, message } => {
                     let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
                     let reply = Reply::GetOk { queue: id.0, queue_tag, redelivered, remaining, message };
@@ -179,36 +193,66 @@ impl Shard {
     }
 
     fn confirm(&mut self, channel: queue::ChannelKey, first: u64, last: u64) {
+        if channel == LETTERS {
+            return self.letters_taken(first, last);
+        }
         let Some(place) = self.place_of(channel.connection) else { return };
         let Some(client) = self.clients.get_mut(place) else { return };
         if first & TRANSACTION != 0 {
-            self.transaction_confirmed(place, channel.channel, first, last);
+            self.transaction_answered(place, channel.channel, first, last, true);
             return;
         }
         if client.shared_confirms.is_empty() {
             client.amqp.confirm_range(channel.channel, first, last);
         } else {
             for seq in first..=last {
-                if answered(client, channel.channel, seq) {
-                    client.amqp.confirm(channel.channel, seq);
+                match answered(client, channel.channel, seq, true) {
+                    Some(true) => client.amqp.confirm(channel.channel, seq),
+                    Some(false) => client.amqp.nack(channel.channel, seq),
+                    None => {}
                 }
             }
         }
         self.mark_dirty(place);
     }
 
-    fn transaction_confirmed(&mut self, place: usize, channel: u16, first: u64, last: u64) {
-        let Some(client) = self.clients.get_mut(place) else { return };
-        let mut count = 0;
-        for seq in first..=last {
-            count += u64::from(client.shared_confirms.is_empty() || answered(client, channel, seq));
+    /// A queue has refused publishes: one that does is enough for the publisher to hear so, whatever the others do.
+    fn refuse(&mut self, channel: queue::ChannelKey, first: u64, last: u64) {
+        if channel == LETTERS {
+            return self.letters_taken(first, last);
         }
-        let Some(at) = client.transactions.iter().position(|&(other, ..)| other == channel) else { return };
+        let Some(place) = self.place_of(channel.connection) else { return };
+        if first & TRANSACTION != 0 {
+            return self.transaction_answered(place, channel.channel, first, last, false);
+        }
+        let Some(client) = self.clients.get_mut(place) else { return };
+        for seq in first..=last {
+            // The last answer decides, and this one has.
+            if answered(client, channel.channel, seq, false).is_some() {
+                client.amqp.nack(channel.channel, seq);
+            }
+        }
+        self.mark_dirty(place);
+    }
+
+    fn transaction_answered(&mut self, place: usize, channel: u16, first: u64, last: u64, taken: bool) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let (mut count, mut refused) = (0, false);
+        for seq in first..=last {
+            if let Some(taken) = answered(client, channel, seq, taken) {
+                count += 1;
+                refused |= !taken;
+            }
+        }
+        let Some(at) = client.transactions.iter().position(|transaction| transaction.channel == channel) else {
+            return;
+        };
         let transaction = &mut client.transactions[at];
-        transaction.2 = transaction.2.saturating_sub(count);
-        if transaction.2 == 0 {
+        transaction.missing = transaction.missing.saturating_sub(count);
+        transaction.refused |= refused;
+        if transaction.missing == 0 {
+            self.committed_transactions.push((client.number, channel, transaction.refused));
             client.transactions.remove(at);
-            self.committed_transactions.push((client.number, channel));
         }
     }
 
@@ -247,7 +291,7 @@ impl Shard {
 
     fn publish_to<'a>(&mut self, queue: QueueId, publishes: impl Iterator<Item = Publish<'a>>) {
         if self.queues.get(&queue).is_some_and(|local| !local.doomed) {
-            return self.with_queue(queue, |queue, outlet| queue.publish(publishes, outlet));
+            return self.with_queue(queue, |queue, now_ms, outlet| queue.publish(now_ms, publishes, outlet));
         }
         // The queue is being deleted: the publish came after that, and counts as taken.
         for publish in publishes.filter(|publish| publish.publish_seq != 0) {
@@ -260,7 +304,8 @@ impl Shard {
             if let Some(place) = self.place_of(publish.channel.connection)
                 && let Some(client) = self.clients.get_mut(place)
             {
-                client.shared_confirms.insert((publish.channel.channel, publish.publish_seq), queues as u32);
+                let expected = SharedConfirm { missing: queues as u32, refused: false };
+                client.shared_confirms.insert((publish.channel.channel, publish.publish_seq), expected);
             }
         }
     }
@@ -335,13 +380,15 @@ impl Shard {
     }
 }
 
-/// Counts one answer for a publish that went to several queues; whether it was the last.
-fn answered(client: &mut Client, channel: u16, seq: u64) -> bool {
-    let Some(missing) = client.shared_confirms.get_mut(&(channel, seq)) else { return true };
-    *missing -= 1;
-    if *missing > 0 {
-        return false;
+/// Counts one answer for a publish that went to several queues. After the last: whether all of them have taken it.
+fn answered(client: &mut Client, channel: u16, seq: u64, taken: bool) -> Option<bool> {
+    let Some(expected) = client.shared_confirms.get_mut(&(channel, seq)) else { return Some(taken) };
+    expected.missing -= 1;
+    expected.refused |= !taken;
+    if expected.missing > 0 {
+        return None;
     }
+    let taken = !expected.refused;
     client.shared_confirms.remove(&(channel, seq));
-    true
+    Some(taken)
 }

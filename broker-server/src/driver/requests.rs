@@ -236,8 +236,11 @@ impl Shard {
         Ok(record.and_then(|record| self.queues.get(&record.id)).is_some_and(|local| local.doomed))
     }
 
-    /// A queue's counts, as declare-ok tells them.
-    pub(super) fn declared(&self, name: &str, id: QueueId) -> Reply {
+    /// A queue's counts, as declare-ok tells them. To ask for them is to use the queue.
+    pub(super) fn declared(&mut self, name: &str, id: QueueId) -> Reply {
+        if self.queues.get(&id).is_some_and(|local| local.queue.has_timeouts()) {
+            self.feed(id, queue::Input::Used);
+        }
         let (messages, consumers) =
             self.queues.get(&id).map_or((0, 0), |local| (local.queue.ready_count(), local.queue.consumer_count()));
         let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
@@ -341,7 +344,7 @@ impl Shard {
     pub(super) fn cancel_consumers(&mut self, place: usize, channel: u16) {
         let Some(client) = self.clients.get_mut(place) else { return };
         client.limits.retain(|(other, ..)| *other != channel);
-        client.transactions.retain(|&(other, ..)| other != channel);
+        client.transactions.retain(|transaction| transaction.channel != channel);
         if !client.shared_confirms.is_empty() {
             client.shared_confirms.retain(|(other, _), _| *other != channel);
         }
@@ -360,6 +363,16 @@ impl Shard {
     pub(super) fn last_consumer_gone(&mut self, id: QueueId) {
         let Some(local) = self.queues.get_mut(&id) else { return };
         if local.record.auto_delete && !std::mem::replace(&mut local.doomed, true) {
+            self.propose(command::delete_queues([id]), Waiter::Nobody);
+        }
+    }
+
+    /// A queue goes for a reason of its own.
+    pub(super) fn delete_by_itself(&mut self, id: QueueId, why: &str) {
+        let Some(local) = self.queues.get_mut(&id) else { return };
+        if !std::mem::replace(&mut local.doomed, true) {
+            let record = &local.record;
+            tracing::debug!(queue = record.name.as_str(), vhost = record.vhost.as_str(), why, "queue deleted");
             self.propose(command::delete_queues([id]), Waiter::Nobody);
         }
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use broker_amqp::{CloseReason, Connection, Exception, Input, Output, Reply, Settings};
 use broker_core::access::Access;
 use broker_core::message::Message;
-use broker_core::queue;
+use broker_core::queue::{self, Rules};
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::Topology;
 use foldhash::fast::RandomState;
@@ -28,6 +28,7 @@ use super::admission::{Admission, AdmissionLimits, Admitted};
 use super::client::{Client, Progress};
 use super::events::Event;
 use super::journal::{self, JournalHandle};
+use super::letters::Letters;
 use super::login::LoginHandle;
 use super::mailbox::Inbox;
 use super::meta::MetaHandle;
@@ -72,6 +73,8 @@ const SETTLES_WAIT: Duration = Duration::from_millis(20);
 const SETTLES_MAX_BYTES: usize = 256 * 1024;
 /// After a full disk, the journal is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
+/// No queue's timer is farther away than the longest time to live: a hundred years are enough to add without overflow.
+const TIMER_MAX_MS: u64 = 100 * 365 * 86_400_000;
 
 /// What the shard is made of; see [`Shard::new`].
 pub struct Parts {
@@ -115,6 +118,9 @@ pub struct Parts {
 pub struct Shard {
     pub(super) parts: Parts,
     pub(super) now: Instant,
+    /// The same in milliseconds since 1970, told by the clock that nobody sets: times of expiry follow it.
+    pub(super) now_ms: u64,
+    started: (Instant, u64),
     pub(super) clients: Slab<Box<Client>>,
     next_serial: u64,
     pub(super) queues: HashMap<QueueId, LocalQueue, RandomState>,
@@ -162,7 +168,12 @@ pub struct Shard {
     /// Deliveries that met a closed channel, to be given back.
     pub(super) feed_later: Vec<(QueueId, u64)>,
     /// Transactions all of whose publishes are stored.
-    pub(super) committed_transactions: Vec<(u64, u16)>,
+    pub(super) committed_transactions: Vec<(u64, u16, bool)>,
+    pub(super) letters: Letters,
+    /// When queues want to be told of the time, in milliseconds since 1970.
+    pub(super) queue_timers: BinaryHeap<Reverse<(u64, QueueId)>>,
+    /// What queues ask for that ask for nothing.
+    pub(super) no_rules: Arc<Rules>,
     /// Keyed hashes of logins that were found right.
     pub(super) verified: HashSet<[u8; 32]>,
     /// The key of those hashes: random, and never leaves the process.
@@ -175,13 +186,21 @@ pub struct Shard {
 
 impl Shard {
     /// A shard ready to run.
-    pub fn new(mut parts: Parts, now: Instant, seed: u128, login_key: [u8; 32]) -> io::Result<Self> {
+    pub fn new(mut parts: Parts, (now, now_ms): (Instant, u64), seed: u128, login_key: [u8; 32]) -> io::Result<Self> {
         for (at, listener) in parts.listeners.iter_mut().enumerate() {
             parts.poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
         }
-        let queues = std::mem::take(&mut parts.queues).into_iter().collect();
+        let queues: HashMap<QueueId, LocalQueue, RandomState> = std::mem::take(&mut parts.queues).into_iter().collect();
+        let timed = queues.iter().filter(|(_, local)| local.queue.has_timeouts());
+        // They are asked at the first turn what they wait for.
+        let queue_timers = timed.map(|(&id, _)| Reverse((0, id))).collect();
         let batch = parts.batch.take();
         Ok(Shard {
+            now_ms,
+            started: (now, now_ms),
+            letters: Letters::default(),
+            queue_timers,
+            no_rules: Arc::default(),
             throttle: Throttle::new(parts.login_failures_max),
             admission: Admission::new(parts.admission),
             crowd_told_at: None,
@@ -235,6 +254,7 @@ impl Shard {
         loop {
             self.wait(&mut events)?;
             self.now = Instant::now();
+            self.now_ms = self.started.1 + self.now.duration_since(self.started.0).as_millis() as u64;
             let accept = self.note_ready(&events);
             self.read_clients();
             while let Some(event) = self.parts.inbox.take() {
@@ -256,6 +276,7 @@ impl Shard {
             || !self.dirty.is_empty()
             || !self.replies.is_empty()
             || self.gathering.is_some()
+            || self.letters.wait()
             || self.admission.wants_backlog();
         if busy {
             return poll(&mut self.parts.poll, events, Some(Duration::ZERO));
@@ -280,7 +301,10 @@ impl Shard {
     fn next_timeout(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let settles_due = self.settles_due.filter(|_| self.batch.is_some());
-        [timer, settles_due, self.forget_due, self.journal_rests_until, self.accept_rests_until, self.stopping]
+        let queue = self.queue_timers.peek().map(|Reverse((at_ms, _))| {
+            self.started.0 + Duration::from_millis(at_ms.saturating_sub(self.started.1).min(TIMER_MAX_MS))
+        });
+        [timer, queue, settles_due, self.forget_due, self.journal_rests_until, self.accept_rests_until, self.stopping]
             .into_iter()
             .flatten()
             .min()
@@ -439,6 +463,7 @@ impl Shard {
     /// Replies, the journal's next batch, then everything that is to be written.
     fn finish_turn(&mut self) {
         self.give_back();
+        self.publish_letters();
         self.answer_transactions();
         self.give_replies();
         if !self.goes_on_gathering() {
@@ -526,10 +551,25 @@ impl Shard {
             }
             self.arm_timer(place);
         }
+        self.fire_queue_timers();
         if self.journal_rests_until.is_some_and(|until| self.now >= until) {
             self.journal_rests_until = None;
             if let Some((batch, flushed)) = self.refused.take() {
                 self.parts.journal.send(journal::Work::Commit { batch, flushed });
+            }
+        }
+    }
+
+    fn fire_queue_timers(&mut self) {
+        while let Some(Reverse((at_ms, id))) = self.queue_timers.peek().copied()
+            && at_ms <= self.now_ms
+        {
+            self.queue_timers.pop();
+            let Some(local) = self.queues.get_mut(&id) else { continue };
+            // Zero: asked at start. Otherwise only the timer that is armed counts.
+            if local.timer_at.is_none_or(|armed| armed == at_ms) {
+                local.timer_at = None;
+                self.feed(id, queue::Input::Time);
             }
         }
     }

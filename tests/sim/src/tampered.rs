@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use broker_core::queue::StoredEntry;
+use broker_core::queue::{Lanes, StoredEntry};
 use broker_core::store::disk::{Crash, Disk, SimDisk};
 use broker_core::store::{Journal, Page, QueueId, Recovered, Segments, Seq, StoreError, StoreOptions, recover, tamper};
 
@@ -74,7 +74,7 @@ fn start(disk: &SimDisk) -> Result<(Journal, Segments, Recovered), StoreError> {
         segment_file_bytes: 8 * 1024,
         ..StoreOptions::new(DIR, 7)
     };
-    recover(Arc::new(disk.clone()), &options, &|_| true)
+    recover(Arc::new(disk.clone()), &options, &|_| Some(Lanes::default()))
 }
 
 /// Reads everything, settles half of it and enqueues a little.
@@ -94,7 +94,7 @@ fn use_it((mut journal, mut segments, recovered): (Journal, Segments, Recovered)
             done(segments.settle(queue.queue, run.first, run.first + (run.last - run.first) / 2));
         }
         for batch in &mut batches {
-            batch.enqueue(queue.queue, queue.next_seq, false, &message(queue.queue, queue.next_seq, BODY_BYTES));
+            batch.enqueue(queue.queue, queue.next_seq, false, 0, &message(queue.queue, queue.next_seq, BODY_BYTES));
         }
         done(segments.state_of(queue.queue));
     }
@@ -121,12 +121,14 @@ fn written() -> &'static [(PathBuf, Vec<u8>)] {
                         seq: *seq,
                         redelivered: step == 5,
                         persistent: at != 2 || step % 3 > 0,
+                        lane: 0,
+                        expires_ms: u64::from(step == 7) * 1_000_000,
                         message: message(queue, *seq, BODY_BYTES),
                     };
                     if round % 2 == 0 {
                         let [even, odd] = &mut batches;
                         let batch = if at % 2 == 0 { even } else { odd };
-                        batch.enqueue(queue, *seq, entry.redelivered, &entry.message);
+                        batch.enqueue(queue, *seq, entry.redelivered, entry.expires_ms, &entry.message);
                     } else {
                         entries.push(entry);
                     }

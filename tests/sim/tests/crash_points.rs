@@ -10,7 +10,7 @@ use std::sync::Arc;
 use broker_core::store::disk::RealDisk;
 use broker_core::store::{Seq, recover};
 use sim::store::child::{body_len, options};
-use sim::store::oracle::message;
+use sim::store::oracle::{expires_ms, lanes, message};
 
 const LEAST_NAMES: usize = 40;
 const SIGKILL: i32 = 9;
@@ -74,7 +74,7 @@ fn check(point: &str, dir: &Path, said: &[(String, u64, Seq)]) {
     let (stored, settling, settled) = (of("stored"), of("settling"), of("settled"));
     for start in 0..2 {
         let options = options(&dir.join("store"), 99 + start);
-        let (_, mut segments, recovered) = recover(Arc::new(RealDisk), &options, &|_| true).unwrap();
+        let (_, mut segments, recovered) = recover(Arc::new(RealDisk), &options, &|queue| Some(lanes(queue))).unwrap();
         assert!(!recovered.report.iter().any(|line| line.contains("damaged")), "{point}: {:?}", recovered.report);
         let mut found: BTreeMap<(u64, Seq), u64> = BTreeMap::new();
         for queue in &recovered.queues {
@@ -84,6 +84,7 @@ fn check(point: &str, dir: &Path, said: &[(String, u64, Seq)]) {
                     let loaded = segments.read(part.run, at, 50_000).unwrap();
                     for entry in loaded.entries.iter().filter(|entry| entry.seq <= part.last) {
                         assert_eq!(entry.message, message(queue.queue, entry.seq, body_len(entry.seq)), "{point}");
+                        assert_eq!((entry.expires_ms, entry.lane), (expires_ms(entry.seq), part.lane), "{point}");
                         *found.entry((queue.queue.0, entry.seq)).or_default() += 1;
                     }
                     from = loaded.next.filter(|next| *next <= part.last);

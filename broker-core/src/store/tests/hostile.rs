@@ -38,7 +38,14 @@ fn found(disk: &SimDisk) -> (Vec<Seq>, Vec<String>) {
 fn one_block(seqs: [Seq; 3]) -> (SimDisk, PathBuf) {
     let disk = SimDisk::new(3);
     let (_, mut segments, _) = open(&disk);
-    let entry = |seq| StoredEntry { seq, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message: message(seq, 100) };
+    let entry = |seq| StoredEntry {
+        seq,
+        redelivered: false,
+        persistent: true,
+        lane: 0,
+        expires_ms: 0,
+        message: message(seq, 100),
+    };
     segments.write(&[Page { queue: QUEUE, entries: seqs.into_iter().map(entry).collect() }], true).unwrap();
     let path = files(&disk, "segments").remove(0);
     (disk, path)

@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use broker_core::queue::StoredEntry;
 use broker_core::store::disk::RealDisk;
 use broker_core::store::{Journal, JournalBatch, Page, QueueId, Segments, Seq, StoreError, StoreOptions, recover};
 
-use super::oracle::{Known, Stage, entry, message};
+use super::oracle::{Known, Stage, entry, expires_ms, lanes, message};
 
 /// Queues the child uses.
 pub const QUEUES: [QueueId; 2] = [QueueId(1), QueueId(2)];
@@ -48,7 +49,7 @@ pub fn live(dir: &Path) -> Result<(), String> {
     for life in 0..LIVES {
         let options = options(dir, life);
         let (mut journal, segments, recovered) =
-            recover(Arc::new(RealDisk), &options, &|_| true).map_err(|error| error.to_string())?;
+            recover(Arc::new(RealDisk), &options, &|queue| Some(lanes(queue))).map_err(|error| error.to_string())?;
         let batch = [journal.batch()];
         let mut child = Child { journal, segments, batch, alive: Default::default(), next: [1, 1] };
         for queue in recovered.queues {
@@ -80,7 +81,7 @@ impl Child {
             for _ in 0..6 {
                 let seq = self.next[at];
                 self.next[at] += if !(900..=1000).contains(&seq) { 1 } else { 1000 - seq + u64::from(seq == 1000) };
-                self.batch[0].enqueue(queue, seq, false, &message(queue, seq, body_len(seq)));
+                self.batch[0].enqueue(queue, seq, false, expires_ms(seq), &message(queue, seq, body_len(seq)));
                 self.alive[at].0.push(seq);
             }
         }
@@ -151,8 +152,14 @@ impl Child {
             paged: true,
             settled: Stage::No,
         };
-        let entries = now.iter().map(|&seq| entry(QUEUES[at], seq, &known(seq))).collect();
-        self.segments.write(&[Page { queue: QUEUES[at], entries }], false)?;
+        let queue = QUEUES[at];
+        let entries: Vec<StoredEntry> = now.iter().map(|&seq| entry(queue, seq, &known(seq))).collect();
+        // A page is of one lane.
+        let of_lane = |lane| entries.iter().filter(|entry| entry.lane == lane).cloned().collect();
+        let mut pages: Vec<Page> =
+            (0..=lanes(queue).highest).map(|lane| Page { queue, entries: of_lane(lane) }).collect();
+        pages.retain(|page| !page.entries.is_empty());
+        self.segments.write(&pages, false)?;
         self.alive[at].0 = later;
         self.alive[at].1.extend(now);
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use broker_core::message::Message;
-use broker_core::queue::StoredEntry;
+use broker_core::queue::{Lanes, StoredEntry};
 use broker_core::store::{QueueId, Seq};
 
 /// How far something has come on its way to the disk.
@@ -74,16 +74,30 @@ pub fn message(queue: QueueId, seq: Seq, body_len: usize) -> Message {
         body.extend_from_slice(&(queue.0 << 48 | seq).to_le_bytes());
     }
     body.truncate(body_len);
-    let mut header = [0_u8; 14];
+    // Its one property is the priority.
+    let mut header = [0_u8; 15];
     header[4..12].copy_from_slice(&(body_len as u64).to_be_bytes());
+    header[12] = 1 << 3;
+    header[14] = (seq % 5) as u8;
     let key = seq.to_string();
     let route: Vec<u8> = [&[1, b'x', key.len() as u8], key.as_bytes()].concat();
     // The parts are well formed, so there is a message.
     Message::new(&route, &header, &body, true, &mut Vec::new()).unwrap_or_else(|| unreachable!())
 }
 
+/// Every second queue has priorities.
+pub fn lanes(queue: QueueId) -> Lanes {
+    Lanes { highest: if queue.0.is_multiple_of(2) { 0 } else { 2 } }
+}
+
+/// When the message of a place expires: every third does.
+pub fn expires_ms(seq: Seq) -> u64 {
+    if seq.is_multiple_of(3) { 1_000_000 + seq } else { 0 }
+}
+
 /// The message as it is paged out.
 pub fn entry(queue: QueueId, seq: Seq, known: &Known) -> StoredEntry {
     let message = message(queue, seq, known.body_len);
-    StoredEntry { seq, redelivered: known.flagged, persistent: known.persistent, message }
+    let (lane, expires_ms) = (lanes(queue).of(message.header()), expires_ms(seq));
+    StoredEntry { seq, redelivered: known.flagged, persistent: known.persistent, lane, expires_ms, message }
 }

@@ -10,7 +10,7 @@ use broker_core::store::{
     Journal, JournalBatch, Page, QueueId, Ranges, Recovered, RunId, Segments, Seq, StoreError, StoreOptions, recover,
 };
 
-use super::oracle::{Known, Model, Oracle, Stage, entry, message};
+use super::oracle::{Known, Model, Oracle, Stage, entry, expires_ms, lanes, message};
 use crate::random::Random;
 
 const DIR: &str = "/node/store";
@@ -126,7 +126,9 @@ impl World {
             }
             let known: BTreeSet<QueueId> = self.oracle.keys().copied().collect();
             let salt = self.random.draw();
-            let found = recover(Arc::new(self.disk.clone()), &options(salt), &|queue| known.contains(&queue));
+            let found = recover(Arc::new(self.disk.clone()), &options(salt), &|queue| {
+                known.contains(&queue).then(|| lanes(queue))
+            });
             match found {
                 Ok((journal, segments, recovered)) => {
                     self.trace(&format!("{recovered:?}"));
@@ -169,12 +171,16 @@ impl World {
             let mut order = Vec::new();
             for part in &queue.runs {
                 let mut seqs = Vec::new();
+                let lane = part.lane;
                 self.read_run(&mut segments, part.run, part.first, usize::MAX, |entry| {
                     if entry.seq > part.last {
                         return Ok(());
                     }
                     seqs.push(entry.seq);
-                    order.push(entry.seq);
+                    order.push((lane, entry.seq));
+                    if (entry.lane, lanes(queue.queue).of(entry.message.header())) != (lane, lane) {
+                        return Err(format!("{} {} is in a run of lane {lane}", queue.queue, entry.seq));
+                    }
                     here.insert(entry.seq, entry).map_or(Ok(()), |entry| Err(format!("{} twice", entry.seq)))
                 })?;
                 if !self.rotten && seqs.len() as u64 != part.count {
@@ -212,6 +218,9 @@ impl World {
                     Some(entry) => {
                         if entry.message != message(*queue, *seq, known.body_len) {
                             return Err(format!("{queue} {seq} has other octets"));
+                        }
+                        if entry.expires_ms != expires_ms(*seq) {
+                            return Err(format!("{queue} {seq} expires at another time"));
                         }
                         let flagged = entry.redelivered;
                         if recovered.clean && flagged != known.flagged && !rotten {
@@ -352,7 +361,7 @@ impl World {
             if persistent && !hold && !node.refused {
                 known.enqueued = Stage::Batched;
                 if let Some(batch) = node.batches.get_mut((queue.0 % 2) as usize) {
-                    batch.enqueue(queue, seq, known.flagged, &message(queue, seq, body_len));
+                    batch.enqueue(queue, seq, known.flagged, expires_ms(seq), &message(queue, seq, body_len));
                 }
             }
             model.messages.insert(seq, known);
@@ -433,6 +442,14 @@ impl World {
 
     /// Whether it was written.
     fn write_pages(&mut self, node: &mut Node, wanted: Vec<(QueueId, Vec<Seq>)>) -> Result<bool, Stop> {
+        // A page is of one lane.
+        let mut lane_by_lane: BTreeMap<(QueueId, u8), Vec<Seq>> = BTreeMap::new();
+        for (queue, seq) in wanted.into_iter().flat_map(|(queue, seqs)| seqs.into_iter().map(move |seq| (queue, seq))) {
+            let lane = lanes(queue).of(message(queue, seq, 0).header());
+            lane_by_lane.entry((queue, lane)).or_default().push(seq);
+        }
+        let wanted: Vec<(QueueId, Vec<Seq>)> =
+            lane_by_lane.into_iter().map(|((queue, _), seqs)| (queue, seqs)).collect();
         let pages: Vec<Page> = wanted
             .iter()
             .filter_map(|(queue, seqs)| {

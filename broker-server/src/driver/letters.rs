@@ -1,0 +1,158 @@
+//! Dead letters on their way: each is published to its queue's dead letter exchange, and the queue it comes from hears when all queues it goes to
+//! have it. Until then the message stays where it was, so that a crash in between can double it and never lose it.
+//!
+//! Letters wait in a list and are published one after the other, not out of one another: a chain of queues that dead-letter at once may be as long
+//! as it likes.
+
+use std::collections::VecDeque;
+
+use broker_core::dead_letter::{self, Death, Reason};
+use broker_core::message::{Content, Message};
+use broker_core::queue::{ChannelKey, Input, Outcome, Publish};
+use broker_core::store::QueueId;
+use broker_core::topology::QueueRecord;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::dispatch::Route;
+use super::shard::Shard;
+
+/// Who publishes letters. No connection has the number 0.
+pub(super) const LETTERS: ChannelKey = ChannelKey { connection: 0, channel: 0 };
+/// Letters published in one turn at most; what is left waits for the next.
+const TOGETHER_MAX: usize = 4096;
+
+/// See the module's page.
+#[derive(Default)]
+pub(super) struct Letters {
+    waiting: VecDeque<Letter>,
+    /// By publish number: where the message comes from, and how many queues have yet to store it. Queues bound how many they send.
+    published: HashMap<u64, Published, RandomState>,
+    next_seq: u64,
+}
+
+/// A message its queue has given up.
+struct Letter {
+    queue: QueueId,
+    queue_tag: u64,
+    reason: Reason,
+    message: Message,
+}
+
+struct Published {
+    queue: QueueId,
+    queue_tag: u64,
+    missing: usize,
+}
+
+impl Letters {
+    /// A queue gives a message up.
+    pub(super) fn add(&mut self, queue: QueueId, queue_tag: u64, reason: Reason, message: Message) {
+        self.waiting.push_back(Letter { queue, queue_tag, reason, message });
+    }
+
+    /// Whether letters wait to be published.
+    pub(super) fn wait(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
+impl Shard {
+    /// Publishes the letters that wait, and those that come of them.
+    pub(super) fn publish_letters(&mut self) {
+        for _ in 0..TOGETHER_MAX {
+            let Some(Letter { queue, queue_tag, reason, message }) = self.letters.waiting.pop_front() else { return };
+            // A queue that was deleted meanwhile takes its messages with it.
+            let Some(record) = self.queues.get(&queue).map(|local| local.record.clone()) else { continue };
+            match self.route_letter(&record, reason, &message) {
+                Some((letter, targets)) => self.publish_letter(queue, queue_tag, &letter, targets),
+                None => self.letter_is_safe(queue, queue_tag),
+            }
+        }
+    }
+
+    /// The letter and the queues it goes to; `None` if there is no such exchange, or nothing is bound that may have it.
+    fn route_letter(
+        &mut self,
+        record: &QueueRecord,
+        reason: Reason,
+        message: &Message,
+    ) -> Option<(Message, SmallVec<[QueueId; 8]>)> {
+        let settings = record.settings();
+        let exchange = settings.dead_letter_exchange?;
+        let vhost = self.parts.topology.vhost(&record.vhost)?;
+        let death = Death {
+            queue: &record.name,
+            reason,
+            time_s: self.now_ms / 1000,
+            exchange: &exchange,
+            routing_key: settings.dead_letter_routing_key.as_deref(),
+        };
+        let Some(letter) = dead_letter::letter(message, &death) else {
+            tracing::error!(
+                queue = record.name.as_str(),
+                vhost = record.vhost.as_str(),
+                "a dead letter cannot be written and is dropped"
+            );
+            return None;
+        };
+        let mut targets = SmallVec::new();
+        let mut found: SmallVec<[QueueId; 8]> = SmallVec::new();
+        for key in std::iter::once(letter.routing_key()).chain(letter.hidden_keys()) {
+            vhost.route(&exchange, key, letter.header(), &mut found).ok()?;
+            targets.extend(found.drain(..));
+        }
+        targets.sort_unstable();
+        targets.dedup();
+        targets.retain(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
+        if reason != Reason::Rejected {
+            targets.retain(|id| {
+                let target = self.queues.get(id).map(|local| &local.record);
+                let cycle = target.is_some_and(|target| dead_letter::is_cycle(&letter, &target.name));
+                if cycle {
+                    tracing::warn!(
+                        queue = record.name.as_str(),
+                        vhost = record.vhost.as_str(),
+                        "a dead letter came round to a queue without having been rejected by a consumer, and is dropped"
+                    );
+                }
+                !cycle
+            });
+        }
+        (!targets.is_empty()).then_some((letter, targets))
+    }
+
+    fn publish_letter(&mut self, queue: QueueId, queue_tag: u64, letter: &Message, targets: SmallVec<[QueueId; 8]>) {
+        let publish_seq = if queue_tag == 0 { 0 } else { self.letters.next_seq + 1 };
+        if publish_seq != 0 {
+            self.letters.next_seq = publish_seq;
+            self.letters.published.insert(publish_seq, Published { queue, queue_tag, missing: targets.len() });
+        }
+        let content = Content::Kept(letter);
+        let persistent_bytes = if content.persistent() { content.memory() } else { 0 };
+        let route = Route { key: letter.route().into(), queues: targets.into_iter().collect() };
+        let publish = Publish { channel: LETTERS, publish_seq, content };
+        self.publish_to_all(&route, persistent_bytes, std::iter::once(publish));
+    }
+
+    /// A queue has stored letters, or has refused them: then they are lost, as in RabbitMQ.
+    pub(super) fn letters_taken(&mut self, first: u64, last: u64) {
+        for publish_seq in first..=last {
+            let Some(published) = self.letters.published.get_mut(&publish_seq) else { continue };
+            published.missing -= 1;
+            if published.missing == 0 {
+                let Published { queue, queue_tag, .. } = *published;
+                self.letters.published.remove(&publish_seq);
+                self.letter_is_safe(queue, queue_tag);
+            }
+        }
+    }
+
+    /// The message may leave the queue it was given up by.
+    fn letter_is_safe(&mut self, queue: QueueId, queue_tag: u64) {
+        if queue_tag != 0 {
+            self.feed(queue, Input::Settle { first: queue_tag, last: queue_tag, outcome: Outcome::Ack });
+        }
+    }
+}
