@@ -241,7 +241,7 @@ impl QueueType {
     }
 
     /// The type that arguments which were checked say.
-    pub(crate) fn of(table: FieldTable<'_>) -> Option<QueueType> {
+    pub fn of(table: FieldTable<'_>) -> Option<QueueType> {
         table.lookup(QUEUE_TYPE.as_bytes())?.text().and_then(QueueType::parse)
     }
 
@@ -257,6 +257,18 @@ impl QueueType {
         match self {
             QueueType::Classic => REFUSED_BY_CLASSIC_QUEUES,
             QueueType::Quorum => REFUSED_BY_QUORUM_QUEUES,
+        }
+    }
+}
+
+impl Overflow {
+    /// What `x-overflow` or a policy says.
+    pub(crate) fn parse(name: &[u8]) -> Option<Overflow> {
+        match name {
+            b"drop-head" => Some(Overflow::DropHead),
+            b"reject-publish" => Some(Overflow::RejectPublish),
+            b"reject-publish-dlx" => Some(Overflow::RejectPublishDlx),
+            _ => None,
         }
     }
 }
@@ -369,12 +381,7 @@ fn long_string(value: Value<'_>) -> Result<&[u8], BadArgument> {
 }
 
 fn overflow(value: Value<'_>) -> Result<Overflow, BadArgument> {
-    match long_string(value)? {
-        b"drop-head" => Ok(Overflow::DropHead),
-        b"reject-publish" => Ok(Overflow::RejectPublish),
-        b"reject-publish-dlx" => Ok(Overflow::RejectPublishDlx),
-        _ => Err(BadArgument::InvalidOverflow),
-    }
+    Overflow::parse(long_string(value)?).ok_or(BadArgument::InvalidOverflow)
 }
 
 fn queue_mode(value: Value<'_>) -> Result<bool, BadArgument> {

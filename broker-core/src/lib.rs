@@ -10,6 +10,7 @@ pub mod field_table;
 pub mod message;
 pub mod name;
 pub mod properties;
+pub mod policy;
 pub mod queue;
 pub mod refusal;
 pub mod store;

@@ -2,16 +2,55 @@
 //! functions make them.
 
 use broker_core::access::{PasswordHash, User};
+use broker_core::arguments::QueueType;
 use broker_core::name::{NodeId, QueueId};
+use broker_core::policy::{Policy, PolicyValue};
 use broker_core::topology::{Binding, Destination, ExchangeDeclaration, QueueDeclaration};
-use proto::meta;
 pub use proto::meta::Command;
 use proto::meta::command::Kind;
+use proto::meta::{self, policy_value};
+
+use crate::catalog::ParameterKey;
 
 /// Creates a vhost with its predeclared exchanges.
 pub fn create_vhost(name: &str, description: &str, tags: &[String]) -> Command {
     let (name, description, tags) = (name.into(), description.into(), tags.to_vec());
     of(Kind::CreateVhost(meta::CreateVhost { name, description, tags, ..meta::CreateVhost::default() }))
+}
+
+/// The same, with a type for durable, shared queues that are declared without one.
+pub fn create_vhost_of_type(name: &str, description: &str, tags: &[String], default_queue_type: QueueType) -> Command {
+    of(Kind::CreateVhost(meta::CreateVhost {
+        name: name.into(),
+        description: description.into(),
+        tags: tags.to_vec(),
+        default_queue_type: default_queue_type.name().into(),
+    }))
+}
+
+/// What is to be changed of a vhost; what is none stays.
+#[derive(Clone, Debug, Default)]
+pub struct VhostUpdate {
+    /// What an operator writes about it.
+    pub description: Option<String>,
+    /// Tags an operator gives it.
+    pub tags: Option<Vec<String>>,
+    /// The type of durable, shared queues that are declared without one; inside: none is filled in.
+    pub default_queue_type: Option<Option<QueueType>>,
+    /// Whether messages are traced.
+    pub tracing: Option<bool>,
+}
+
+/// Changes what is said of a vhost.
+pub fn update_vhost(name: &str, update: VhostUpdate) -> Command {
+    let type_name = |queue_type: Option<QueueType>| queue_type.map(|one| one.name().to_owned()).unwrap_or_default();
+    of(Kind::UpdateVhost(meta::UpdateVhost {
+        name: name.into(),
+        description: update.description,
+        tags: update.tags.map(|tags| meta::Tags { tags }),
+        default_queue_type: update.default_queue_type.map(type_name),
+        tracing: update.tracing,
+    }))
 }
 
 /// Deletes a vhost with all it holds.
@@ -43,6 +82,27 @@ pub fn set_permissions(user: &str, vhost: &str, configure: &str, write: &str, re
 /// Takes a user's permissions in a vhost.
 pub fn clear_permissions(user: &str, vhost: &str) -> Command {
     of(Kind::ClearPermissions(meta::ClearPermissions { user: user.into(), vhost: vhost.into() }))
+}
+
+/// Sets a policy or an operator policy.
+pub fn set_policy(policy: &Policy) -> Command {
+    of(Kind::SetPolicy(policy_message(policy)))
+}
+
+/// Clears a policy or an operator policy.
+pub fn clear_policy(vhost: &str, name: &str, operator: bool) -> Command {
+    of(Kind::ClearPolicy(meta::ClearPolicy { vhost: vhost.into(), name: name.into(), operator }))
+}
+
+/// Sets a parameter to a value in JSON.
+pub fn set_parameter(key: &ParameterKey, value: &str) -> Command {
+    of(Kind::SetParameter(parameter_message(key, value)))
+}
+
+/// Clears a parameter.
+pub fn clear_parameter(key: &ParameterKey) -> Command {
+    let meta::SetParameter { vhost, component, name, .. } = parameter_message(key, "");
+    of(Kind::ClearParameter(meta::ClearParameter { vhost, component, name }))
 }
 
 /// Declares an exchange.
@@ -126,6 +186,29 @@ pub(crate) fn user_message(user: &User) -> meta::PutUser {
     }
 }
 
+pub(crate) fn policy_message(policy: &Policy) -> meta::SetPolicy {
+    let item =
+        |(key, value): (&str, &PolicyValue)| meta::PolicyItem { key: key.into(), value: Some(value_message(value)) };
+    meta::SetPolicy {
+        vhost: policy.vhost().as_str().into(),
+        name: policy.name().into(),
+        operator: policy.operator(),
+        pattern: policy.pattern().into(),
+        apply_to: policy.apply_to().name().into(),
+        priority: policy.priority(),
+        definition: policy.definition().iter().map(item).collect(),
+    }
+}
+
+pub(crate) fn parameter_message(key: &ParameterKey, value: &str) -> meta::SetParameter {
+    meta::SetParameter {
+        vhost: key.vhost.as_ref().map(|vhost| vhost.as_str().into()).unwrap_or_default(),
+        component: key.component.clone(),
+        name: key.name.clone(),
+        value: value.into(),
+    }
+}
+
 pub(crate) fn binding_message(vhost: &str, binding: &Binding) -> meta::Bind {
     let (kind, destination) = match &binding.destination {
         Destination::Queue(name) => (meta::DestinationKind::Queue, name.as_str()),
@@ -139,6 +222,16 @@ pub(crate) fn binding_message(vhost: &str, binding: &Binding) -> meta::Bind {
         routing_key: binding.routing_key.to_vec(),
         arguments: binding.arguments.octets().to_vec(),
     }
+}
+
+fn value_message(value: &PolicyValue) -> meta::PolicyValue {
+    let kind = match value {
+        PolicyValue::Number(number) => policy_value::Kind::Number(*number),
+        PolicyValue::Text(text) => policy_value::Kind::Text(text.clone()),
+        PolicyValue::Flag(flag) => policy_value::Kind::Flag(*flag),
+        PolicyValue::List(items) => policy_value::Kind::List(meta::TextList { items: items.clone() }),
+    };
+    meta::PolicyValue { kind: Some(kind) }
 }
 
 fn of(kind: Kind) -> Command {

@@ -10,6 +10,6 @@ pub mod catalog;
 pub mod command;
 pub mod log;
 
-pub use catalog::{Catalog, CatalogEvent};
+pub use catalog::{Catalog, CatalogEvent, ParameterKey, Parameters};
 pub use command::Command;
 pub use log::{LocalCatalog, LogError, Recovery};

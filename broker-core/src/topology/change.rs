@@ -10,15 +10,17 @@ use super::{
 use crate::exchange::{MatchingTable, Target};
 use crate::name::{ExchangeName, NodeId, QueueId, VhostName};
 
-/// Something that went, as a consequence of what was asked for.
+/// Something that changed as a consequence of what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A queue.
+    /// A queue went.
     QueueDeleted(Arc<QueueRecord>),
-    /// An exchange.
+    /// An exchange went.
     ExchangeDeleted(Arc<ExchangeRecord>),
-    /// A binding, in this vhost.
+    /// A binding went, in this vhost.
     BindingDeleted(Arc<VhostRecord>, Arc<Binding>),
+    /// Other policies govern a queue now.
+    QueueGoverned(Arc<QueueRecord>),
 }
 
 impl Topology {
@@ -34,6 +36,7 @@ impl Topology {
             queues: Default::default(),
             by_source: Default::default(),
             by_destination: Default::default(),
+            policies: Default::default(),
             generation: self.generation,
         };
         for &(name, kind, internal) in PREDECLARED_EXCHANGES {
@@ -45,9 +48,25 @@ impl Topology {
                 auto_delete: false,
                 internal,
                 arguments: Default::default(),
+                policies: Default::default(),
             });
         }
         self.vhosts.insert(vhost.record.name.clone(), Arc::new(vhost));
+        true
+    }
+
+    /// Changes what is said of a vhost. `false` if it is missing, or if nothing is different.
+    pub fn update_vhost(&mut self, name: &str, change: impl FnOnce(&mut VhostRecord)) -> bool {
+        let Some(vhost) = self.vhosts.get(name) else { return false };
+        let mut record = (*vhost.record).clone();
+        change(&mut record);
+        record.name = vhost.record.name.clone();
+        if record == *vhost.record {
+            return false;
+        }
+        if let Some(vhost) = self.vhost_to_change(name) {
+            vhost.record = Arc::new(record);
+        }
         true
     }
 
@@ -143,7 +162,7 @@ impl Topology {
     }
 
     /// The vhost, unshared, with a new generation.
-    fn vhost_to_change(&mut self, name: &str) -> Option<&mut Vhost> {
+    pub(super) fn vhost_to_change(&mut self, name: &str) -> Option<&mut Vhost> {
         let vhost = Arc::make_mut(self.vhosts.get_mut(name)?);
         self.generation += 1;
         vhost.generation = self.generation;

@@ -289,7 +289,7 @@ impl Vhost {
         let durable = declaration.durable && !declaration.exclusive;
         compare_property("durable", durable, queue.durable, resource)?;
         compare_property("auto_delete", declaration.auto_delete, queue.auto_delete, resource)?;
-        let compared = QueueType::of(queue.arguments.table()).unwrap_or_default().compared();
+        let compared = queue.queue_type().compared();
         let filled_in = self.type_to_fill_in(declaration);
         compare_arguments(compared, declaration.arguments, filled_in, &queue.arguments, resource)
     }

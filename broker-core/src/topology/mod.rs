@@ -6,10 +6,12 @@
 //! - `record`: what was declared;
 //! - `route`: a message's way through exchanges to queues;
 //! - `check`: what a declaration, deletion or binding would do, and RabbitMQ's refusals, asked before anything is proposed;
-//! - `change`: the changes themselves, with what follows from them (bindings of a deleted queue, auto-delete exchanges).
+//! - `change`: the changes themselves, with what follows from them (bindings of a deleted queue, auto-delete exchanges);
+//! - `govern`: changes of policies, and of the queues and exchanges they govern.
 
 mod change;
 mod check;
+mod govern;
 mod record;
 mod route;
 
@@ -28,6 +30,7 @@ pub use route::{NoSuchExchange, has_copy_keys, message_headers};
 
 use crate::exchange::{ExchangeKind, MatchingTable};
 use crate::name::{ExchangeName, QueueId, QueueName, VhostName};
+use crate::policy::Policies;
 
 type Map<K, V> = GenericHashMap<K, V, foldhash::quality::RandomState, DefaultSharedPtr>;
 
@@ -48,6 +51,7 @@ pub struct Vhost {
     queues: Map<QueueName, Arc<QueueRecord>>,
     by_source: OrdSet<Arc<Binding>>,
     by_destination: OrdSet<ByDestination>,
+    policies: Policies,
     generation: u64,
 }
 
@@ -148,6 +152,11 @@ impl Vhost {
         self.exchanges.values().map(|exchange| &exchange.record)
     }
 
+    /// Its policies.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
     /// All bindings that were declared (so without those of the default exchange), ordered by source.
     pub fn bindings(&self) -> impl Iterator<Item = &Arc<Binding>> {
         self.by_source.iter()
@@ -190,7 +199,7 @@ impl Vhost {
         if exchange.record.kind == ExchangeKind::Headers {
             return true;
         }
-        if exchange.exchange_bindings == 0 && exchange.record.arguments.is_empty() {
+        if exchange.exchange_bindings == 0 && exchange.record.alternate_exchange().is_none() {
             return false;
         }
         self.reachable(exchange).any(|exchange| exchange.record.kind == ExchangeKind::Headers)

@@ -6,6 +6,7 @@ use crate::arguments::{ALTERNATE_EXCHANGE, QueueArguments, QueueType};
 use crate::exchange::ExchangeKind;
 use crate::field_table::Arguments;
 use crate::name::{ExchangeName, NodeId, QueueId, QueueName, VhostName};
+use crate::policy::Governing;
 use crate::refusal::Resource;
 
 /// A vhost.
@@ -40,6 +41,8 @@ pub struct ExchangeRecord {
     pub internal: bool,
     /// Arguments of its declaration.
     pub arguments: Arguments,
+    /// The policies that govern it.
+    pub policies: Governing,
 }
 
 /// A queue.
@@ -59,6 +62,8 @@ pub struct QueueRecord {
     pub exclusive_owner: Option<u64>,
     /// Arguments of its declaration.
     pub arguments: Arguments,
+    /// The policies that govern it.
+    pub policies: Governing,
     /// The node it lives on.
     pub node: NodeId,
 }
@@ -96,12 +101,17 @@ impl Destination {
 }
 
 impl ExchangeRecord {
-    /// The exchange that gets what this one could not route.
+    /// The exchange that gets what this one could not route: the argument names it, or else the policy. The default exchange has none.
     pub fn alternate_exchange(&self) -> Option<&str> {
-        if self.arguments.is_empty() {
+        if !self.arguments.is_empty()
+            && let Some(name) = self.arguments.table().lookup(ALTERNATE_EXCHANGE.as_bytes())
+        {
+            return name.text();
+        }
+        if self.policies.is_empty() || self.name.is_empty() {
             return None;
         }
-        self.arguments.table().lookup(ALTERNATE_EXCHANGE.as_bytes())?.text()
+        self.policies.alternate_exchange()
     }
 
     /// The exchange with its vhost, for texts.
@@ -111,9 +121,14 @@ impl ExchangeRecord {
 }
 
 impl QueueRecord {
-    /// What the arguments ask for.
+    /// What arguments and policies come to together.
     pub fn settings(&self) -> QueueArguments {
-        QueueArguments::of_declared(&self.arguments)
+        self.policies.settings(self.arguments.table(), QueueArguments::of_declared(&self.arguments))
+    }
+
+    /// Its type.
+    pub fn queue_type(&self) -> QueueType {
+        QueueType::of(self.arguments.table()).unwrap_or_default()
     }
 
     /// The queue with its vhost, for texts.

@@ -15,10 +15,11 @@ use broker_core::topology::{
 use proto::meta::command::Kind;
 use proto::meta::{self, Command, DestinationKind};
 
+use super::settings::default_queue_type;
 use super::{Catalog, CatalogEvent};
 
 /// What a command did, or why not.
-type Outcome = Result<Vec<CatalogEvent>, Refusal>;
+pub(super) type Outcome = Result<Vec<CatalogEvent>, Refusal>;
 
 impl Catalog {
     /// Applies a command. Indexes must grow; a command at or below the last index is one that was applied already and does nothing. A queue that
@@ -29,7 +30,7 @@ impl Catalog {
         }
         self.index = index;
         let outcome = match &command.kind {
-            Some(Kind::CreateVhost(command)) => Ok(self.create_vhost(command)),
+            Some(Kind::CreateVhost(command)) => self.create_vhost(command),
             Some(Kind::DeleteVhost(command)) => Ok(self.delete_vhost(command)),
             Some(Kind::PutUser(command)) => self.put_user(command),
             Some(Kind::DeleteUser(command)) => Ok(self.delete_user(command)),
@@ -44,17 +45,14 @@ impl Catalog {
             Some(Kind::Unbind(command)) => self.unbind(command),
             Some(Kind::SetClusterName(command)) => Ok(self.set_cluster_name(command)),
             Some(Kind::EndTransient(command)) => Ok(self.end_transient(command)),
-            Some(
-                Kind::SetPolicy(_)
-                | Kind::ClearPolicy(_)
-                | Kind::SetParameter(_)
-                | Kind::ClearParameter(_)
-                | Kind::SetTopicPermissions(_)
-                | Kind::ClearTopicPermissions(_)
-                | Kind::SetLimits(_)
-                | Kind::UpdateVhost(_),
-            )
-            | None => Err(Refusal::Command("a command of a kind this version does not know".into())),
+            Some(Kind::SetPolicy(command)) => self.set_policy(command),
+            Some(Kind::ClearPolicy(command)) => self.clear_policy(command),
+            Some(Kind::SetParameter(command)) => self.set_parameter(command),
+            Some(Kind::ClearParameter(command)) => Ok(self.clear_parameter(command)),
+            Some(Kind::UpdateVhost(command)) => self.update_vhost(command),
+            Some(Kind::SetTopicPermissions(_) | Kind::ClearTopicPermissions(_) | Kind::SetLimits(_)) | None => {
+                Err(Refusal::Command("a command of a kind this version does not know".into()))
+            }
         };
         match outcome {
             Ok(events) if events.is_empty() => vec![CatalogEvent::Unchanged],
@@ -63,22 +61,24 @@ impl Catalog {
         }
     }
 
-    fn create_vhost(&mut self, command: &meta::CreateVhost) -> Vec<CatalogEvent> {
+    fn create_vhost(&mut self, command: &meta::CreateVhost) -> Outcome {
+        let default_queue_type = default_queue_type(&command.default_queue_type)?;
         let vhost = VhostName::from(command.name.as_str());
         let created = self.topology.add_vhost(VhostRecord {
             name: vhost.clone(),
             description: command.description.clone(),
             tags: command.tags.clone(),
             tracing: false,
-            default_queue_type: QueueType::parse(&command.default_queue_type),
+            default_queue_type,
         });
-        vec![CatalogEvent::VhostCreated { vhost, existed: !created }]
+        Ok(vec![CatalogEvent::VhostCreated { vhost, existed: !created }])
     }
 
     fn delete_vhost(&mut self, command: &meta::DeleteVhost) -> Vec<CatalogEvent> {
         let vhost = VhostName::from(command.name.as_str());
         let Some(queues) = self.topology.remove_vhost(&vhost) else { return Vec::new() };
         self.access.remove_vhost(&vhost);
+        self.parameters.remove_vhost(&vhost);
         vec![CatalogEvent::VhostDeleted { vhost, queues }]
     }
 
@@ -137,6 +137,7 @@ impl Catalog {
             auto_delete: command.auto_delete,
             internal: command.internal,
             arguments: Arguments::new(declaration.arguments),
+            policies: self.vhost(&vhost)?.policies().of_exchange(&command.name),
         };
         self.topology.add_exchange(record);
         let record = self.vhost(&vhost)?.exchange_or_refuse(&command.name)?.clone();
@@ -168,10 +169,12 @@ impl Catalog {
         if let Declare::Existing(record) = self.vhost(&vhost)?.check_queue_declare(&declaration)? {
             return Ok(vec![CatalogEvent::QueueDeclared { record, existed: true }]);
         }
-        let arguments = match self.vhost(&vhost)?.type_to_fill_in(&declaration) {
+        let state = self.vhost(&vhost)?;
+        let arguments = match state.type_to_fill_in(&declaration) {
             Some(queue_type) => with_queue_type(declaration.arguments, queue_type),
             None => Arguments::new(declaration.arguments),
         };
+        let policies = state.policies().of_queue(&command.name, QueueType::of(arguments.table()).unwrap_or_default());
         let record = Arc::new(QueueRecord {
             id: QueueId(id),
             vhost,
@@ -180,6 +183,7 @@ impl Catalog {
             auto_delete: command.auto_delete,
             exclusive_owner: command.exclusive_owner,
             arguments,
+            policies,
             node: NodeId(command.node),
         });
         if !self.topology.add_queue(record.clone()) {
@@ -250,14 +254,15 @@ impl Catalog {
         changes.into_iter().map(consequence).collect()
     }
 
-    fn vhost(&self, vhost: &VhostName) -> Result<&Vhost, Refusal> {
+    pub(super) fn vhost(&self, vhost: &VhostName) -> Result<&Vhost, Refusal> {
         self.topology.vhost_or_refuse(vhost)
     }
 }
 
-fn consequence(change: Change) -> CatalogEvent {
+pub(super) fn consequence(change: Change) -> CatalogEvent {
     match change {
         Change::QueueDeleted(record) => CatalogEvent::QueueDeleted(record),
+        Change::QueueGoverned(record) => CatalogEvent::QueueSettingsChanged(record),
         Change::ExchangeDeleted(record) => CatalogEvent::ExchangeDeleted(record),
         Change::BindingDeleted(vhost, binding) => {
             CatalogEvent::Unbound { vhost: vhost.name.clone(), binding, durable: false }

@@ -6,6 +6,8 @@ use broker_core::name::{UserName, VhostName};
 use broker_core::refusal::Refusal;
 use broker_core::topology::{Binding, ExchangeRecord, QueueRecord};
 
+use super::ParameterKey;
+
 /// What a command did. The first event of a command is its outcome; those after it are what followed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogEvent {
@@ -23,6 +25,21 @@ pub enum CatalogEvent {
         /// The queues that went with it.
         queues: Vec<Arc<QueueRecord>>,
     },
+    /// What is said of a vhost was changed: description, tags, tracing or the default type of queues.
+    VhostChanged(VhostName),
+    /// A policy was set or cleared. Routes through alternate exchanges may have changed.
+    PolicyChanged {
+        /// Where it is or was.
+        vhost: VhostName,
+        /// Its name.
+        name: String,
+        /// Whether it is an operator policy.
+        operator: bool,
+    },
+    /// Other policies govern a queue now, so that its settings may have changed. Follows [`CatalogEvent::PolicyChanged`].
+    QueueSettingsChanged(Arc<QueueRecord>),
+    /// A parameter was set or cleared.
+    ParameterChanged(ParameterKey),
     /// A user was created or changed.
     UserChanged(UserName),
     /// A user is gone.

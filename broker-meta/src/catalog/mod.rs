@@ -5,6 +5,8 @@
 
 mod apply;
 mod event;
+mod parameters;
+mod settings;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,7 @@ use broker_core::access::Access;
 use broker_core::topology::Topology;
 
 pub use event::CatalogEvent;
+pub use parameters::{PARAMETER_MAX_BYTES, PARAMETERS_MAX, ParameterKey, Parameters};
 pub use snapshot::BadSnapshot;
 
 /// See the module's page. A copy costs a few pointers.
@@ -23,6 +26,7 @@ pub struct Catalog {
     cluster_name: String,
     topology: Topology,
     access: Access,
+    parameters: Parameters,
 }
 
 impl Catalog {
@@ -44,6 +48,11 @@ impl Catalog {
     /// Users and permissions, as they are now.
     pub fn access(&self) -> Access {
         self.access.clone()
+    }
+
+    /// Runtime parameters, as they are now.
+    pub fn parameters(&self) -> Parameters {
+        self.parameters.clone()
     }
 
     /// Whether nothing was ever done: then this is the first boot.

@@ -5,7 +5,7 @@ use broker_core::topology::{ExchangeRecord, PREDECLARED_EXCHANGES, QueueRecord, 
 use proto::meta::{self, Snapshot};
 
 use super::{Catalog, CatalogEvent};
-use crate::command::{binding_message, user_message};
+use crate::command::{binding_message, parameter_message, policy_message, user_message};
 
 /// The message contradicts itself: it is not what [`Catalog::to_snapshot`] made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +25,7 @@ impl Catalog {
                 .all_permissions()
                 .map(|(user, vhost, held)| permission_message(user, vhost, held))
                 .collect(),
+            parameters: self.parameters.iter().map(|(key, value)| parameter_message(key, value)).collect(),
             ..Snapshot::default()
         }
     }
@@ -42,6 +43,9 @@ impl Catalog {
         for permissions in &snapshot.permissions {
             accepted(catalog.set_permissions(permissions))?;
         }
+        for parameter in &snapshot.parameters {
+            accepted(catalog.set_parameter(parameter))?;
+        }
         Ok(catalog)
     }
 
@@ -52,8 +56,12 @@ impl Catalog {
             description: vhost.description.clone(),
             tags: vhost.tags.clone(),
             tracing: state.tracing,
+            // Known queues say their type themselves: nothing is to be filled in before they are there.
             default_queue_type: None,
         });
+        for policy in &state.policies {
+            accepted(self.set_policy(policy))?;
+        }
         for exchange in &state.exchanges {
             accepted(self.declare_exchange(exchange))?;
         }
@@ -64,7 +72,11 @@ impl Catalog {
         for binding in &state.bindings {
             accepted(self.bind(binding))?;
         }
-        Ok(())
+        accepted(self.update_vhost(&meta::UpdateVhost {
+            name: vhost.name.clone(),
+            default_queue_type: Some(vhost.default_queue_type.clone()),
+            ..meta::UpdateVhost::default()
+        }))
     }
 }
 
@@ -96,13 +108,16 @@ fn vhost_message(vhost: &Vhost) -> meta::VhostState {
             name: record.name.as_str().into(),
             description: record.description.clone(),
             tags: record.tags.clone(),
-            ..meta::CreateVhost::default()
+            default_queue_type: record
+                .default_queue_type
+                .map(|queue_type| queue_type.name().into())
+                .unwrap_or_default(),
         }),
         tracing: record.tracing,
         exchanges: exchanges.into_iter().map(|exchange| exchange_message(exchange)).collect(),
         queues: queues.into_iter().map(|queue| queue_message(queue)).collect(),
         bindings: vhost.bindings().map(|binding| binding_message(&record.name, binding)).collect(),
-        ..meta::VhostState::default()
+        policies: vhost.policies().iter().map(|policy| policy_message(policy)).collect(),
     }
 }
 

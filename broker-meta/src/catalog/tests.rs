@@ -2,6 +2,7 @@
 
 mod model;
 mod recorded;
+mod settings;
 
 use broker_core::field_table::{TableBuilder, Value};
 

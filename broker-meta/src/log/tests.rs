@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use broker_core::arguments::QueueType;
 use broker_core::exchange::ExchangeKind;
 use broker_core::field_table::FieldTable;
 use broker_core::name::{NodeId, QueueId};
+use broker_core::policy::{Policy, PolicyDraft, PolicyValue};
 use broker_core::store::disk::{Crash, Disk, Fault, SimDisk};
 use broker_core::topology::{Binding, Destination, ExchangeDeclaration, QueueDeclaration};
 use proto::meta::{Command, Snapshot};
 
 use super::{LocalCatalog, LogError, Recovery};
-use crate::catalog::{Catalog, CatalogEvent};
-use crate::command;
+use crate::catalog::{Catalog, CatalogEvent, ParameterKey};
+use crate::command::{self, VhostUpdate};
 
 const NODE: NodeId = NodeId(1);
 
@@ -54,7 +56,8 @@ fn random_command(random: &mut Random) -> Command {
     let queue = format!("q{}", random.below(12));
     let exchange = format!("x{}", random.below(4));
     let durable = !random.chance(3);
-    match random.below(10) {
+    match random.below(14) {
+        10..14 => random_setting(random),
         0..4 => {
             let exclusive = random.chance(5);
             let declaration = QueueDeclaration {
@@ -83,6 +86,41 @@ fn random_command(random: &mut Random) -> Command {
         6 => command::delete_exchange("/", &exchange, random.chance(2)),
         7 | 8 => command::bind("/", &binding(&exchange, &queue, random)),
         _ => command::unbind("/", &binding(&exchange, &queue, random)),
+    }
+}
+
+/// A policy, a parameter, or what is said of the vhost.
+fn random_setting(random: &mut Random) -> Command {
+    let name = format!("s{}", random.below(3));
+    let operator = random.chance(3);
+    let key =
+        ParameterKey { vhost: random.chance(2).then(|| "/".into()), component: "shovel".into(), name: name.clone() };
+    let key = if key.vhost.is_none() { ParameterKey { component: String::new(), ..key } } else { key };
+    match random.below(6) {
+        0 | 1 => {
+            let draft = PolicyDraft {
+                vhost: "/".into(),
+                name,
+                operator,
+                pattern: format!("[{}]$", random.below(10)),
+                apply_to: "all".into(),
+                priority: random.below(3) as i64,
+                definition: vec![("max-length".into(), PolicyValue::Number(random.below(9) as i64))],
+            };
+            command::set_policy(&Policy::new(draft).unwrap())
+        }
+        2 => command::clear_policy("/", &name, operator),
+        3 => command::set_parameter(&key, &random.below(9).to_string()),
+        4 => command::clear_parameter(&key),
+        _ => {
+            let queue_type = [None, Some(QueueType::Classic), Some(QueueType::Quorum)][random.below(3) as usize];
+            let update = VhostUpdate {
+                tracing: Some(random.chance(2)),
+                default_queue_type: Some(queue_type),
+                ..VhostUpdate::default()
+            };
+            command::update_vhost("/", update)
+        }
     }
 }
 

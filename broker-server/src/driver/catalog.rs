@@ -38,6 +38,7 @@ impl Shard {
                     CatalogEvent::VhostCreated { .. }
                     | CatalogEvent::ExchangeDeclared { .. }
                     | CatalogEvent::Unchanged => {}
+                    CatalogEvent::QueueSettingsChanged(_) => self.generation += 1,
                     // Routes and rights may have changed.
                     _ => self.generation += 1,
                 }

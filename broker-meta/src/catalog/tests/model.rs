@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use broker_core::arguments::{QueueArguments, QueueType};
 use broker_core::exchange::ExchangeKind;
 use broker_core::field_table::{Arguments, FieldTable, TableBuilder, Value};
 use broker_core::name::NodeId;
+use broker_core::policy::{Policy, PolicyDraft, PolicyValue};
 use broker_core::topology::{
     Binding, Destination, ExchangeDeclaration, PREDECLARED_EXCHANGES, QueueDeclaration, Topology, has_copy_keys,
 };
@@ -13,7 +15,8 @@ use proto::meta::Command;
 use smallvec::SmallVec;
 
 use super::{Catalog, catalog};
-use crate::command;
+use crate::catalog::{CatalogEvent, ParameterKey};
+use crate::command::{self, VhostUpdate};
 
 const QUEUES: u64 = 10;
 const WORDS: [&str; 5] = ["a", "b", "", "*", "#"];
@@ -24,19 +27,59 @@ struct Model {
     exchanges: BTreeMap<String, Exchange>,
     queues: BTreeMap<String, Queue>,
     bindings: BTreeSet<Bound>,
+    /// By whether they are operator policies, and name.
+    policies: BTreeMap<(bool, String), Set>,
+    /// By whether they are global, and name.
+    parameters: BTreeMap<(bool, String), String>,
+    described: Described,
 }
+
+/// What is said of the vhost.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Described {
+    description: String,
+    tags: Vec<String>,
+    tracing: bool,
+    quorum: Option<bool>,
+}
+
+/// A policy: which of [`PATTERNS`], what for, how important, and what it sets.
+#[derive(Clone, Debug, PartialEq)]
+struct Set {
+    pattern: usize,
+    apply_to: &'static str,
+    priority: i64,
+    max_length: Option<i64>,
+    delivery_limit: Option<i64>,
+    lazy: bool,
+    alternate: Option<String>,
+}
+
+/// A pattern, and what it means.
+type Pattern = (&'static str, fn(&str) -> bool);
+const PATTERNS: [Pattern; 5] = [
+    ("", |_| true),
+    ("^q[0-4]$", |name| matches!(name, "q0" | "q1" | "q2" | "q3" | "q4")),
+    ("[13579]$", |name| name.ends_with(['1', '3', '5', '7', '9'])),
+    ("^x", |name| name.starts_with('x')),
+    ("1|direct", |name| name.contains('1') || name.contains("direct")),
+];
 
 #[derive(Clone, Debug)]
 struct Exchange {
     kind: ExchangeKind,
     durable: bool,
     auto_delete: bool,
+    /// The one its declaration names.
     alternate: Option<String>,
 }
 
 #[derive(Clone, Debug)]
 struct Queue {
     durable: bool,
+    /// Its arguments say that, or the vhost did when it was declared.
+    quorum: bool,
+    max_length: Option<i64>,
 }
 
 /// Source, destination, whether that is an exchange, key, headers wanted.
@@ -132,6 +175,48 @@ impl Model {
         }
     }
 
+    /// The policy that governs a queue (or, without a type, an exchange).
+    fn governing(&self, name: &str, quorum: Option<bool>, operator: bool) -> Option<(&str, &Set)> {
+        let fits = |set: &Set| match (set.apply_to, quorum) {
+            ("all", _) | ("queues", Some(_)) | ("exchanges", None) => true,
+            ("classic_queues", Some(quorum)) => !quorum,
+            ("quorum_queues", Some(quorum)) => quorum,
+            _ => false,
+        };
+        let known = |set: &Set| match quorum {
+            Some(true) => !set.lazy,
+            Some(false) => set.delivery_limit.is_none(),
+            None => true,
+        };
+        let mut found: Vec<(&str, &Set)> = self
+            .policies
+            .iter()
+            .filter(|((kind, _), set)| *kind == operator && fits(set) && known(set) && PATTERNS[set.pattern].1(name))
+            .map(|((_, name), set)| (name.as_str(), set))
+            .collect();
+        found.sort_by_key(|(name, set)| (-set.priority, *name));
+        found.first().copied()
+    }
+
+    fn alternate(&self, name: &str) -> Option<String> {
+        let exchange = &self.exchanges[name];
+        let by_policy = || self.governing(name, None, false).and_then(|(_, set)| set.alternate.clone());
+        exchange.alternate.clone().or_else(by_policy).filter(|_| !name.is_empty())
+    }
+
+    /// Names of policy and operator policy, longest length, limit of deliveries, lazy.
+    fn settings(&self, name: &str) -> (Option<String>, Option<String>, Option<u64>, Option<u64>, bool) {
+        let queue = &self.queues[name];
+        let (policy, operator) =
+            (self.governing(name, Some(queue.quorum), false), self.governing(name, Some(queue.quorum), true));
+        let sets = || [policy, operator].into_iter().flatten().map(|(_, set)| set);
+        let length = queue.max_length.into_iter().chain(sets().filter_map(|set| set.max_length)).min();
+        let limit = sets().filter_map(|set| set.delivery_limit).min();
+        let name = |found: Option<(&str, &Set)>| found.map(|(name, _)| name.to_owned());
+        let number = |number: Option<i64>| number.map(|number| number as u64);
+        (name(policy), name(operator), number(length), number(limit), sets().any(|set| set.lazy))
+    }
+
     fn route(&self, sent: &Sent) -> BTreeSet<String> {
         let keys: Vec<&String> = std::iter::once(&sent.key).chain(&sent.copies).collect();
         let mut out = BTreeSet::new();
@@ -160,7 +245,7 @@ impl Model {
                     _ => {}
                 }
             }
-            open.extend(exchange.alternate.clone().filter(|_| !matched));
+            open.extend(self.alternate(&name).filter(|_| !matched));
         }
         out
     }
@@ -198,19 +283,23 @@ struct World {
 }
 
 impl World {
-    fn apply(&mut self, command: &Command) {
+    fn apply(&mut self, command: &Command) -> Vec<CatalogEvent> {
         self.index += 1;
-        self.catalog.apply(self.index, command);
+        self.catalog.apply(self.index, command)
     }
 
     fn change(&mut self) {
-        match self.random.below(20) {
+        match self.random.below(25) {
             0..4 => self.declare_queue(),
             4 => self.delete_queue(),
             5..8 => self.declare_exchange(),
             8 => self.delete_exchange(),
             9..17 => self.bind(),
             17..19 => self.unbind(),
+            19..21 => self.set_policy(),
+            21 => self.clear_policy(),
+            22 => self.change_parameter(),
+            23 => self.update_vhost(),
             _ if self.random.one_in(20) => {
                 self.model.end_transient();
                 self.apply(&command::end_transient(NodeId(1)));
@@ -221,17 +310,137 @@ impl World {
 
     fn declare_queue(&mut self) {
         let (name, durable) = (self.random.queue(), self.random.one_in(2));
+        let quorum = (durable && self.random.one_in(3)).then_some(true);
+        let max_length = self.random.one_in(3).then(|| self.random.below(5) as i64);
+        let mut arguments = TableBuilder::default();
+        if quorum.is_some() {
+            arguments.push(b"x-queue-type", Value::LongString(b"quorum"));
+        }
+        if let Some(max_length) = max_length {
+            arguments.push(b"x-max-length", Value::Int64(max_length));
+        }
         let declaration = QueueDeclaration {
             name: &name,
             server_named: false,
             durable,
             exclusive: false,
             auto_delete: false,
-            arguments: FieldTable::EMPTY,
+            arguments: FieldTable::parse(arguments.octets()).unwrap(),
             connection: 0,
         };
         self.apply(&command::declare_queue("/", &declaration, NodeId(1)));
-        self.model.queues.entry(name).or_insert(Queue { durable });
+        let quorum = quorum.or(self.model.described.quorum.filter(|_| durable)).unwrap_or(false);
+        self.model.queues.entry(name).or_insert(Queue { durable, quorum, max_length });
+    }
+
+    /// A policy that may exist: its name is one of a few.
+    fn policy_name(&mut self) -> (bool, String) {
+        (self.random.one_in(3), format!("p{}", self.random.below(4)))
+    }
+
+    fn set_policy(&mut self) {
+        let (operator, name) = self.policy_name();
+        let mut set = Set {
+            pattern: self.random.below(PATTERNS.len() as u64) as usize,
+            apply_to: "all",
+            priority: self.random.below(4) as i64 - 2,
+            max_length: self.random.one_in(2).then(|| self.random.below(5) as i64),
+            delivery_limit: self.random.one_in(4).then(|| self.random.below(5) as i64),
+            lazy: !operator && self.random.one_in(4),
+            alternate: None,
+        };
+        let purposes = ["all", "queues", "exchanges", "classic_queues", "quorum_queues", "streams"];
+        set.apply_to = purposes[self.random.below(6) as usize];
+        if !operator && self.random.one_in(2) {
+            set.alternate = Some(self.random.pick(&["x0", "x1", "", "amq.fanout", "none"]).to_owned());
+        }
+        let Some(policy) = as_policy(operator, &name, &set) else { return };
+        let before = self.all_settings();
+        let events = self.apply(&command::set_policy(&policy));
+        let old = self.model.policies.insert((operator, name.clone()), set.clone());
+        if old.as_ref() == Some(&set) {
+            assert_eq!(events, [CatalogEvent::Unchanged]);
+            return;
+        }
+        assert_eq!(events[0], CatalogEvent::PolicyChanged { vhost: "/".into(), name, operator });
+        self.check_told(&before, &events[1..]);
+    }
+
+    fn clear_policy(&mut self) {
+        let (operator, name) = self.policy_name();
+        let before = self.all_settings();
+        let events = self.apply(&command::clear_policy("/", &name, operator));
+        if self.model.policies.remove(&(operator, name.clone())).is_some() {
+            assert_eq!(events[0], CatalogEvent::PolicyChanged { vhost: "/".into(), name, operator });
+            self.check_told(&before, &events[1..]);
+        } else {
+            assert_eq!(events, [CatalogEvent::Unchanged]);
+        }
+    }
+
+    fn all_settings(&self) -> BTreeMap<String, QueueArguments> {
+        let topology = self.catalog.topology();
+        topology.queues().map(|queue| (queue.name.as_str().to_owned(), queue.settings())).collect()
+    }
+
+    /// Every queue whose settings are not what they were before is told of, once, as it is now.
+    fn check_told(&self, before: &BTreeMap<String, QueueArguments>, events: &[CatalogEvent]) {
+        let mut told = BTreeSet::new();
+        for event in events {
+            let CatalogEvent::QueueSettingsChanged(record) = event else { panic!("{event:?}") };
+            assert!(told.insert(record.name.as_str().to_owned()));
+            assert_eq!(self.catalog.topology().queue_by_id(record.id), Some(record));
+        }
+        for (name, settings) in self.all_settings() {
+            assert!(told.contains(&name) || before[&name] == settings, "{name} was not told of");
+        }
+    }
+
+    fn change_parameter(&mut self) {
+        let (global, name) = (self.random.one_in(3), format!("r{}", self.random.below(3)));
+        let key = ParameterKey {
+            vhost: (!global).then(|| "/".into()),
+            component: if global { String::new() } else { "federation-upstream".into() },
+            name: name.clone(),
+        };
+        if self.random.one_in(3) {
+            let events = self.apply(&command::clear_parameter(&key));
+            let cleared = self.model.parameters.remove(&(global, name)).is_some();
+            assert_eq!(events[0] == CatalogEvent::ParameterChanged(key), cleared);
+        } else {
+            let value = format!("{{\"uri\":{}}}", self.random.below(3));
+            let events = self.apply(&command::set_parameter(&key, &value));
+            let old = self.model.parameters.insert((global, name), value.clone());
+            assert_eq!(events[0] == CatalogEvent::ParameterChanged(key), old != Some(value));
+        }
+    }
+
+    fn update_vhost(&mut self) {
+        let before = self.model.described.clone();
+        let mut update = VhostUpdate::default();
+        let described = &mut self.model.described;
+        match self.random.below(4) {
+            0 => {
+                described.description = self.random.words(&WORDS);
+                update.description = Some(described.description.clone());
+            }
+            1 => {
+                described.tags = vec![self.random.words(&WORDS)];
+                update.tags = Some(described.tags.clone());
+            }
+            2 => {
+                described.tracing = self.random.one_in(2);
+                update.tracing = Some(described.tracing);
+            }
+            _ => {
+                described.quorum = [None, Some(true), Some(false)][self.random.below(3) as usize];
+                let as_type = |quorum| if quorum { QueueType::Quorum } else { QueueType::Classic };
+                update.default_queue_type = Some(described.quorum.map(as_type));
+            }
+        }
+        let events = self.apply(&command::update_vhost("/", update));
+        let changed = before != self.model.described;
+        assert_eq!(events == [CatalogEvent::VhostChanged("/".into())], changed);
     }
 
     fn delete_queue(&mut self) {
@@ -372,6 +581,35 @@ impl World {
         let queues: BTreeSet<&str> = vhost.queues().map(|queue| queue.name.as_str()).collect();
         assert!(queues.iter().copied().eq(self.model.queues.keys().map(String::as_str)));
         assert_eq!(topology.queue_count(), queues.len());
+        for queue in vhost.queues() {
+            let name = |policy: &Option<Arc<Policy>>| policy.as_ref().map(|policy| policy.name().to_owned());
+            let settings = queue.settings();
+            let (policy, operator) = (name(&queue.policies.policy), name(&queue.policies.operator));
+            let found = (policy, operator, settings.max_length, settings.delivery_limit, settings.lazy);
+            assert_eq!(found, self.model.settings(&queue.name), "{}", queue.name);
+            let quorum = settings.queue_type == QueueType::Quorum;
+            assert_eq!(quorum, self.model.queues[queue.name.as_str()].quorum);
+        }
+        for exchange in vhost.exchanges() {
+            assert_eq!(exchange.alternate_exchange(), self.model.alternate(&exchange.name).as_deref());
+        }
+        let policies: BTreeSet<(bool, &str)> =
+            vhost.policies().iter().map(|policy| (policy.operator(), policy.name())).collect();
+        assert!(policies.into_iter().eq(self.model.policies.keys().map(|(kind, name)| (*kind, name.as_str()))));
+        let parameters = self.catalog.parameters();
+        let found: BTreeMap<(bool, &str), &str> =
+            parameters.iter().map(|(key, value)| ((key.vhost.is_none(), key.name.as_str()), value)).collect();
+        let expected =
+            self.model.parameters.iter().map(|((kind, name), value)| ((*kind, name.as_str()), value.as_str()));
+        assert_eq!(found, expected.collect());
+        let record = vhost.record();
+        let described = Described {
+            description: record.description.clone(),
+            tags: record.tags.clone(),
+            tracing: record.tracing,
+            quorum: record.default_queue_type.map(|queue_type| queue_type == QueueType::Quorum),
+        };
+        assert_eq!(described, self.model.described);
         let bindings: BTreeSet<&Binding> = vhost.bindings().map(|binding| &**binding).collect();
         let expected: Vec<Binding> = self.model.bindings.iter().map(as_binding).collect();
         assert_eq!(bindings, expected.iter().collect());
@@ -381,6 +619,31 @@ impl World {
             assert_eq!(to, expected.iter().filter(|binding| binding.destination == destination).collect());
         }
     }
+}
+
+/// None if the policy would say nothing.
+fn as_policy(operator: bool, name: &str, set: &Set) -> Option<Policy> {
+    let number = |key: &str, value: Option<i64>| value.map(|value| (key.to_owned(), PolicyValue::Number(value)));
+    let text = |key: &str, value: &str| (key.to_owned(), PolicyValue::Text(value.to_owned()));
+    let definition: Vec<(String, PolicyValue)> = [
+        number("max-length", set.max_length),
+        number("delivery-limit", set.delivery_limit),
+        set.lazy.then(|| text("queue-mode", "lazy")),
+        set.alternate.as_ref().map(|alternate| text("alternate-exchange", alternate)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let draft = PolicyDraft {
+        vhost: "/".into(),
+        name: name.into(),
+        operator,
+        pattern: PATTERNS[set.pattern].0.into(),
+        apply_to: set.apply_to.into(),
+        priority: set.priority,
+        definition,
+    };
+    (!draft.definition.is_empty()).then(|| Policy::new(draft).unwrap())
 }
 
 fn routed(topology: &Topology, sent: &Sent, header: &[u8]) -> Option<BTreeSet<String>> {
