@@ -38,7 +38,7 @@ impl Shard {
                     CatalogEvent::VhostCreated { .. }
                     | CatalogEvent::ExchangeDeclared { .. }
                     | CatalogEvent::Unchanged => {}
-                    CatalogEvent::QueueSettingsChanged(_) => self.generation += 1,
+                    CatalogEvent::QueueSettingsChanged(record) => self.queue_governed(record),
                     // Routes and rights may have changed.
                     _ => self.generation += 1,
                 }
@@ -100,6 +100,14 @@ impl Shard {
         if self.resident_max < queue::RESIDENT_MAX_BYTES {
             self.feed(id, queue::Input::Pressure(self.resident_max));
         }
+    }
+
+    /// Policies ask something else of a queue from now on.
+    fn queue_governed(&mut self, record: Arc<QueueRecord>) {
+        let (id, rules) = (record.id, self.rules_of(&record));
+        let Some(local) = self.queues.get_mut(&id) else { return };
+        local.record = record;
+        self.feed(id, queue::Input::Rules(rules));
     }
 
     /// What a queue's arguments and policies ask for. Most ask for nothing, and share that.
