@@ -11,6 +11,7 @@
 //! time                          Connection::next_timeout, Connection::timeout
 //! ```
 
+mod allowance;
 mod channel;
 pub mod codec;
 mod connection;
@@ -29,6 +30,7 @@ pub mod send_buffer;
 pub mod settings;
 pub mod table;
 
+pub use allowance::ChannelAllowance;
 pub use connection::{Connection, HANDSHAKE_MAX_BYTES, HELD_MAX_BYTES, SEND_MAX_BYTES, STRANGER_MAX_BYTES};
 pub use exception::{Exception, ReplyCode, Resource, Scope};
 pub use incoming::Incoming;

@@ -4,31 +4,34 @@
 //! design, so it is split: [`Access::login`] collects what is needed, [`Login::verify`] does the work on a thread of the driver's choice, and
 //! [`Login::cache_key`] lets it remember, for a while, logins that were right.
 
+mod limits;
+mod login;
+mod operation;
 mod password;
+mod pattern;
+mod topic;
 
-use std::fmt;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use regex::{Regex, RegexBuilder};
 
+pub use limits::{UserLimits, VhostLimits};
+pub use login::{Login, LoginRefused};
+pub use operation::{Operation, Right};
 pub use password::{PASSWORD_MAX_BYTES, PasswordHash, UnknownHash};
+pub use pattern::{BadPattern, PATTERN_MAX_BYTES, Pattern};
+pub use topic::TopicPermissions;
 
 use crate::name::{UserName, VhostName};
-use crate::refusal::{Refusal, Resource};
-
-/// A permission's pattern may be this long, in octets.
-pub const PATTERN_MAX_BYTES: usize = 4 * 1024;
-/// A compiled pattern may take this much memory, in octets.
-const COMPILED_MAX_BYTES: usize = 1 << 20;
-/// What permissions call the default exchange.
-const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// See the module's page.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     users: OrdMap<UserName, Arc<User>>,
     permissions: OrdMap<(UserName, VhostName), Arc<Permissions>>,
+    topic_permissions: OrdMap<(UserName, VhostName), topic::OfVhost>,
+    vhost_limits: OrdMap<VhostName, VhostLimits>,
+    user_limits: OrdMap<UserName, UserLimits>,
 }
 
 /// A user.
@@ -53,66 +56,15 @@ pub struct Permissions {
     pub read: Pattern,
 }
 
-/// A regular expression over names; matches anywhere in a name. The empty one matches no name.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    text: String,
-    /// None: matches nothing.
-    compiled: Option<Regex>,
-}
-
-/// Why a pattern is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadPattern {
-    /// Longer than [`PATTERN_MAX_BYTES`].
-    #[error("the pattern is longer than {PATTERN_MAX_BYTES} octets")]
-    TooLong,
-    /// Not a regular expression, or one that would take too much memory.
-    #[error("{0}")]
-    Syntax(String),
-}
-
-/// What someone wants to do with an exchange or a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operation {
-    /// Declare or delete.
-    Configure,
-    /// Publish, or bind to.
-    Write,
-    /// Consume, get, purge, or bind from.
-    Read,
-}
-
-/// A login to be checked. Owns all it needs, so that it can be checked on another thread.
-pub struct Login {
-    user: UserName,
-    password: Vec<u8>,
-    stored: Option<PasswordHash>,
-    /// Why it is refused, whatever the password.
-    refused: Option<LoginRefused>,
-}
-
-/// Why a login is refused. The client is told the same whatever it was; the log is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LoginRefused {
-    /// There is no such user.
-    #[error("no such user")]
-    NoSuchUser,
-    /// The password is wrong.
-    #[error("wrong password")]
-    WrongPassword,
-    /// The user has no password.
-    #[error("the user has no password and cannot log in with one")]
-    NoPassword,
-    /// The user may only come from the machine itself.
-    #[error("user can only connect via localhost")]
-    NotLoopback,
-}
-
 impl Access {
     /// The user of that name.
     pub fn user(&self, name: &str) -> Option<&Arc<User>> {
         self.users.get(name)
+    }
+
+    /// Whether a user may publish in another's name: its tags say so.
+    pub fn is_impersonator(&self, name: &str) -> bool {
+        self.user(name).is_some_and(|user| user.has_tag("impersonator"))
     }
 
     /// All users, by name.
@@ -130,59 +82,19 @@ impl Access {
         self.permissions.iter().map(|((user, vhost), permissions)| (user, vhost, permissions))
     }
 
-    /// Whether a user may open a vhost.
-    pub fn may_open(&self, user: &UserName, vhost: &VhostName) -> Result<(), Refusal> {
-        match self.permissions(user, vhost) {
-            Some(_) => Ok(()),
-            None => Err(Refusal::VhostRefused { vhost: vhost.clone(), user: user.clone() }),
-        }
-    }
-
-    /// Whether a user may do something with an exchange or a queue.
-    pub fn authorize(&self, user: &UserName, operation: Operation, resource: &Resource) -> Result<(), Refusal> {
-        let name = match resource {
-            Resource::Exchange(_, name) if name.is_empty() => DEFAULT_EXCHANGE,
-            other => other.name(),
-        };
-        let permissions = self.permissions(user, resource.vhost());
-        if permissions.is_some_and(|permissions| permissions.of(operation).matches(name)) {
-            return Ok(());
-        }
-        Err(Refusal::AccessRefused { resource: resource.clone(), user: user.clone() })
-    }
-
-    /// Prepares the check of a name and a password. `loopback_only` says whether this user is one that may only come from the machine itself
-    /// (configuration's `loopback_users`), `peer_is_loopback` whether it does.
-    pub fn login(&self, user: &str, password: &[u8], loopback_only: bool, peer_is_loopback: bool) -> Login {
-        let found = self.users.get(user);
-        let refused = match found {
-            None => Some(LoginRefused::NoSuchUser),
-            Some(user) if user.password.is_none() => Some(LoginRefused::NoPassword),
-            Some(_) if loopback_only && !peer_is_loopback => Some(LoginRefused::NotLoopback),
-            Some(_) => None,
-        };
-        Login {
-            user: found.map_or_else(|| UserName::from(user), |found| found.name.clone()),
-            password: password.to_vec(),
-            stored: found.and_then(|found| found.password.clone()),
-            refused,
-        }
-    }
-
     /// Adds or replaces a user.
     pub fn put_user(&mut self, user: User) {
         self.users.insert(user.name.clone(), Arc::new(user));
     }
 
-    /// Removes a user and its permissions. `false` if there is none.
+    /// Removes a user with its permissions and limits. `false` if there is none.
     pub fn remove_user(&mut self, name: &str) -> bool {
         if self.users.remove(name).is_none() {
             return false;
         }
-        let vhosts: Vec<_> = self.permissions.keys().filter(|(user, _)| **user == *name).cloned().collect();
-        for key in vhosts {
-            self.permissions.remove(&key);
-        }
+        keep(&mut self.permissions, |(user, _)| **user != *name);
+        keep(&mut self.topic_permissions, |(user, _)| **user != *name);
+        self.user_limits.remove(name);
         true
     }
 
@@ -200,12 +112,11 @@ impl Access {
         self.permissions.remove(&(user.clone(), vhost.clone())).is_some()
     }
 
-    /// Takes everyone's permissions in a vhost that goes.
+    /// Takes everyone's permissions in a vhost that goes, and its limits.
     pub fn remove_vhost(&mut self, vhost: &VhostName) {
-        let users: Vec<_> = self.permissions.keys().filter(|(_, of)| of == vhost).cloned().collect();
-        for key in users {
-            self.permissions.remove(&key);
-        }
+        keep(&mut self.permissions, |(_, of)| of != vhost);
+        keep(&mut self.topic_permissions, |(_, of)| of != vhost);
+        self.vhost_limits.remove(vhost);
     }
 }
 
@@ -222,87 +133,21 @@ impl Permissions {
         Ok(Permissions { configure: Pattern::new(configure)?, write: Pattern::new(write)?, read: Pattern::new(read)? })
     }
 
-    fn of(&self, operation: Operation) -> &Pattern {
-        match operation {
-            Operation::Configure => &self.configure,
-            Operation::Write => &self.write,
-            Operation::Read => &self.read,
+    /// The names a right is given on.
+    pub fn of(&self, right: Right) -> &Pattern {
+        match right {
+            Right::Configure => &self.configure,
+            Right::Write => &self.write,
+            Right::Read => &self.read,
         }
     }
 }
 
-impl Pattern {
-    /// Compiles a pattern. Matching is linear in the name, whatever the pattern.
-    pub fn new(text: &str) -> Result<Pattern, BadPattern> {
-        if text.len() > PATTERN_MAX_BYTES {
-            return Err(BadPattern::TooLong);
-        }
-        let compile = || {
-            RegexBuilder::new(text)
-                .size_limit(COMPILED_MAX_BYTES)
-                .dfa_size_limit(COMPILED_MAX_BYTES)
-                .build()
-                .map_err(|error| BadPattern::Syntax(error.to_string()))
-        };
-        let compiled = if text.is_empty() { None } else { Some(compile()?) };
-        Ok(Pattern { text: text.to_owned(), compiled })
-    }
-
-    /// The pattern as it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether it matches a name. The empty pattern matches the empty name only, and no resource has that.
-    pub fn matches(&self, name: &str) -> bool {
-        match &self.compiled {
-            Some(regex) => regex.is_match(name),
-            None => name.is_empty(),
-        }
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Login {
-    /// Who wants to log in.
-    pub fn user(&self) -> &UserName {
-        &self.user
-    }
-
-    /// Checks the password. Takes tens of milliseconds and 19 MiB of memory for new hashes; as long for a user that does not exist.
-    pub fn verify(&self) -> Result<(), LoginRefused> {
-        let right = match &self.stored {
-            Some(stored) => stored.matches(&self.password),
-            None => {
-                password::spend_time(&self.password);
-                false
-            }
-        };
-        match self.refused {
-            Some(refused) => Err(refused),
-            None if right => Ok(()),
-            None => Err(LoginRefused::WrongPassword),
-        }
-    }
-
-    /// A name for this login under which its being right may be remembered: it depends on the stored hash, so a changed password misses.
-    /// `key` is random and secret to the process. None if the login is refused whatever the password.
-    pub fn cache_key(&self, key: &[u8; 32]) -> Option<[u8; 32]> {
-        match (&self.stored, self.refused) {
-            (Some(stored), None) => Some(stored.cache_key(key, &self.user, &self.password)),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+/// Removes the entries whose key is not to be kept.
+fn keep<V: Clone>(map: &mut OrdMap<(UserName, VhostName), V>, kept: impl Fn(&(UserName, VhostName)) -> bool) {
+    let gone: Vec<_> = map.keys().filter(|key| !kept(key)).cloned().collect();
+    for key in gone {
+        map.remove(&key);
     }
 }
 
@@ -310,79 +155,31 @@ impl fmt::Debug for Login {
 mod tests {
     use super::*;
 
-    fn access() -> Access {
-        let mut access = Access::default();
-        let hash = PasswordHash::argon2id(b"secret", &[7; 16]).unwrap();
-        access.put_user(User { name: "ann".into(), password: Some(hash), tags: vec!["management".into()] });
-        access.put_user(User { name: "bob".into(), password: None, tags: Vec::new() });
-        let permissions = Permissions::new("^ann-", "", "amq\\.default|queue").unwrap();
-        assert!(access.set_permissions(&"ann".into(), &"/".into(), permissions));
-        access
-    }
-
-    fn queue(name: &str) -> Resource {
-        Resource::Queue("/".into(), name.into())
-    }
-
     #[test]
-    fn patterns_match_anywhere_and_the_empty_one_nowhere() {
-        let access = access();
-        let may = |operation, resource: &Resource| access.authorize(&"ann".into(), operation, resource).is_ok();
-        assert!(may(Operation::Configure, &queue("ann-1")) && !may(Operation::Configure, &queue("x-ann-1")));
-        assert!(!may(Operation::Write, &queue("ann-1")));
-        assert!(may(Operation::Read, &queue("my-queue-1")));
-        assert!(may(Operation::Read, &Resource::Exchange("/".into(), "".into())));
-        assert!(!may(Operation::Read, &Resource::Exchange("other".into(), "".into())));
-        assert_eq!(
-            access.authorize(&"bob".into(), Operation::Read, &queue("q")).unwrap_err().reply().text,
-            "ACCESS_REFUSED - access to queue 'q' in vhost '/' refused for user 'bob'"
-        );
-    }
-
-    #[test]
-    fn permissions_go_with_user_and_vhost() {
-        let mut one = access();
-        assert!(one.may_open(&"ann".into(), &"/".into()).is_ok());
-        one.remove_vhost(&"/".into());
-        assert_eq!(
-            one.may_open(&"ann".into(), &"/".into()).unwrap_err().reply().text,
-            "NOT_ALLOWED - access to vhost '/' refused for user 'ann'"
-        );
-        let mut other = access();
+    fn what_is_given_goes_with_user_and_vhost() {
+        let mut one = Access::default();
+        let (user, vhost) = (UserName::from("ann"), VhostName::from("/"));
+        one.put_user(User { name: user.clone(), password: None, tags: vec!["management".into()] });
+        assert!(one.user("ann").unwrap().has_tag("management"));
+        assert!(one.set_permissions(&user, &vhost, Permissions::new("", "", "").unwrap()));
+        let topic = TopicPermissions::new(&user, &vhost, "", "").unwrap();
+        assert!(one.set_topic_permissions(&user, &vhost, "x".into(), topic.clone()));
+        assert!(!one.set_topic_permissions(&"eve".into(), &vhost, "x".into(), topic));
+        one.set_user_limits(user, UserLimits { connections: Some(1), channels: None });
+        one.set_vhost_limits(vhost.clone(), VhostLimits { connections: Some(1), queues: None });
+        let count = |access: &Access| {
+            [
+                access.all_permissions().count(),
+                access.all_topic_permissions().count(),
+                access.all_user_limits().count(),
+                access.all_vhost_limits().count(),
+            ]
+        };
+        assert_eq!(count(&one), [1, 1, 1, 1]);
+        let mut other = one.clone();
+        one.remove_vhost(&vhost);
+        assert_eq!(count(&one), [0, 0, 1, 0]);
         assert!(other.remove_user("ann") && !other.remove_user("ann"));
-        assert_eq!(other.all_permissions().count(), 0);
-    }
-
-    #[test]
-    fn hostile_patterns_are_refused_or_linear() {
-        assert!(Pattern::new(&"a".repeat(PATTERN_MAX_BYTES + 1)).is_err());
-        assert!(Pattern::new("(((a{1000}){1000}){1000})").is_err());
-        assert!(Pattern::new("(").is_err());
-        assert!(!Pattern::new("(a+)+$").unwrap().matches(&format!("{}b", "a".repeat(250))));
-    }
-
-    #[test]
-    fn logins_are_right_only_with_everything_right() {
-        let access = access();
-        let login = |user, password: &[u8], only, loopback| access.login(user, password, only, loopback).verify();
-        assert_eq!(login("ann", b"secret", false, false), Ok(()));
-        assert_eq!(login("ann", b"secret", true, true), Ok(()));
-        assert_eq!(login("ann", b"secret", true, false), Err(LoginRefused::NotLoopback));
-        assert_eq!(login("ann", b"Secret", false, true), Err(LoginRefused::WrongPassword));
-        assert_eq!(login("bob", b"", false, true), Err(LoginRefused::NoPassword));
-        assert_eq!(login("eve", b"secret", false, true), Err(LoginRefused::NoSuchUser));
-    }
-
-    #[test]
-    fn a_cached_login_misses_after_a_change_of_password() {
-        let mut access = access();
-        let key = |access: &Access, password: &[u8]| access.login("ann", password, false, true).cache_key(&[1; 32]);
-        let before = key(&access, b"secret");
-        assert_eq!(before, key(&access, b"secret"));
-        assert_ne!(before, key(&access, b"secreT"));
-        let hash = PasswordHash::argon2id(b"secret", &[8; 16]).unwrap();
-        access.put_user(User { name: "ann".into(), password: Some(hash), tags: Vec::new() });
-        assert_ne!(before, key(&access, b"secret"));
-        assert_eq!(access.login("eve", b"x", false, true).cache_key(&[1; 32]), None);
+        assert_eq!(count(&other), [0, 0, 0, 1]);
     }
 }

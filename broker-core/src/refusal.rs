@@ -28,6 +28,40 @@ pub enum Refusal {
         /// As whom.
         user: UserName,
     },
+    /// It has no right to use that routing key on a topic exchange.
+    TopicRefused {
+        /// The routing key or binding key, as text.
+        key: String,
+        /// The exchange.
+        exchange: Resource,
+        /// As whom.
+        user: UserName,
+    },
+    /// The vhost has as many connections as it may.
+    VhostFull {
+        /// The vhost.
+        vhost: VhostName,
+        /// Who wanted to open it.
+        user: UserName,
+        /// How many it may have.
+        limit: u64,
+    },
+    /// The user has as many connections as it may.
+    UserFull {
+        /// The user.
+        user: UserName,
+        /// How many it may have.
+        limit: u64,
+    },
+    /// The vhost has as many queues as it may.
+    QueueLimit {
+        /// The queue it declared.
+        queue: QueueName,
+        /// The vhost.
+        vhost: VhostName,
+        /// How many it may have.
+        limit: u64,
+    },
     /// It declared a name that begins with `amq.`.
     ReservedPrefix(Resource),
     /// It wanted to change the default exchange.
@@ -143,6 +177,7 @@ impl Refusal {
         match self {
             Refusal::NotFound(_) | Refusal::NoPreviouslyDeclaredQueue => (404, "NOT_FOUND", false),
             Refusal::AccessRefused { .. }
+            | Refusal::TopicRefused { .. }
             | Refusal::ReservedPrefix(_)
             | Refusal::DefaultExchange
             | Refusal::SystemExchange(..)
@@ -159,10 +194,14 @@ impl Refusal {
             | Refusal::InvalidMatchType(..)
             | Refusal::InUse(_)
             | Refusal::NotEmpty(..)
+            | Refusal::QueueLimit { .. }
             | Refusal::HeaderNotArray(..)
             | Refusal::ArgumentsTooLarge => (406, "PRECONDITION_FAILED", false),
             Refusal::UnknownExchangeType(_) => (503, "COMMAND_INVALID", true),
-            Refusal::NoVhost(_) | Refusal::VhostRefused { .. } => (530, "NOT_ALLOWED", true),
+            Refusal::NoVhost(_)
+            | Refusal::VhostRefused { .. }
+            | Refusal::VhostFull { .. }
+            | Refusal::UserFull { .. } => (530, "NOT_ALLOWED", true),
             Refusal::ArgumentNotSupported(_) => (540, "NOT_IMPLEMENTED", true),
             Refusal::Command(_) => (541, "INTERNAL_ERROR", true),
         }
@@ -175,6 +214,21 @@ impl fmt::Display for Refusal {
             Refusal::NotFound(resource) => write!(f, "no {resource}"),
             Refusal::NoPreviouslyDeclaredQueue => f.write_str("no previously declared queue"),
             Refusal::AccessRefused { resource, user } => write!(f, "access to {resource} refused for user '{user}'"),
+            Refusal::TopicRefused { key, exchange, user } => {
+                write!(f, "access to topic '{key}' in {exchange} refused for user '{user}'")
+            }
+            Refusal::VhostFull { vhost, user, limit } => {
+                write!(
+                    f,
+                    "access to vhost '{vhost}' refused for user '{user}': connection limit ({limit}) is reached"
+                )
+            }
+            Refusal::UserFull { user, limit } => {
+                write!(f, "connection refused for user '{user}': user connection limit ({limit}) is reached")
+            }
+            Refusal::QueueLimit { queue, vhost, limit } => {
+                write!(f, "cannot declare queue '{queue}': queue limit in vhost '{vhost}' ({limit}) is reached")
+            }
             Refusal::ReservedPrefix(resource) => {
                 write!(f, "{} name '{}' contains reserved prefix 'amq.*'", resource.kind(), resource.name())
             }

@@ -105,6 +105,36 @@ pub fn clear_parameter(key: &ParameterKey) -> Command {
     of(Kind::ClearParameter(meta::ClearParameter { vhost, component, name }))
 }
 
+/// Gives a user topic permissions on an exchange.
+pub fn set_topic_permissions(user: &str, vhost: &str, exchange: &str, write: &str, read: &str) -> Command {
+    of(Kind::SetTopicPermissions(meta::SetTopicPermissions {
+        user: user.into(),
+        vhost: vhost.into(),
+        exchange: exchange.into(),
+        write: write.into(),
+        read: read.into(),
+    }))
+}
+
+/// Takes a user's topic permissions on an exchange, or all of a vhost.
+pub fn clear_topic_permissions(user: &str, vhost: &str, exchange: Option<&str>) -> Command {
+    let exchange = exchange.map(str::to_owned);
+    let (user, vhost) = (user.into(), vhost.into());
+    of(Kind::ClearTopicPermissions(meta::ClearTopicPermissions { user, vhost, exchange }))
+}
+
+/// Replaces the limits of a vhost; negative or none: no limit.
+pub fn set_vhost_limits(vhost: &str, max_connections: Option<i64>, max_queues: Option<i64>) -> Command {
+    let of_vhost = Some(meta::set_limits::Of::Vhost(vhost.into()));
+    of(Kind::SetLimits(meta::SetLimits { of: of_vhost, max_connections, max_queues, max_channels: None }))
+}
+
+/// Replaces the limits of a user; negative or none: no limit.
+pub fn set_user_limits(user: &str, max_connections: Option<i64>, max_channels: Option<i64>) -> Command {
+    let of_user = Some(meta::set_limits::Of::User(user.into()));
+    of(Kind::SetLimits(meta::SetLimits { of: of_user, max_connections, max_queues: None, max_channels }))
+}
+
 /// Declares an exchange.
 pub fn declare_exchange(vhost: &str, declaration: &ExchangeDeclaration<'_>) -> Command {
     of(Kind::DeclareExchange(meta::DeclareExchange {

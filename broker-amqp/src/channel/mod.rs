@@ -10,6 +10,7 @@ pub(crate) mod tx;
 
 use broker_core::window::Window;
 
+use crate::allowance::Place;
 use crate::content::Content;
 use confirm::Confirms;
 use tx::Tx;
@@ -36,6 +37,8 @@ pub(crate) struct Channel {
     pub(crate) tx: Option<Box<Tx>>,
     /// The queue that an empty name stands for.
     pub(crate) last_queue: Option<Box<str>>,
+    /// Its place among the channels its user may have, while it is open.
+    pub(crate) place: Option<Place>,
 }
 
 /// Whether a channel can be used.
@@ -114,6 +117,7 @@ impl Channel {
             confirms: None,
             tx: None,
             last_queue: None,
+            place: None,
         }
     }
 

@@ -232,6 +232,7 @@ impl Connection {
         channel.content = None;
         channel.confirms = None;
         channel.last_queue = None;
+        channel.place = None;
         if channel.waiting.take().is_some() {
             self.waiting -= 1;
             self.orphans.push(number);

@@ -1,5 +1,6 @@
 //! Frames one by one: which are due on which channel, and what is said when another comes.
 
+use crate::allowance::{ChannelAllowance, Place};
 use crate::channel::{Channel, Status};
 use crate::connection::{Connection, Flow, Hold, Phase, STREAM_MIN_BYTES, Stream};
 use crate::content::FIXED_BYTES;
@@ -203,7 +204,12 @@ impl Connection {
                 self.raise_on_connection(exception, out)
             }
             (Some((20, 10)), _) => {
-                self.channels.insert(Channel::new(number));
+                let mut channel = Channel::new(number);
+                channel.place = match self.take_place() {
+                    Ok(place) => place,
+                    Err(exception) => return self.raise_on_connection(exception, out),
+                };
+                self.channels.insert(channel);
                 out.push(Output::ChannelOpened { channel: number });
                 self.send_channel_open_ok(number);
                 Flow::Next
@@ -215,6 +221,19 @@ impl Connection {
                 self.raise_on_connection(exception, out)
             }
         }
+    }
+
+    /// A place among the channels that the user may have, if there is a limit.
+    fn take_place(&self) -> Result<Option<Place>, Exception> {
+        let Some(client) = &self.client else { return Ok(None) };
+        let Some(allowance) = &client.allowance else { return Ok(None) };
+        ChannelAllowance::take(allowance).map(Some).map_err(|max| {
+            let user = client.user.as_deref().unwrap_or_default();
+            let text = format!(
+                "number of channels opened for user '{user}' has reached the maximum allowed user limit of ({max})"
+            );
+            Exception::new(ReplyCode::NotAllowed, text)
+        })
     }
 
     /// A channel that the broker closed takes nothing but the client's word that it knows.

@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use broker_core::message::Message;
 
+use crate::allowance::ChannelAllowance;
 use crate::channel::ack::Settling;
 use crate::channel::{Channel, Channels};
 use crate::codec::{self, Publish};
@@ -159,6 +160,7 @@ pub(crate) struct Client {
     mechanism: Box<str>,
     user: Option<Arc<str>>,
     impersonator: bool,
+    allowance: Option<Arc<ChannelAllowance>>,
     vhost: Option<Box<str>>,
     /// A field table's content.
     properties: Box<[u8]>,
@@ -350,6 +352,20 @@ impl Connection {
     /// The user, once logged in.
     pub fn user(&self) -> Option<&Arc<str>> {
         self.client.as_ref()?.user.as_ref()
+    }
+
+    /// How many channels the user may have, over all its connections. To be said before `OpenOk`.
+    pub fn set_channel_allowance(&mut self, allowance: Arc<ChannelAllowance>) {
+        if let Some(client) = &mut self.client {
+            client.allowance = Some(allowance);
+        }
+    }
+
+    /// Whether the user may publish with another user's name from now on.
+    pub fn set_impersonator(&mut self, impersonator: bool) {
+        if let Some(client) = &mut self.client {
+            client.impersonator = impersonator;
+        }
     }
 
     /// The vhost, once `connection.open` was accepted.

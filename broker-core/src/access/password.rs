@@ -40,18 +40,27 @@ pub enum PasswordHash {
     },
 }
 
-/// The text is not a hash of a kind that is accepted.
+/// Why a text is not taken as a password hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a password hash of a supported kind (RabbitMQ's SHA-256 or SHA-512, or Argon2id)")]
-pub struct UnknownHash;
+pub enum UnknownHash {
+    /// It is of no kind that is accepted, or damaged.
+    #[error("not a password hash of a supported kind (RabbitMQ's SHA-256 or SHA-512, or Argon2id)")]
+    Unsupported,
+    /// It was made with MD5.
+    #[error("password hashes made with MD5 are not accepted: anyone who reads one finds the password; set a new password")]
+    Md5,
+    /// The password is longer than [`PASSWORD_MAX_BYTES`].
+    #[error("the password is longer than {PASSWORD_MAX_BYTES} octets")]
+    TooLong,
+}
 
 impl PasswordHash {
     /// Hashes a new password; takes tens of milliseconds. `salt` must be random. Refused if the password is too long.
     pub fn argon2id(password: &[u8], salt: &[u8; ARGON2_SALT_BYTES]) -> Result<PasswordHash, UnknownHash> {
         if password.len() > PASSWORD_MAX_BYTES {
-            return Err(UnknownHash);
+            return Err(UnknownHash::TooLong);
         }
-        let hash = argon2id(password, salt, ARGON2_MEMORY_KIB, ARGON2_PASSES).ok_or(UnknownHash)?;
+        let hash = argon2id(password, salt, ARGON2_MEMORY_KIB, ARGON2_PASSES).ok_or(UnknownHash::Unsupported)?;
         Ok(PasswordHash::Argon2id { memory_kib: ARGON2_MEMORY_KIB, passes: ARGON2_PASSES, salt: *salt, hash })
     }
 
@@ -72,8 +81,9 @@ impl PasswordHash {
                 let (salt, digest) = salted(hash)?;
                 Ok(PasswordHash::RabbitSha512(salt, digest))
             }
-            "argon2id" => parse_argon2id(hash).ok_or(UnknownHash),
-            _ => Err(UnknownHash),
+            "argon2id" => parse_argon2id(hash).ok_or(UnknownHash::Unsupported),
+            "rabbit_password_hashing_md5" => Err(UnknownHash::Md5),
+            _ => Err(UnknownHash::Unsupported),
         }
     }
 
@@ -98,9 +108,9 @@ impl PasswordHash {
         }
     }
 
-    /// Whether a new hash should be made at the next login, because this one is cheap to guess.
-    pub fn is_weak(&self) -> bool {
-        !matches!(self, PasswordHash::Argon2id { .. })
+    /// Whether [`PasswordHash::matches`] takes its time for this password: imported hashes are cheap to try, and so is what is refused for its length.
+    pub(super) fn takes_time(&self, password: &[u8]) -> bool {
+        matches!(self, PasswordHash::Argon2id { .. }) && password.len() <= PASSWORD_MAX_BYTES
     }
 
     /// Whether it is the hash of that password. The comparison takes the same time wherever they differ.
@@ -152,6 +162,8 @@ fn argon2id(
     memory_kib: u32,
     passes: u32,
 ) -> Option<[u8; ARGON2_HASH_BYTES]> {
+    #[cfg(test)]
+    RUNS.with(|runs| runs.set(runs.get() + 1));
     let params = Params::new(memory_kib, passes, 1, Some(ARGON2_HASH_BYTES)).ok()?;
     let mut hash = [0; ARGON2_HASH_BYTES];
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(password, salt, &mut hash).ok()?;
@@ -160,9 +172,9 @@ fn argon2id(
 
 /// Salt and digest from base64.
 fn salted<const N: usize>(text: &str) -> Result<([u8; RABBIT_SALT_BYTES], [u8; N]), UnknownHash> {
-    let octets = STANDARD.decode(text.trim()).map_err(|_| UnknownHash)?;
-    let (salt, digest) = octets.split_first_chunk::<RABBIT_SALT_BYTES>().ok_or(UnknownHash)?;
-    Ok((*salt, digest.try_into().map_err(|_| UnknownHash)?))
+    let octets = STANDARD.decode(text.trim()).map_err(|_| UnknownHash::Unsupported)?;
+    let (salt, digest) = octets.split_first_chunk::<RABBIT_SALT_BYTES>().ok_or(UnknownHash::Unsupported)?;
+    Ok((*salt, digest.try_into().map_err(|_| UnknownHash::Unsupported)?))
 }
 
 /// `$argon2id$v=19$m=19456,t=2,p=1$salt$hash`, base64 without padding.
@@ -184,6 +196,12 @@ fn parse_argon2id(text: &str) -> Option<PasswordHash> {
 }
 
 #[cfg(test)]
+thread_local! {
+    /// How often this thread has hashed with Argon2id.
+    pub(super) static RUNS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -195,10 +213,9 @@ mod tests {
                 .unwrap();
         assert!(hash.matches(b"test12"));
         assert!(!hash.matches(b"test13") && !hash.matches(b""));
-        assert!(hash.is_weak());
         assert_eq!(PasswordHash::parse(hash.algorithm(), &hash.text()), Ok(hash));
-        assert_eq!(PasswordHash::parse("rabbit_password_hashing_md5", "AAAA"), Err(UnknownHash));
-        assert_eq!(PasswordHash::parse("rabbit_password_hashing_sha256", "AAAA"), Err(UnknownHash));
+        assert_eq!(PasswordHash::parse("rabbit_password_hashing_md5", "AAAA"), Err(UnknownHash::Md5));
+        assert_eq!(PasswordHash::parse("rabbit_password_hashing_sha256", "AAAA"), Err(UnknownHash::Unsupported));
     }
 
     #[test]
@@ -217,7 +234,7 @@ mod tests {
         assert_eq!(PasswordHash::parse("argon2id", &text), Ok(hash.clone()));
         assert!(hash.matches(b"secret") && !hash.matches(b"secret "));
         assert_eq!(format!("{hash:?}"), "PasswordHash(argon2id)");
-        assert_eq!(PasswordHash::parse("argon2id", &text.replace("19456", "999999999")), Err(UnknownHash));
-        assert_eq!(PasswordHash::argon2id(&[b'a'; PASSWORD_MAX_BYTES + 1], &[0; 16]), Err(UnknownHash));
+        assert_eq!(PasswordHash::parse("argon2id", &text.replace("19456", "999999999")), Err(UnknownHash::Unsupported));
+        assert_eq!(PasswordHash::argon2id(&[b'a'; PASSWORD_MAX_BYTES + 1], &[0; 16]), Err(UnknownHash::TooLong));
     }
 }

@@ -26,7 +26,7 @@ pub use check::{
     refuse_system_exchange, reserved_exchange_name, reserved_queue_name,
 };
 pub use record::{Binding, Destination, ExchangeRecord, PREDECLARED_EXCHANGES, QueueRecord, VhostRecord};
-pub use route::{NoSuchExchange, has_copy_keys, message_headers};
+pub use route::{NoSuchExchange, copy_keys_in, has_copy_keys, message_headers};
 
 use crate::exchange::{ExchangeKind, MatchingTable};
 use crate::name::{ExchangeName, QueueId, QueueName, VhostName};

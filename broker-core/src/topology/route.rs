@@ -143,12 +143,12 @@ pub fn message_headers(header: &[u8]) -> Option<FieldTable<'_>> {
 #[inline]
 pub fn has_copy_keys(header: &[u8]) -> Result<bool, Refusal> {
     match header.get(HEADER_FIXED_BYTES) {
-        Some(&flags) if u16::from(flags) << 8 & FLAG_HEADERS != 0 => copy_keys_in(header),
+        Some(&flags) if u16::from(flags) << 8 & FLAG_HEADERS != 0 => finds_copy_keys(header),
         _ => Ok(false),
     }
 }
 
-fn copy_keys_in(header: &[u8]) -> Result<bool, Refusal> {
+fn finds_copy_keys(header: &[u8]) -> Result<bool, Refusal> {
     let Some(headers) = message_headers(header) else { return Ok(false) };
     let mut has = false;
     for name in COPY_HEADERS {
@@ -159,6 +159,12 @@ fn copy_keys_in(header: &[u8]) -> Result<bool, Refusal> {
         }
     }
     Ok(has)
+}
+
+/// The further routing keys a message names.
+pub fn copy_keys_in(header: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let copies = matches!(has_copy_keys(header), Ok(true));
+    copies.then(|| message_headers(header)).flatten().into_iter().flat_map(copy_keys)
 }
 
 /// Routing keys in the CC and BCC headers: the long strings in their arrays.

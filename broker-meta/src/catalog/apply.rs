@@ -18,6 +18,8 @@ use proto::meta::{self, Command, DestinationKind};
 use super::settings::default_queue_type;
 use super::{Catalog, CatalogEvent};
 
+mod access;
+
 /// What a command did, or why not.
 pub(super) type Outcome = Result<Vec<CatalogEvent>, Refusal>;
 
@@ -36,6 +38,9 @@ impl Catalog {
             Some(Kind::DeleteUser(command)) => Ok(self.delete_user(command)),
             Some(Kind::SetPermissions(command)) => self.set_permissions(command),
             Some(Kind::ClearPermissions(command)) => Ok(self.clear_permissions(command)),
+            Some(Kind::SetTopicPermissions(command)) => self.set_topic_permissions(command),
+            Some(Kind::ClearTopicPermissions(command)) => Ok(self.clear_topic_permissions(command)),
+            Some(Kind::SetLimits(command)) => self.set_limits(command),
             Some(Kind::DeclareExchange(command)) => self.declare_exchange(command),
             Some(Kind::DeleteExchange(command)) => self.delete_exchange(command),
             Some(Kind::DeclareQueue(command)) => self.declare_queue(index, command),
@@ -50,9 +55,7 @@ impl Catalog {
             Some(Kind::SetParameter(command)) => self.set_parameter(command),
             Some(Kind::ClearParameter(command)) => Ok(self.clear_parameter(command)),
             Some(Kind::UpdateVhost(command)) => self.update_vhost(command),
-            Some(Kind::SetTopicPermissions(_) | Kind::ClearTopicPermissions(_) | Kind::SetLimits(_)) | None => {
-                Err(Refusal::Command("a command of a kind this version does not know".into()))
-            }
+            None => Err(Refusal::Command("a command of a kind this version does not know".into())),
         };
         match outcome {
             Ok(events) if events.is_empty() => vec![CatalogEvent::Unchanged],
@@ -154,7 +157,16 @@ impl Catalog {
         Ok(changes.into_iter().map(consequence).collect())
     }
 
-    pub(super) fn declare_queue(&mut self, id: u64, command: &meta::DeclareQueue) -> Outcome {
+    /// Declares a queue if the vhost may have one more.
+    fn declare_queue(&mut self, id: u64, command: &meta::DeclareQueue) -> Outcome {
+        let vhost = self.vhost(&command.vhost.as_str().into())?;
+        if vhost.queue(&command.name).is_none() {
+            self.access.may_add_queue(vhost, &command.name, 0)?;
+        }
+        self.put_queue(id, command)
+    }
+
+    pub(super) fn put_queue(&mut self, id: u64, command: &meta::DeclareQueue) -> Outcome {
         let vhost = VhostName::from(command.vhost.as_str());
         let declaration = QueueDeclaration {
             name: &command.name,

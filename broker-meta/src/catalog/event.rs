@@ -46,6 +46,12 @@ pub enum CatalogEvent {
     UserDeleted(UserName),
     /// A user's permissions in a vhost were given or taken.
     PermissionsChanged(UserName, VhostName),
+    /// A user's topic permissions in a vhost were given or taken.
+    TopicPermissionsChanged(UserName, VhostName),
+    /// A vhost's limits were changed.
+    VhostLimitsChanged(VhostName),
+    /// A user's limits were changed.
+    UserLimitsChanged(UserName),
     /// An exchange is there.
     ExchangeDeclared {
         /// The exchange.

@@ -1,7 +1,12 @@
 //! The whole catalog as one message, and back.
 
+use std::sync::Arc;
+
+use broker_core::access::{Access, TopicPermissions};
+use broker_core::name::{ExchangeName, UserName, VhostName};
 use broker_core::refusal::Refusal;
 use broker_core::topology::{ExchangeRecord, PREDECLARED_EXCHANGES, QueueRecord, Vhost, VhostRecord};
+use proto::meta::set_limits::Of;
 use proto::meta::{self, Snapshot};
 
 use super::{Catalog, CatalogEvent};
@@ -26,6 +31,8 @@ impl Catalog {
                 .map(|(user, vhost, held)| permission_message(user, vhost, held))
                 .collect(),
             parameters: self.parameters.iter().map(|(key, value)| parameter_message(key, value)).collect(),
+            topic_permissions: topic_permission_messages(&self.access),
+            limits: limit_messages(&self.access),
             ..Snapshot::default()
         }
     }
@@ -45,6 +52,12 @@ impl Catalog {
         }
         for parameter in &snapshot.parameters {
             accepted(catalog.set_parameter(parameter))?;
+        }
+        for permissions in &snapshot.topic_permissions {
+            accepted(catalog.set_topic_permissions(permissions))?;
+        }
+        for limits in &snapshot.limits {
+            accepted(catalog.set_limits(limits))?;
         }
         Ok(catalog)
     }
@@ -67,7 +80,7 @@ impl Catalog {
         }
         for queue in &state.queues {
             let declaration = queue.queue.as_ref().ok_or_else(|| BadSnapshot("a queue without a name".into()))?;
-            accepted(self.declare_queue(queue.id, declaration))?;
+            accepted(self.put_queue(queue.id, declaration))?;
         }
         for binding in &state.bindings {
             accepted(self.bind(binding))?;
@@ -95,6 +108,37 @@ fn permission_message(user: &str, vhost: &str, permissions: &broker_core::access
         write: permissions.write.as_str().into(),
         read: permissions.read.as_str().into(),
     }
+}
+
+fn topic_permission_messages(access: &Access) -> Vec<meta::SetTopicPermissions> {
+    let all = access.all_topic_permissions();
+    let message = |(user, vhost, exchange, held): (&UserName, &VhostName, &ExchangeName, &Arc<TopicPermissions>)| {
+        meta::SetTopicPermissions {
+            user: user.as_str().into(),
+            vhost: vhost.as_str().into(),
+            exchange: exchange.as_str().into(),
+            write: held.write.as_str().into(),
+            read: held.read.as_str().into(),
+        }
+    };
+    all.map(message).collect()
+}
+
+fn limit_messages(access: &Access) -> Vec<meta::SetLimits> {
+    let limit = |limit: Option<u64>| limit.and_then(|limit| i64::try_from(limit).ok());
+    let vhosts = access.all_vhost_limits().map(|(vhost, limits)| meta::SetLimits {
+        of: Some(Of::Vhost(vhost.as_str().into())),
+        max_connections: limit(limits.connections),
+        max_queues: limit(limits.queues),
+        max_channels: None,
+    });
+    let users = access.all_user_limits().map(|(user, limits)| meta::SetLimits {
+        of: Some(Of::User(user.as_str().into())),
+        max_connections: limit(limits.connections),
+        max_queues: None,
+        max_channels: limit(limits.channels),
+    });
+    vhosts.chain(users).collect()
 }
 
 fn vhost_message(vhost: &Vhost) -> meta::VhostState {

@@ -1,5 +1,6 @@
 //! The catalog and the checks before it: against RabbitMQ's recorded answers, and against a naive model.
 
+mod access;
 mod model;
 mod recorded;
 mod settings;

@@ -13,6 +13,7 @@ use super::meta::Applied;
 use super::pages;
 use super::queues::LocalQueue;
 use super::requests::{Waiter, exception};
+use super::revision::Revision;
 use super::shard::Shard;
 
 impl Shard {
@@ -21,10 +22,12 @@ impl Shard {
         self.parts.topology = applied.topology;
         self.parts.access = applied.access;
         let mut cancelled = Vec::new();
+        let mut revision = Revision::default();
         for (proposal, events) in applied.outcomes {
             let mut refusal = None;
             let mut declared = None;
             for event in events {
+                revision.note(&event);
                 match event {
                     CatalogEvent::QueueDeclared { record, .. } => {
                         declared = Some(record.id);
@@ -54,6 +57,7 @@ impl Shard {
                 self.tell(place, Input::ConsumerCancelled { channel, consumer });
             }
         }
+        self.revise(&revision);
     }
 
     fn answer_waiter(&mut self, waiter: Waiter, declared: Option<QueueId>, refusal: Option<Exception>) {

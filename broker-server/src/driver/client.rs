@@ -50,6 +50,8 @@ pub struct Client {
     pub read_at: Instant,
     /// Write what is left, then close.
     pub closing: Option<String>,
+    /// It counts among the connections of its user and vhost.
+    pub counted: bool,
     /// The vhost it opened.
     pub vhost: Option<Arc<str>>,
     /// What its publishes were routed to.
@@ -134,6 +136,7 @@ impl Client {
             target: None,
             read_at: now,
             closing: None,
+            counted: false,
             vhost: None,
             routes: RouteCache::default(),
             consumers: Slab::new(),

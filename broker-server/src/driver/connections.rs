@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_amqp::{Exception, Input, Login, Output};
-use broker_core::name::{UserName, VhostName};
+use broker_core::access::{LoginRefused, Operation};
 
 use super::login::LoginResult;
 use super::requests::exception;
@@ -86,12 +86,12 @@ impl Shard {
         }
         let Some(place) = self.place_of(connection) else { return };
         let mut out = Vec::new();
-        match outcome {
+        let current = self.parts.access.is_current(&login);
+        match outcome.and_then(|()| current.then_some(()).ok_or(LoginRefused::Changed)) {
             Ok(()) => {
                 if self.verified.len() >= REMEMBERED_MAX {
                     self.verified.clear();
                 }
-                // The key depends on the stored hash: should the password have changed meanwhile, it will not be found.
                 self.verified.extend(login.cache_key(&self.login_key));
                 self.logged_in(place, login.user(), &mut out);
             }
@@ -107,7 +107,7 @@ impl Shard {
     }
 
     fn logged_in(&mut self, place: usize, user: &str, more: &mut Vec<Output>) {
-        let impersonator = self.parts.access.user(user).is_some_and(|user| user.has_tag("impersonator"));
+        let impersonator = self.parts.access.is_impersonator(user);
         if let Some(client) = self.clients.get_mut(place) {
             client.amqp.step(self.now, Input::LoginOk { user: Arc::from(user), impersonator }, more);
             let peer = client.peer;
@@ -120,22 +120,39 @@ impl Shard {
     /// Opens a vhost for a client that may use it.
     pub(super) fn open_vhost(&mut self, place: usize, vhost: &str, more: &mut Vec<Output>) {
         let now = self.now;
+        let answer = self.may_open(place, vhost);
         let Some(client) = self.clients.get_mut(place) else { return };
+        if let Err(exception) = answer {
+            return client.amqp.step(now, Input::OpenRefused(exception), more);
+        }
         let user = client.amqp.user().cloned().unwrap_or_else(|| Arc::from(""));
-        let answer = if self.parts.topology.vhost(vhost).is_none() {
-            Err(Exception::vhost_not_found(vhost))
-        } else {
-            self.parts.access.may_open(&UserName::from(&*user), &VhostName::from(vhost)).map_err(exception)
-        };
-        match answer {
-            Ok(()) => {
-                client.vhost = Some(Arc::from(vhost));
-                client.amqp.step(now, Input::OpenOk, more);
-                let name = client.amqp.connection_name();
-                tracing::info!(peer = %client.peer, connection = client.number, user = &*user, vhost, name, "connection opened");
-                self.tell_alarm_to(place, more);
-            }
-            Err(exception) => client.amqp.step(now, Input::OpenRefused(exception), more),
+        let opened: Arc<str> = Arc::from(vhost);
+        let allowance = self.tally.opened(&user, &opened, self.parts.access.user_limits(&user).channels);
+        client.amqp.set_channel_allowance(allowance);
+        client.counted = true;
+        client.vhost = Some(opened);
+        client.amqp.step(now, Input::OpenOk, more);
+        let name = client.amqp.connection_name();
+        tracing::info!(peer = %client.peer, connection = client.number, user = &*user, vhost, name, "connection opened");
+        self.tell_alarm_to(place, more);
+    }
+
+    /// Limits come before permissions, as in RabbitMQ.
+    fn may_open(&self, place: usize, vhost: &str) -> Result<(), Exception> {
+        let user = self.user_name(place)?;
+        let Some(found) = self.parts.topology.vhost(vhost) else { return Err(Exception::vhost_not_found(vhost)) };
+        let (of_vhost, of_user) = (self.tally.of_vhost(vhost), self.tally.of_user(&user));
+        self.parts.access.may_connect(&user, found.name(), of_vhost, of_user).map_err(exception)?;
+        self.parts.access.authorize(&user, found, &Operation::Open).map_err(exception)
+    }
+
+    /// A connection that closes or is gone makes room under the limits of its user and vhost.
+    pub(super) fn uncount(&mut self, place: usize) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        if std::mem::take(&mut client.counted)
+            && let (Some(user), Some(vhost)) = (client.amqp.user(), &client.vhost)
+        {
+            self.tally.closed(user, vhost);
         }
     }
 }

@@ -20,7 +20,9 @@ pub mod outputs;
 pub mod pages;
 pub mod queues;
 pub mod requests;
+pub mod revision;
 pub mod shard;
+pub mod tally;
 pub mod throttle;
 
 /// Ends the process after a failed write: what is on the disk is unknown, so nothing more may be confirmed. The next start reads what is really there.

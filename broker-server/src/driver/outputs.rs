@@ -110,12 +110,12 @@ impl Shard {
             Output::ChannelOpened { .. } => {}
             Output::ChannelClosed { channel } => self.cancel_consumers(place, channel),
             Output::PublishInvalid { channel, message, exception } => {
-                let exception = self.publishable(place, message.route()).err().unwrap_or(*exception);
+                let exception = self.publishable(place, Content::Kept(&message)).err().unwrap_or(*exception);
                 self.fail(place, channel, exception, more);
                 return false;
             }
             Output::TxPublish { channel, message } => {
-                if let Err(exception) = self.publishable(place, message.route()) {
+                if let Err(exception) = self.publishable(place, Content::Kept(&message)) {
                     self.fail(place, channel, exception, more);
                     return false;
                 }

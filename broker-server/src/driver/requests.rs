@@ -12,7 +12,7 @@ use broker_core::queue::{self, ConsumerSettings};
 use broker_core::refusal::{Refusal, Resource};
 use broker_core::store::QueueId;
 use broker_core::topology::{
-    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Vhost, has_copy_keys,
+    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Vhost, copy_keys_in, has_copy_keys,
     refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
 };
 use broker_meta::command::{self, Command};
@@ -114,12 +114,13 @@ impl Shard {
         };
         let vhost = self.vhost_name(place)?;
         if *passive {
+            self.authorize(place, &Operation::SeeExchange)?;
             self.vhost(&vhost)?.check_exchange_passive(name).map_err(exception)?;
             return Ok(Some(Reply::Done));
         }
         let kind = ExchangeKind::parse(kind).map_err(exception)?;
         refuse_default_exchange(name).map_err(exception)?;
-        self.authorize(place, Operation::Configure, &exchange_resource(&vhost, name))?;
+        self.authorize(place, &Operation::DeclareExchange { exchange: name })?;
         let arguments = table(arguments)?;
         let declaration = ExchangeDeclaration {
             name,
@@ -133,8 +134,7 @@ impl Shard {
             Declare::Existing(_) => Ok(Some(Reply::Done)),
             Declare::New => {
                 if let Some(alternate) = declaration.alternate_exchange() {
-                    self.authorize(place, Operation::Read, &exchange_resource(&vhost, name))?;
-                    self.authorize(place, Operation::Write, &exchange_resource(&vhost, alternate))?;
+                    self.authorize(place, &Operation::SetAlternateExchange { exchange: name, alternate })?;
                 }
                 self.propose_for(place, channel, command::declare_exchange(&vhost, &declaration))
             }
@@ -144,7 +144,7 @@ impl Shard {
     fn delete_exchange(&mut self, place: usize, channel: u16, name: &str, if_unused: bool) -> Answer {
         let vhost = self.vhost_name(place)?;
         refuse_system_exchange(&vhost, name).map_err(exception)?;
-        self.authorize(place, Operation::Configure, &exchange_resource(&vhost, name))?;
+        self.authorize(place, &Operation::DeleteExchange { exchange: name })?;
         match self.vhost(&vhost)?.check_exchange_delete(name, if_unused).map_err(exception)? {
             Delete::Missing => Ok(Some(Reply::Done)),
             Delete::Existing(_) => self.propose_for(place, channel, command::delete_exchange(&vhost, name, if_unused)),
@@ -160,12 +160,12 @@ impl Shard {
         bind: bool,
     ) -> Answer {
         let vhost = self.vhost_name(place)?;
-        self.authorize(place, Operation::Write, &destination.resource(&vhost))?;
+        let (source, key) = (&asked.source, &asked.routing_key);
+        self.authorize(place, &Operation::Bind { source, destination: &destination, key })?;
         if let Destination::Exchange(name) = &destination {
             refuse_default_exchange(name).map_err(exception)?;
         }
-        refuse_default_exchange(&asked.source).map_err(exception)?;
-        self.authorize(place, Operation::Read, &exchange_resource(&vhost, &asked.source))?;
+        refuse_default_exchange(source).map_err(exception)?;
         let number = self.clients[place].number;
         let arguments = table(&asked.arguments)?;
         let topology = self.vhost(&vhost)?;
@@ -190,6 +190,7 @@ impl Shard {
         let connection = self.clients[place].number;
         let doomed = self.is_doomed(&vhost, name)?;
         if *passive {
+            self.authorize(place, &Operation::SeeQueue)?;
             if doomed {
                 return Err(exception(Refusal::NotFound(queue_resource(&vhost, name))));
             }
@@ -199,7 +200,11 @@ impl Shard {
         if !server_named {
             reserved_queue_name(&vhost, name).map_err(exception)?;
         }
-        self.authorize(place, Operation::Configure, &queue_resource(&vhost, name))?;
+        self.authorize(place, &Operation::DeclareQueue { queue: name })?;
+        let known = self.vhost(&vhost)?;
+        if doomed || known.queue(name).is_none() {
+            self.parts.access.may_add_queue(known, name, usize::from(doomed)).map_err(exception)?;
+        }
         let declaration = QueueDeclaration {
             name,
             server_named: *server_named,
@@ -212,8 +217,7 @@ impl Shard {
         self.vhost(&vhost)?.refuse_server_named(&declaration).map_err(exception)?;
         let existing = self.vhost(&vhost)?.queue(name).filter(|_| !doomed);
         if let (None, Some(exchange)) = (existing, declaration.dead_letter_exchange()) {
-            self.authorize(place, Operation::Read, &queue_resource(&vhost, name))?;
-            self.authorize(place, Operation::Write, &exchange_resource(&vhost, &exchange))?;
+            self.authorize(place, &Operation::SetDeadLetterExchange { queue: name, exchange: &exchange })?;
         }
         // A queue on its way out is no queue: the catalog declares a new one after it has deleted that one.
         let check = match doomed {
@@ -248,7 +252,7 @@ impl Shard {
     }
 
     fn purge_queue(&mut self, place: usize, name: &str) -> Answer {
-        let id = self.usable_queue(place, name, Operation::Read)?;
+        let id = self.usable_queue(place, name, &Operation::Purge { queue: name })?;
         let messages = self.queues.get(&id).map_or(0, |local| local.queue.ready_count());
         self.feed(id, queue::Input::Purge);
         Ok(Some(Reply::Purged { messages: u32::try_from(messages).unwrap_or(u32::MAX) }))
@@ -257,7 +261,7 @@ impl Shard {
     fn delete_queue(&mut self, place: usize, channel: u16, name: &str, if_unused: bool, if_empty: bool) -> Answer {
         let vhost = self.vhost_name(place)?;
         let connection = self.clients[place].number;
-        self.authorize(place, Operation::Configure, &queue_resource(&vhost, name))?;
+        self.authorize(place, &Operation::DeleteQueue { queue: name })?;
         let record = match self.vhost(&vhost)?.check_queue_delete(name, connection).map_err(exception)? {
             Delete::Missing => return Ok(Some(Reply::Deleted { messages: 0 })),
             Delete::Existing(record) => record,
@@ -280,7 +284,7 @@ impl Shard {
     }
 
     fn get(&mut self, place: usize, channel: u16, name: &str, no_ack: bool) -> Answer {
-        let id = self.usable_queue(place, name, Operation::Read)?;
+        let id = self.usable_queue(place, name, &Operation::Get { queue: name })?;
         let channel = self.clients[place].channel_key(channel);
         self.feed(id, queue::Input::Get { channel, no_ack });
         Ok(None)
@@ -306,7 +310,7 @@ impl Shard {
         let Request::Consume { queue, no_ack, exclusive, prefetch, arguments, .. } = request else {
             return Err(Exception::internal("not a consume"));
         };
-        let id = self.usable_queue(place, queue, Operation::Read)?;
+        let id = self.usable_queue(place, queue, &Operation::Consume { queue })?;
         let vhost = self.vhost_name(place)?;
         let priority = consumer_priority(table(arguments)?, &queue_resource(&vhost, queue))?;
         let free = self.queues.get(&id).is_some_and(|local| local.queue.may_consume(*exclusive));
@@ -393,6 +397,7 @@ impl Shard {
 
     /// The client closes its connection: close-ok follows once its exclusive queues are gone.
     pub(super) fn say_goodbye(&mut self, place: usize, more: &mut Vec<Output>) {
+        self.uncount(place);
         let Some(client) = self.clients.get_mut(place) else { return };
         client.goodbye = true;
         if !self.delete_exclusive_queues(place)
@@ -403,12 +408,15 @@ impl Shard {
     }
 
     /// Whether a message may be published where it wants to go.
-    pub(super) fn publishable(&mut self, place: usize, route: &[u8]) -> Result<(), Exception> {
+    pub(super) fn publishable(&mut self, place: usize, content: Content<'_>) -> Result<(), Exception> {
         let vhost = self.vhost_name(place)?;
-        let name = exchange_name(route)?;
-        let resource = exchange_resource(&vhost, name);
-        self.authorize(place, Operation::Write, &resource)?;
-        self.vhost(&vhost)?.publishable_exchange(name).map_err(exception)?;
+        let exchange = exchange_name(content.route())?;
+        self.authorize(place, &Operation::Publish { exchange, key: content.routing_key() })?;
+        self.vhost(&vhost)?.publishable_exchange(exchange).map_err(exception)?;
+        // Else CC and BCC headers would be a way around topic permissions.
+        for key in copy_keys_in(content.header()) {
+            self.authorize(place, &Operation::Publish { exchange, key })?;
+        }
         Ok(())
     }
 
@@ -421,7 +429,7 @@ impl Shard {
         {
             return Ok(route);
         }
-        self.publishable(place, content.route())?;
+        self.publishable(place, content)?;
         let vhost = self.vhost_name(place)?;
         let exchange = exchange_name(content.route())?;
         let topology = self.vhost(&vhost)?;
@@ -452,9 +460,9 @@ impl Shard {
     }
 
     /// A queue the connection's user may read and the connection may use.
-    fn usable_queue(&mut self, place: usize, name: &str, operation: Operation) -> Result<QueueId, Exception> {
+    fn usable_queue(&mut self, place: usize, name: &str, operation: &Operation<'_>) -> Result<QueueId, Exception> {
         let vhost = self.vhost_name(place)?;
-        self.authorize(place, operation, &queue_resource(&vhost, name))?;
+        self.authorize(place, operation)?;
         let number = self.clients[place].number;
         let id = self.vhost(&vhost)?.usable_queue(name, number).map_err(exception)?.id;
         if self.queues.get(&id).is_none_or(|local| local.doomed) {
@@ -463,10 +471,15 @@ impl Shard {
         Ok(id)
     }
 
-    fn authorize(&self, place: usize, operation: Operation, resource: &Resource) -> Result<(), Exception> {
-        let user = self.clients.get(place).and_then(|client| client.amqp.user()).map(|user| UserName::from(&**user));
-        let user = user.ok_or_else(|| Exception::internal("nobody is logged in"))?;
-        self.parts.access.authorize(&user, operation, resource).map_err(exception)
+    /// Whether a client's user may do that in the client's vhost, as the rules are now. Asked for every operation, before anything else is.
+    pub(super) fn authorize(&self, place: usize, operation: &Operation<'_>) -> Result<(), Exception> {
+        let vhost = self.vhost(&self.vhost_name(place)?)?;
+        self.parts.access.authorize(&self.user_name(place)?, vhost, operation).map_err(exception)
+    }
+
+    pub(super) fn user_name(&self, place: usize) -> Result<UserName, Exception> {
+        let user = self.clients.get(place).and_then(|client| client.amqp.user());
+        user.map(|user| UserName::from(&**user)).ok_or_else(|| Exception::internal("nobody is logged in"))
     }
 
     fn propose_for(&mut self, place: usize, channel: u16, command: Command) -> Answer {
@@ -518,10 +531,6 @@ pub(super) fn exception(refusal: Refusal) -> Exception {
 
 pub(super) fn queue_resource(vhost: &VhostName, name: &str) -> Resource {
     Resource::Queue(vhost.clone(), name.into())
-}
-
-fn exchange_resource(vhost: &VhostName, name: &str) -> Resource {
-    Resource::Exchange(vhost.clone(), name.into())
 }
 
 /// Exchanges have names of UTF-8; what is none names no exchange.

@@ -35,6 +35,7 @@ use super::meta::MetaHandle;
 use super::pages::PagesHandle;
 use super::queues::LocalQueue;
 use super::requests::Waiter;
+use super::tally::Tally;
 use super::throttle::Throttle;
 
 /// One socket read takes at most so many octets.
@@ -179,6 +180,7 @@ pub struct Shard {
     /// The key of those hashes: random, and never leaves the process.
     pub(super) login_key: [u8; 32],
     pub(super) throttle: Throttle,
+    pub(super) tally: Tally,
     admission: Admission<(TcpStream, SocketAddr)>,
     crowd_told_at: Option<Instant>,
     seed: u128,
@@ -202,6 +204,7 @@ impl Shard {
             queue_timers,
             no_rules: Arc::default(),
             throttle: Throttle::new(parts.login_failures_max),
+            tally: Tally::default(),
             admission: Admission::new(parts.admission),
             crowd_told_at: None,
             parts,
@@ -693,6 +696,7 @@ impl Shard {
     }
 
     fn remove_client(&mut self, place: usize) {
+        self.uncount(place);
         self.delete_exclusive_queues(place);
         let Some(mut client) = self.clients.try_remove(place) else { return };
         if let Err(error) = self.parts.poll.registry().deregister(client.stream()) {

@@ -1,0 +1,67 @@
+//! How many channels a user may have open, over all its connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Shared by the connections of one user; the driver says how much is allowed.
+#[derive(Debug)]
+pub struct ChannelAllowance {
+    open: AtomicU64,
+    max: AtomicU64,
+}
+
+/// A channel's place; gives itself back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<ChannelAllowance>);
+
+impl ChannelAllowance {
+    /// None are open yet.
+    pub fn new(max: Option<u64>) -> ChannelAllowance {
+        ChannelAllowance { open: AtomicU64::new(0), max: AtomicU64::new(max.unwrap_or(u64::MAX)) }
+    }
+
+    /// Allows more or fewer from now on; what is open stays open. None: as many as they like.
+    pub fn allow(&self, max: Option<u64>) {
+        self.max.store(max.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Channels that are open.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place; or says how many there may be.
+    pub(crate) fn take(allowance: &Arc<ChannelAllowance>) -> Result<Place, u64> {
+        let max = allowance.max.load(Ordering::Relaxed);
+        let place = Place(allowance.clone());
+        // The place is given back where it is refused.
+        if allowance.open.fetch_add(1, Ordering::Relaxed) < max { Ok(place) } else { Err(max) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_and_come_back() {
+        let allowance = Arc::new(ChannelAllowance::new(Some(2)));
+        let one = ChannelAllowance::take(&allowance).unwrap();
+        let _two = ChannelAllowance::take(&allowance).unwrap();
+        assert_eq!(ChannelAllowance::take(&allowance).unwrap_err(), 2);
+        assert_eq!(allowance.open(), 2);
+        drop(one);
+        assert_eq!(allowance.open(), 1);
+        allowance.allow(Some(0));
+        assert_eq!(ChannelAllowance::take(&allowance).unwrap_err(), 0);
+        allowance.allow(None);
+        assert!(ChannelAllowance::take(&allowance).is_ok());
+        assert_eq!(allowance.open(), 1);
+    }
+}
