@@ -36,7 +36,8 @@ fn one_channel_too_many_closes_its_connection() {
     assert!(matches!(out[..], [Output::ChannelClosed { channel: 1 }, Output::ConnectionClosing]), "{out:?}");
     other.step(Instant::now(), Input::ConnectionClosed, &mut Vec::new());
     let close = String::from_utf8_lossy(&drain(&mut other)).into_owned();
-    let text = "NOT_ALLOWED - number of channels opened for user 'guest' has reached the maximum allowed user limit of (2)";
+    let text =
+        "NOT_ALLOWED - number of channels opened for user 'guest' has reached the maximum allowed user limit of (2)";
     assert!(close.contains(text), "{close}");
     assert_eq!(allowance.open(), 1, "what is closing has no channels");
 }

@@ -218,10 +218,7 @@ impl fmt::Display for Refusal {
                 write!(f, "access to topic '{key}' in {exchange} refused for user '{user}'")
             }
             Refusal::VhostFull { vhost, user, limit } => {
-                write!(
-                    f,
-                    "access to vhost '{vhost}' refused for user '{user}': connection limit ({limit}) is reached"
-                )
+                write!(f, "access to vhost '{vhost}' refused for user '{user}': connection limit ({limit}) is reached")
             }
             Refusal::UserFull { user, limit } => {
                 write!(f, "connection refused for user '{user}': user connection limit ({limit}) is reached")

@@ -37,6 +37,15 @@ pub const THIS_NODE: NodeId = NodeId(1);
 
 /// Runs a node until it is told to stop.
 pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
+    run_with(config, move || reloader.reload(), |_| {})
+}
+
+/// Runs a node whose owner does something at SIGHUP, and is given the way to reach the running node before it serves.
+pub fn run_with(
+    config: &Config,
+    reload: impl Fn() + Send + 'static,
+    reachable: impl FnOnce(Mailbox),
+) -> Result<(), Failure> {
     let started = Instant::now();
     let data_dir = DataDir::open(&config.node.data_dir)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node.name, identity = %data_dir.identity().node, data_dir = %data_dir.path().display(), "starting");
@@ -73,7 +82,8 @@ pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
     let (mailbox, inbox) = mailbox(waker);
     let listeners = open_listeners(&config.listeners, &config.socket)?;
     let _alarms = watch_alarms(config, data_dir.path().into(), mailbox.clone())?;
-    let _signals = watch_signals(mailbox.clone(), reloader)?;
+    let _signals = watch_signals(mailbox.clone(), reload)?;
+    reachable(mailbox.clone());
     let access = Arc::new(catalog.catalog().access());
     let messages: u64 = queues.iter().map(|(_, local)| local.queue.ready_count()).sum();
     let queue_count = queues.len();
@@ -137,6 +147,7 @@ fn settings(config: &Config) -> Settings {
     Settings {
         frame_max: limits.frame_max_bytes,
         channel_max: limits.channel_max,
+        consumers_per_channel_max: limits.consumer_max_per_channel,
         heartbeat: limits.heartbeat_s,
         max_message_size: limits.max_message_size_bytes,
         initial_frame_max: limits.initial_frame_max_bytes,
@@ -217,10 +228,10 @@ fn reason(alarms: Alarms) -> Option<&'static str> {
     }
 }
 
-fn watch_signals(mailbox: Mailbox, reloader: Reloader) -> Result<SignalWatcher, Failure> {
+fn watch_signals(mailbox: Mailbox, reload: impl Fn() + Send + 'static) -> Result<SignalWatcher, Failure> {
     SignalWatcher::start(move |request| match request {
         Request::Shutdown => mailbox.send(Event::Shutdown),
-        Request::Reload => reloader.reload(),
+        Request::Reload => reload(),
         Request::Dump => mailbox.send(Event::Dump),
     })
     .map_err(system("cannot watch signals"))

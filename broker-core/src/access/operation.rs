@@ -273,7 +273,8 @@ mod tests {
         }
         let publish = |access: &Access, exchange, key| text(access, &topology, Operation::Publish { exchange, key });
         assert_eq!(publish(&access, "amq.topic", &b"ann.x"[..]), "allowed");
-        let refused = "ACCESS_REFUSED - access to topic 'x' in exchange 'amq.topic' in vhost '/' refused for user 'ann'";
+        let refused =
+            "ACCESS_REFUSED - access to topic 'x' in exchange 'amq.topic' in vhost '/' refused for user 'ann'";
         assert_eq!(publish(&access, "amq.topic", b"x"), refused);
         for exchange in ["amq.direct", "inner", "missing", "amq.fanout"] {
             assert_eq!(publish(&access, exchange, b"x"), "allowed", "{exchange}");

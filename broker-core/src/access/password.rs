@@ -47,7 +47,9 @@ pub enum UnknownHash {
     #[error("not a password hash of a supported kind (RabbitMQ's SHA-256 or SHA-512, or Argon2id)")]
     Unsupported,
     /// It was made with MD5.
-    #[error("password hashes made with MD5 are not accepted: anyone who reads one finds the password; set a new password")]
+    #[error(
+        "password hashes made with MD5 are not accepted: anyone who reads one finds the password; set a new password"
+    )]
     Md5,
     /// The password is longer than [`PASSWORD_MAX_BYTES`].
     #[error("the password is longer than {PASSWORD_MAX_BYTES} octets")]

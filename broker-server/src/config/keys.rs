@@ -421,6 +421,20 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
+        meaning: "Consumers a channel may have. One more closes the connection with 530 NOT_ALLOWED.",
+        unit: "count",
+        default: "65536",
+        bounds: "1 to 65536",
+        ..key(
+            "consumer_max_per_channel",
+            |draft, given| {
+                draft.config.limits.consumer_max_per_channel = bounded(given, 1..=65_536, "consumers")?;
+                Ok(())
+            },
+            |config| one("consumer_max_per_channel", config.limits.consumer_max_per_channel),
+        )
+    },
+    Key {
         meaning: "Client connections of this node.",
         unit: "count",
         default: "infinity",

@@ -31,7 +31,6 @@ const REASONS: &[(&str, &str)] = &[
     ("cluster_partition_handling", "this version runs a single node"),
     ("collect_statistics", "statistics are always collected"),
     ("collect_statistics_interval", "statistics are always collected"),
-    ("consumer_max_per_channel", "not limited in this version"),
     ("credential_validator", "passwords are not validated in this version"),
     ("default_limits", "vhost limits do not exist in this version"),
     ("default_policies", "policies do not exist in this version"),

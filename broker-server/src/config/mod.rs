@@ -101,6 +101,8 @@ pub struct LimitConfig {
     pub initial_frame_max_bytes: u32,
     /// Channels a connection; 0 means as many as the protocol can number.
     pub channel_max: u16,
+    /// Consumers a channel.
+    pub consumer_max_per_channel: u32,
     /// Connections of this node, or no limit.
     pub connection_max: Option<u32>,
     /// Connections that have not logged in yet, of this node.
@@ -262,6 +264,7 @@ impl Default for Config {
                 frame_max_bytes: 131_072,
                 initial_frame_max_bytes: 4_096,
                 channel_max: 2_047,
+                consumer_max_per_channel: 65_536,
                 connection_max: None,
                 unauthenticated_max: 1_024,
                 unauthenticated_max_per_address: 128,

@@ -7,6 +7,7 @@ use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
 use broker_core::topology::QueueRecord;
 use broker_meta::{CatalogEvent, command};
+use hashbrown::hash_map::Entry;
 
 use super::journal;
 use super::meta::Applied;
@@ -23,7 +24,13 @@ impl Shard {
         self.parts.access = applied.access;
         let mut cancelled = Vec::new();
         let mut revision = Revision::default();
+        let mut told = Vec::new();
         for (proposal, events) in applied.outcomes {
+            if let Entry::Occupied(waiter) = self.waiters.entry(proposal)
+                && matches!(waiter.get(), Waiter::Told(_))
+            {
+                told.push((waiter.remove(), events.clone()));
+            }
             let mut refusal = None;
             let mut declared = None;
             for event in events {
@@ -58,6 +65,11 @@ impl Shard {
             }
         }
         self.revise(&revision);
+        for (waiter, events) in told {
+            if let Waiter::Told(told) = waiter {
+                told(events);
+            }
+        }
     }
 
     fn answer_waiter(&mut self, waiter: Waiter, declared: Option<QueueId>, refusal: Option<Exception>) {
@@ -78,7 +90,7 @@ impl Shard {
                 }
                 return;
             }
-            Waiter::Nobody => return,
+            Waiter::Nobody | Waiter::Told(_) => return,
         };
         self.replies.push_back((connection, channel, refusal.map_or(reply, Reply::Refused)));
     }

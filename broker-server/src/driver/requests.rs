@@ -12,14 +12,15 @@ use broker_core::queue::{self, ConsumerSettings};
 use broker_core::refusal::{Refusal, Resource};
 use broker_core::store::QueueId;
 use broker_core::topology::{
-    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Vhost, copy_keys_in, has_copy_keys,
-    refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
+    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Vhost, copy_keys_in,
+    has_copy_keys, refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
 };
 use broker_meta::command::{self, Command};
 use smallvec::SmallVec;
 
 use super::client::ClientConsumer;
 use super::dispatch::Route;
+use super::events::Told;
 use super::shard::Shard;
 use crate::node::THIS_NODE;
 
@@ -55,6 +56,8 @@ pub enum Waiter {
         /// The connection.
         connection: u64,
     },
+    /// Somebody other than a client.
+    Told(Told),
     /// Nobody: the queue went with its last consumer, or with its connection.
     Nobody,
 }

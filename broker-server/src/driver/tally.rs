@@ -38,10 +38,10 @@ impl Tally {
     /// A connection was opened. What its channels are counted by, `max_channels` being the user's limit.
     pub fn opened(&mut self, user: &Arc<str>, vhost: &Arc<str>, max_channels: Option<u64>) -> Arc<ChannelAllowance> {
         *self.vhosts.entry(vhost.clone()).or_default() += 1;
-        let of_user = self.users.entry(user.clone()).or_insert_with(|| OfUser {
-            connections: 0,
-            channels: Arc::new(ChannelAllowance::new(max_channels)),
-        });
+        let of_user = self
+            .users
+            .entry(user.clone())
+            .or_insert_with(|| OfUser { connections: 0, channels: Arc::new(ChannelAllowance::new(max_channels)) });
         of_user.connections += 1;
         of_user.channels.clone()
     }

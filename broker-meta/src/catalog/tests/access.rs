@@ -50,10 +50,7 @@ fn topic_permissions_are_given_and_taken() {
     }
     assert_eq!(catalog.access().all_topic_permissions().count(), 3);
     assert_eq!(run(&mut catalog, command::clear_topic_permissions("ann", "/", Some("one"))), changed);
-    assert_eq!(
-        run(&mut catalog, command::clear_topic_permissions("ann", "/", Some("one"))),
-        [CatalogEvent::Unchanged]
-    );
+    assert_eq!(run(&mut catalog, command::clear_topic_permissions("ann", "/", Some("one"))), [CatalogEvent::Unchanged]);
     assert_eq!(run(&mut catalog, command::clear_topic_permissions("ann", "/", None)), changed);
     assert_eq!(catalog.access().all_topic_permissions().count(), 0);
     let bad = |user, vhost, pattern| command::set_topic_permissions(user, vhost, "x", pattern, "");
