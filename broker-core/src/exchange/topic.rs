@@ -2,7 +2,8 @@
 //!
 //! Patterns share a trie: an edge per word, per `*` and per `#`. A routing key walks it as a set of places, word by word, instead of trying one
 //! way after another: a place under a `#` stays in the set once it was reached. So the work is at most words times places in the trie, whatever
-//! the patterns are (`#.#.#.#` cannot blow it up), and for usual patterns a handful of look-ups a word.
+//! the patterns are (`#.#.#.#` cannot blow it up), and for usual patterns a handful of look-ups a word. A run of wildcards is kept in one form,
+//! its `*` first and then one `#` (`#.*.#` is `*.#`), so that patterns made of nothing else share their places.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl hashbrown::Equivalent<Edge> for EdgeRef<'_> {
 impl TopicTable {
     pub fn add(&mut self, pattern: &[u8], target: Target) {
         let mut at = ROOT;
-        for word in words(pattern) {
+        for word in steps(pattern) {
             at = self.child_or_new(at, word);
         }
         self.nodes.entry(at).or_default().targets.add(target);
@@ -82,7 +83,7 @@ impl TopicTable {
     pub fn remove(&mut self, pattern: &[u8], target: &Target) {
         let mut path: SmallVec<[(NodeNumber, &[u8]); 8]> = SmallVec::new();
         let mut at = ROOT;
-        for word in words(pattern) {
+        for word in steps(pattern) {
             path.push((at, word));
             let Some(child) = self.child(at, word) else { return };
             at = child;
@@ -233,6 +234,20 @@ fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
     key.split(|&octet| octet == b'.').take(if key.is_empty() { 0 } else { usize::MAX })
 }
 
+/// The words of a pattern, each run of wildcards in its one form.
+fn steps(pattern: &[u8]) -> SmallVec<[&[u8]; 16]> {
+    let mut steps: SmallVec<[&[u8]; 16]> = SmallVec::new();
+    for word in words(pattern) {
+        let behind_hash = steps.last().is_some_and(|last| *last == b"#");
+        match word {
+            b"#" if behind_hash => {}
+            b"*" if behind_hash => steps.insert(steps.len() - 1, word),
+            _ => steps.push(word),
+        }
+    }
+    steps
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -306,6 +321,37 @@ mod tests {
         let table = table(&[&pattern]);
         assert_eq!(matched(&table, &key), [0]);
         assert!(matched(&table, &format!("{key}.b")).is_empty());
+    }
+
+    #[test]
+    fn runs_of_wildcards_have_one_form() {
+        for (pattern, form) in [
+            ("#.#.#", "#"),
+            ("#.*.#.*", "*.*.#"),
+            ("a.#.#.b.#.*.c", "a.#.b.*.#.c"),
+            ("*.*", "*.*"),
+            ("", ""),
+            (".#.#.", ".#."),
+        ] {
+            assert_eq!(steps(pattern.as_bytes()).join(&b'.'), form.as_bytes(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_hostile_patterns_have_few_places() {
+        // Every row of fourteen wildcards, and every number of `#`.
+        let mut patterns: Vec<String> = (0..10_000_u32)
+            .map(|row| (0..14).map(|at| if row >> at & 1 == 0 { "#" } else { "*" }).collect::<Vec<_>>().join("."))
+            .collect();
+        patterns.extend((1..128).map(|count| vec!["#"; count].join(".")));
+        let mut table = table(&patterns.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(table.nodes.len() < 50, "{} places", table.nodes.len());
+        // No row is all `*`, which alone would not match.
+        assert_eq!(matched(&table, &["a"; 128].join(".")).len(), patterns.len());
+        for (at, pattern) in patterns.iter().enumerate() {
+            table.remove(pattern.as_bytes(), &Target::Queue(QueueId(at as u64)));
+        }
+        assert_eq!((table.nodes.len(), table.edges.len()), (0, 0));
     }
 
     #[test]
