@@ -274,6 +274,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The value as Erlang's `~p` prints it.
+    pub(crate) fn as_erlang(&self) -> Cow<'a, str> {
+        match self.octets() {
+            Some(octets) => Cow::Owned(erlang_binary(octets)),
+            None => self.pretty(),
+        }
+    }
+
     fn octets(&self) -> Option<&'a [u8]> {
         match *self {
             Value::LongString(octets) | Value::Bytes(octets) => Some(octets),
@@ -575,6 +583,32 @@ fn latin1_or_utf8(octets: &[u8]) -> Cow<'_, str> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => Cow::Owned(octets.iter().map(|&octet| char::from(octet)).collect()),
     }
+}
+
+/// A binary as Erlang writes it: a text if all octets are printable Latin-1, else numbers.
+fn erlang_binary(octets: &[u8]) -> String {
+    let octets = octets.get(..PRETTY_MAX_BYTES).unwrap_or(octets);
+    let printable = |octet: &u8| matches!(octet, 8..=13 | 27 | 32..=126 | 160..=255);
+    if octets.is_empty() || !octets.iter().all(printable) {
+        let numbers: Vec<String> = octets.iter().map(u8::to_string).collect();
+        return format!("<<{}>>", numbers.join(","));
+    }
+    let mut text = String::from("<<\"");
+    for character in latin1_or_utf8(octets).chars() {
+        match character {
+            '\u{8}' => text.push_str("\\b"),
+            '\t' => text.push_str("\\t"),
+            '\n' => text.push_str("\\n"),
+            '\u{b}' => text.push_str("\\v"),
+            '\u{c}' => text.push_str("\\f"),
+            '\r' => text.push_str("\\r"),
+            '\u{1b}' => text.push_str("\\e"),
+            '"' | '\\' => text.extend(['\\', character]),
+            other => text.push(other),
+        }
+    }
+    text.push_str("\">>");
+    text
 }
 
 /// A float as Erlang writes it: always with a point.

@@ -125,6 +125,8 @@ pub enum Refusal {
     InvalidMatchValue(String),
     /// `x-match` is not a string: its type, its value.
     InvalidMatchType(&'static str, String),
+    /// Arguments or a binding key that the exchange's type does not take: the text that says so.
+    OfExchangeType(String),
     /// It asked for deletion if unused or unbound, and the thing is used or bound.
     InUse(Resource),
     /// It asked for deletion if empty, and there are messages.
@@ -192,6 +194,7 @@ impl Refusal {
             | Refusal::InvalidNameArgument { .. }
             | Refusal::InvalidMatchValue(_)
             | Refusal::InvalidMatchType(..)
+            | Refusal::OfExchangeType(_)
             | Refusal::InUse(_)
             | Refusal::NotEmpty(..)
             | Refusal::QueueLimit { .. }
@@ -266,6 +269,7 @@ impl fmt::Display for Refusal {
             Refusal::InvalidMatchType(type_name, value) => {
                 write!(f, "Invalid x-match field type {type_name} (value {value}); expected longstr")
             }
+            Refusal::OfExchangeType(problem) => f.write_str(problem),
             Refusal::InUse(resource) => write!(f, "{resource} in use"),
             Refusal::NotEmpty(vhost, name) => write!(f, "queue '{name}' in vhost '{vhost}' not empty"),
             // The empty name is an atom that Erlang knows, so RabbitMQ looks for its module before it refuses.

@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use broker_core::exchange::ExchangeKind;
 use broker_core::field_table::{Arguments, FieldTable, TableBuilder, Value};
-use broker_core::name::{NodeId, QueueId};
+use broker_core::name::NodeId;
 use broker_core::store::disk::RealDisk;
-use broker_core::topology::{Binding, Destination, ExchangeDeclaration, QueueDeclaration, Topology};
+use broker_core::topology::{Binding, Destination, ExchangeDeclaration, QueueDeclaration, Reached, Routable, Topology};
 use broker_meta::{Catalog, Command, LocalCatalog, command};
-use smallvec::SmallVec;
 
 /// A content header without properties.
 const HEADER: [u8; 14] = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -37,25 +36,44 @@ fn routing() {
     route("topic, 10,000 patterns #.W.#, 2 matches", &hashes, "a.w17.b.w4711.c.d.e");
     let hostile = topology(ExchangeKind::Topic, 100, |at| format!("{}.{at}", ["#"; 100].join(".")));
     route("topic, 100 patterns of 100 #, 120 words", &hostile, &["a"; 120].join("."));
+    let wildcards = topology(ExchangeKind::Topic, queues, |at| {
+        (0..14).map(|bit| if at >> bit & 1 == 0 { "#" } else { "*" }).collect::<Vec<_>>().join(".")
+    });
+    route("topic, 10,000 rows of wildcards, 6 words", &wildcards, &["a"; 6].join("."));
+    let mixed = topology(ExchangeKind::Topic, queues, |at| {
+        let words = (0..14).map(|bit| if at >> bit & 1 == 0 { "#.a" } else { "*.a" }).collect::<Vec<_>>();
+        format!("{}.no", words.join("."))
+    });
+    route("topic, 10,000 rows of #.a and *.a, no match, 127 words", &mixed, &["a"; 127].join("."));
     let direct = topology(ExchangeKind::Direct, queues, |at| format!("key{at}"));
     route("direct, 10,000 keys, 1 match", &direct, "key4711");
     let fanout = topology(ExchangeKind::Fanout, 10, |at| format!("key{at}"));
     route("fanout, 10 queues", &fanout, "");
+    let hash = topology(ExchangeKind::ConsistentHash, 10, |_| "1".into());
+    route("consistent hash, 10 queues", &hash, "key4711");
+    let hash = topology(ExchangeKind::ConsistentHash, queues, |at| (1 + at % 9).to_string());
+    route("consistent hash, 10,000 queues of 9 weights", &hash, "key4711");
+    let random = topology(ExchangeKind::Random, queues, |at| format!("key{at}"));
+    route("random, 10,000 queues", &random, "");
     let headers = topology(ExchangeKind::Headers, queues, |at| format!("key{at}"));
+    let mut out = Reached::default();
     time("headers, 10,000 bindings of 2 arguments, no match", 500, |_| {
-        headers.route("/", "x", b"", &HEADER, &mut SmallVec::new()).unwrap();
+        headers.route("/", "x", &message(b""), &mut out).unwrap();
     });
     time("default exchange, 10,000 queues", 200_000, |_| {
-        let mut out = SmallVec::new();
-        direct.route("/", "", b"q4711", &HEADER, &mut out).unwrap();
-        assert_eq!(out.len(), 1);
+        direct.route("/", "", &message(b"q4711"), &mut out).unwrap();
+        assert_eq!(out.queues.len(), 1);
     });
 }
 
+fn message(routing_key: &[u8]) -> Routable<'_> {
+    Routable { routing_key, header: &HEADER, dice: 0x1234_5678_9abc_def0, may_wait: false }
+}
+
 fn route(what: &str, topology: &Topology, key: &str) {
-    let mut out: SmallVec<[QueueId; 8]> = SmallVec::new();
-    time(what, 20_000, |_| {
-        topology.route("/", "x", key.as_bytes(), &HEADER, &mut out).unwrap();
+    let mut out = Reached::default();
+    time(what, 2_000, |_| {
+        topology.route("/", "x", &message(key.as_bytes()), &mut out).unwrap();
         black_box(&out);
     });
 }

@@ -172,8 +172,8 @@ impl Topology {
 
 impl Vhost {
     fn add_exchange(&mut self, record: ExchangeRecord) {
-        let exchange =
-            Exchange { table: MatchingTable::new(record.kind), record: Arc::new(record), exchange_bindings: 0 };
+        let table = MatchingTable::new(record.kind, &record.arguments);
+        let exchange = Exchange { table, record: Arc::new(record), exchange_bindings: 0 };
         self.exchanges.insert(exchange.record.name.clone(), Arc::new(exchange));
     }
 

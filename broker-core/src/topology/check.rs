@@ -11,7 +11,7 @@ use crate::arguments::{
     ALTERNATE_EXCHANGE, ARGUMENTS_MAX_BYTES, COMPARED_FOR_EXCHANGES, DEAD_LETTER_EXCHANGE, QUEUE_TYPE, QueueArguments,
     QueueType,
 };
-use crate::exchange::{ExchangeKind, check_match};
+use crate::exchange::ExchangeKind;
 use crate::field_table::{Arguments, FieldTable, Value};
 use crate::name::{ExchangeName, QueueName, RESERVED_PREFIX, VhostName};
 use crate::refusal::{Refusal, Resource};
@@ -198,6 +198,7 @@ impl Vhost {
         }
         reserved_exchange_name(self.name(), declaration.name)?;
         name_argument(declaration.arguments, ALTERNATE_EXCHANGE, || self.exchange_resource(declaration.name))?;
+        declaration.kind.check_arguments(declaration.arguments)?;
         check_size(declaration.arguments)?;
         Ok(Declare::New)
     }
@@ -231,9 +232,7 @@ impl Vhost {
         self.refuse_default_ends(source, destination)?;
         let exchange = self.exchange_or_refuse(source)?;
         let queue = self.check_destination(destination)?;
-        if exchange.kind == ExchangeKind::Headers {
-            check_match(arguments)?;
-        }
+        exchange.matching_kind().check_binding(routing_key, arguments)?;
         if let Some(queue) = queue {
             check_owner(queue, connection)?;
         }

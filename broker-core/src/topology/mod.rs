@@ -14,6 +14,8 @@ mod check;
 mod govern;
 mod record;
 mod route;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -26,9 +28,10 @@ pub use check::{
     refuse_system_exchange, reserved_exchange_name, reserved_queue_name,
 };
 pub use record::{Binding, Destination, ExchangeRecord, PREDECLARED_EXCHANGES, QueueRecord, VhostRecord};
-pub use route::{NoSuchExchange, copy_keys_in, has_copy_keys, message_headers};
+pub use route::{NoSuchExchange, Reached, Routable, copy_keys_in, has_copy_keys};
 
-use crate::exchange::{ExchangeKind, MatchingTable};
+use crate::exchange::MatchingTable;
+pub use crate::exchange::message_headers;
 use crate::name::{ExchangeName, QueueId, QueueName, VhostName};
 use crate::policy::Policies;
 
@@ -190,19 +193,6 @@ impl Vhost {
     /// Whether that binding exists.
     pub fn has_binding(&self, binding: &Binding) -> bool {
         self.by_source.contains(binding)
-    }
-
-    /// Whether where a message goes from this exchange depends on more than its routing key (and CC and BCC headers): then a route must not
-    /// be cached by key.
-    pub fn depends_on_headers(&self, exchange: &str) -> bool {
-        let Some(exchange) = self.exchanges.get(exchange) else { return false };
-        if exchange.record.kind == ExchangeKind::Headers {
-            return true;
-        }
-        if exchange.exchange_bindings == 0 && exchange.record.alternate_exchange().is_none() {
-            return false;
-        }
-        self.reachable(exchange).any(|exchange| exchange.record.kind == ExchangeKind::Headers)
     }
 
     /// The exchange itself and all that its bindings and alternate exchanges can lead to, each once.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::arguments::{ALTERNATE_EXCHANGE, QueueArguments, QueueType};
-use crate::exchange::ExchangeKind;
+use crate::exchange::{ExchangeKind, history_length};
 use crate::field_table::Arguments;
 use crate::name::{ExchangeName, NodeId, QueueId, QueueName, VhostName};
 use crate::policy::Governing;
@@ -112,6 +112,19 @@ impl ExchangeRecord {
             return None;
         }
         self.policies.alternate_exchange()
+    }
+
+    /// The type that finds targets: the inner one of an exchange that delays.
+    pub fn matching_kind(&self) -> ExchangeKind {
+        self.kind.matching(&self.arguments)
+    }
+
+    /// How many messages it keeps for queues that will be bound; none unless it is of type x-recent-history.
+    pub fn history_length(&self) -> usize {
+        match self.matching_kind() {
+            ExchangeKind::RecentHistory => history_length(self.arguments.table()),
+            _ => 0,
+        }
     }
 
     /// The exchange with its vhost, for texts.

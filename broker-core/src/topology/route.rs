@@ -1,77 +1,106 @@
 //! A message's way through exchanges to queues.
 
+use std::sync::Arc;
+
 use hashbrown::HashSet;
 use smallvec::SmallVec;
 
-use super::{Exchange, Topology, Vhost};
-use crate::exchange::{Routed, Target};
+use super::{Exchange, ExchangeRecord, Topology, Vhost};
+use crate::exchange::{
+    ExchangeKind, HEADER_FIXED_BYTES, Property, Routed, Target, has_delay, is_kept, message_headers, next_dice,
+};
 use crate::field_table::{FieldTable, Value};
 use crate::name::QueueId;
 use crate::refusal::Refusal;
+
+/// A message, as far as its way depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Routable<'a> {
+    /// The routing key it was published with.
+    pub routing_key: &'a [u8],
+    /// The content header's payload (class, weight, body size, property flags, properties): CC, BCC and several types of exchanges look at it.
+    pub header: &'a [u8],
+    /// A random number, a new one for each message: exchanges of type x-random choose by it.
+    pub dice: u64,
+    /// Whether exchanges of type x-delayed-message may hold it back; if not, they route it at once.
+    pub may_wait: bool,
+}
+
+/// Where a message goes, and what else is to be done with it on its way.
+#[derive(Clone, Debug, Default)]
+pub struct Reached {
+    /// The queues it goes to, each once, in no particular order.
+    pub queues: SmallVec<[QueueId; 8]>,
+    /// Exchanges that keep it for queues which are bound to them later.
+    pub kept_by: SmallVec<[Arc<ExchangeRecord>; 1]>,
+    /// Exchanges that hold it back for its delay; it is routed from each of them afterwards.
+    pub held_by: SmallVec<[Arc<ExchangeRecord>; 1]>,
+}
 
 /// The exchange a message was published to does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no such exchange")]
 pub struct NoSuchExchange;
 
-/// A content header's payload before its property flags: class, weight and body size.
-const HEADER_FIXED_BYTES: usize = 12;
-const FLAG_CONTENT_TYPE: u16 = 1 << 15;
-const FLAG_CONTENT_ENCODING: u16 = 1 << 14;
-const FLAG_HEADERS: u16 = 1 << 13;
-/// More flags follow.
-const FLAG_CONTINUES: u16 = 1;
 /// Headers whose values are further routing keys.
 const COPY_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 impl Topology {
-    /// Adds the queues a message goes to, each once, in no particular order. `out` is cleared first. `header` is the content header's payload
-    /// (class, weight, body size, property flags, properties): CC, BCC and exchanges of type headers look at it.
+    /// Finds out where a message goes. `out` is cleared first.
     pub fn route(
         &self,
         vhost: &str,
         exchange: &str,
-        routing_key: &[u8],
-        header: &[u8],
-        out: &mut SmallVec<[QueueId; 8]>,
+        message: &Routable<'_>,
+        out: &mut Reached,
     ) -> Result<(), NoSuchExchange> {
         out.clear();
-        self.vhost(vhost).ok_or(NoSuchExchange)?.route(exchange, routing_key, header, out)
+        self.vhost(vhost).ok_or(NoSuchExchange)?.route(exchange, message, out)
     }
 }
 
 impl Vhost {
     /// See [`Topology::route`].
-    pub fn route(
-        &self,
-        exchange: &str,
-        routing_key: &[u8],
-        header: &[u8],
-        out: &mut SmallVec<[QueueId; 8]>,
-    ) -> Result<(), NoSuchExchange> {
+    pub fn route(&self, exchange: &str, message: &Routable<'_>, out: &mut Reached) -> Result<(), NoSuchExchange> {
         out.clear();
         let exchange = self.exchanges.get(exchange).ok_or(NoSuchExchange)?;
-        let headers = message_headers(header);
+        let headers = message_headers(message.header);
         let mut keys: SmallVec<[&[u8]; 4]> = SmallVec::new();
-        keys.push(routing_key);
+        keys.push(message.routing_key);
         if let Some(headers) = headers {
             keys.extend(copy_keys(headers));
         }
-        let message = Routed { keys: &keys, headers };
+        let routed = Routed { keys: &keys, headers, header: message.header, dice: message.dice };
         if exchange.is_plain() {
-            self.route_one(exchange, &message, out, &mut |_| {});
+            self.route_one(exchange, &routed, message.may_wait, out, &mut |_| {});
         } else {
-            self.route_far(exchange, &message, out);
+            self.route_far(exchange, routed, message.may_wait, out);
         }
         if keys.len() > 1 || !exchange.is_plain() || exchange.table.may_repeat() {
-            out.sort_unstable();
-            out.dedup();
+            out.queues.sort_unstable();
+            out.queues.dedup();
         }
         Ok(())
     }
 
+    /// Whether the routing key alone decides where a message goes from this exchange (if it has no CC and BCC headers), and the exchanges on its
+    /// way need not see each message: then the route may be remembered until an exchange or a binding changes.
+    pub fn routes_by_key(&self, exchange: &str) -> bool {
+        let Some(exchange) = self.exchanges.get(exchange) else { return false };
+        if exchange.is_plain() || !exchange.is_by_key() {
+            return exchange.is_by_key();
+        }
+        // What the default exchange does as another one's alternate exchange changes also when a queue is declared.
+        self.reachable(exchange).skip(1).all(|next| next.is_by_key() && !next.record.name.is_empty())
+    }
+
+    /// Whether that exchange holds messages back that ask for a delay.
+    pub fn delayed(&self, exchange: &str) -> bool {
+        self.exchange(exchange).is_some_and(|record| record.kind == ExchangeKind::Delayed)
+    }
+
     /// Follows bindings to other exchanges and alternate exchanges. Each exchange is visited once, so cycles end.
-    fn route_far<'t>(&'t self, first: &'t Exchange, message: &Routed<'_>, out: &mut SmallVec<[QueueId; 8]>) {
+    fn route_far<'t>(&'t self, first: &'t Exchange, mut message: Routed<'_>, may_wait: bool, out: &mut Reached) {
         let mut seen: HashSet<&'t str, foldhash::quality::RandomState> = HashSet::default();
         seen.insert(&first.record.name);
         let mut open: SmallVec<[&'t Exchange; 8]> = SmallVec::new();
@@ -82,32 +111,43 @@ impl Vhost {
                     open.extend(self.exchanges.get(name).map(|exchange| &**exchange));
                 }
             };
-            let matched = self.route_one(exchange, message, out, &mut visit);
+            let matched = self.route_one(exchange, &message, may_wait, out, &mut visit);
             if !matched && let Some(name) = exchange.record.alternate_exchange() {
                 visit(name);
             }
+            message.dice = next_dice(message.dice);
         }
     }
 
-    /// What one exchange's own bindings say. Returns whether any matched.
+    /// What one exchange's own bindings say. Returns whether any matched, or will be asked later.
     fn route_one<'t>(
         &'t self,
         exchange: &'t Exchange,
         message: &Routed<'_>,
-        out: &mut SmallVec<[QueueId; 8]>,
+        may_wait: bool,
+        out: &mut Reached,
         visit: &mut dyn FnMut(&'t str),
     ) -> bool {
         if exchange.record.name.is_empty() {
             let queues = message.keys.iter().filter_map(|key| self.queue(std::str::from_utf8(key).ok()?));
-            let before = out.len();
-            out.extend(queues.map(|queue| queue.id));
-            return out.len() > before;
+            let before = out.queues.len();
+            out.queues.extend(queues.map(|queue| queue.id));
+            return out.queues.len() > before;
+        }
+        if exchange.wants_to_see_messages() {
+            if may_wait && exchange.record.kind == ExchangeKind::Delayed && has_delay(message.headers) {
+                out.held_by.push(exchange.record.clone());
+                return true;
+            }
+            if exchange.record.matching_kind() == ExchangeKind::RecentHistory && is_kept(message.headers) {
+                out.kept_by.push(exchange.record.clone());
+            }
         }
         let mut matched = false;
         exchange.table.route(message, &mut |target| {
             matched = true;
             match target {
-                Target::Queue(id) => out.push(*id),
+                Target::Queue(id) => out.queues.push(*id),
                 Target::Exchange(name) => visit(name),
             }
         });
@@ -115,35 +155,37 @@ impl Vhost {
     }
 }
 
-impl Exchange {
-    /// Nothing but its own bindings to queues decides.
-    fn is_plain(&self) -> bool {
-        self.exchange_bindings == 0 && self.record.alternate_exchange().is_none()
+impl Reached {
+    /// As for a message that goes nowhere.
+    pub fn clear(&mut self) {
+        self.queues.clear();
+        self.kept_by.clear();
+        self.held_by.clear();
     }
 }
 
-/// The headers of a message, from its content header's payload.
-pub fn message_headers(header: &[u8]) -> Option<FieldTable<'_>> {
-    let mut rest = header.get(HEADER_FIXED_BYTES..)?;
-    let flags = property_flags(&mut rest)?;
-    if flags & FLAG_HEADERS == 0 {
-        return None;
+impl Exchange {
+    /// No other exchange is asked.
+    fn is_plain(&self) -> bool {
+        self.exchange_bindings == 0 && self.record.alternate_exchange().is_none()
     }
-    for flag in [FLAG_CONTENT_TYPE, FLAG_CONTENT_ENCODING] {
-        if flags & flag != 0 {
-            let (&len, after) = rest.split_first()?;
-            rest = after.get(usize::from(len)..)?;
-        }
+
+    /// The routing key decides which of its bindings match, and nothing else happens.
+    fn is_by_key(&self) -> bool {
+        !self.wants_to_see_messages() && self.table.is_by_routing_key()
     }
-    let (len, after) = rest.split_first_chunk::<4>()?;
-    Some(FieldTable::unchecked(after.get(..u32::from_be_bytes(*len) as usize)?))
+
+    /// It does more than to look for bindings.
+    fn wants_to_see_messages(&self) -> bool {
+        matches!(self.record.kind, ExchangeKind::RecentHistory | ExchangeKind::Delayed)
+    }
 }
 
 /// Whether a message names further routing keys, so that its route cannot be cached by its routing key; refused if they are no arrays.
 #[inline]
 pub fn has_copy_keys(header: &[u8]) -> Result<bool, Refusal> {
     match header.get(HEADER_FIXED_BYTES) {
-        Some(&flags) if u16::from(flags) << 8 & FLAG_HEADERS != 0 => finds_copy_keys(header),
+        Some(&flags) if Property::Headers.is_flagged(flags) => finds_copy_keys(header),
         _ => Ok(false),
     }
 }
@@ -177,18 +219,4 @@ fn copy_keys(headers: FieldTable<'_>) -> impl Iterator<Item = &[u8]> {
         Value::LongString(key) => Some(key),
         _ => None,
     })
-}
-
-/// The first word of property flags; further words are stepped over.
-fn property_flags(rest: &mut &[u8]) -> Option<u16> {
-    let mut first = None;
-    loop {
-        let (word, after) = rest.split_first_chunk::<2>()?;
-        *rest = after;
-        let word = u16::from_be_bytes(*word);
-        let flags = *first.get_or_insert(word);
-        if word & FLAG_CONTINUES == 0 {
-            return Some(flags);
-        }
-    }
 }

@@ -42,8 +42,19 @@ impl Shard {
                     }
                     CatalogEvent::QueueDeleted(record) => cancelled.extend(self.queue_deleted(&record)),
                     CatalogEvent::Refused(why) => refusal = Some(exception(why)),
-                    CatalogEvent::VhostDeleted { queues, .. } => {
+                    CatalogEvent::VhostDeleted { vhost, queues } => {
+                        self.histories.forget_vhost(&vhost);
                         queues.iter().for_each(|record| cancelled.extend(self.queue_deleted(record)))
+                    }
+                    CatalogEvent::ExchangeDeleted(record) => {
+                        self.generation += 1;
+                        self.histories.forget(&record.vhost, &record.name);
+                    }
+                    CatalogEvent::Bound { vhost, binding, existed, .. } => {
+                        self.generation += 1;
+                        if !existed {
+                            self.recall_history(&vhost, &binding);
+                        }
                     }
                     CatalogEvent::VhostCreated { .. }
                     | CatalogEvent::ExchangeDeclared { .. }

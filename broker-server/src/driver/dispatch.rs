@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use broker_core::store::QueueId;
+use broker_core::topology::ExchangeRecord;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -17,6 +18,8 @@ pub struct Route {
     pub key: Box<[u8]>,
     /// Each once.
     pub queues: SmallVec<[QueueId; 4]>,
+    /// Exchanges on the way that keep the message for queues to come; of a remembered route there are none.
+    pub kept_by: SmallVec<[Arc<ExchangeRecord>; 1]>,
 }
 
 type Routes = HashMap<Box<[u8]>, Arc<Route>, RandomState>;
@@ -67,7 +70,7 @@ mod tests {
     use super::*;
 
     fn route(key: &[u8], queue: u64) -> Arc<Route> {
-        Arc::new(Route { key: key.into(), queues: SmallVec::from_slice(&[QueueId(queue)]) })
+        Arc::new(Route { key: key.into(), queues: SmallVec::from_slice(&[QueueId(queue)]), kept_by: SmallVec::new() })
     }
 
     #[test]

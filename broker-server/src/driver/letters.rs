@@ -10,12 +10,13 @@ use broker_core::dead_letter::{self, Death, Reason};
 use broker_core::message::{Content, Message};
 use broker_core::queue::{ChannelKey, Input, Outcome, Publish};
 use broker_core::store::QueueId;
-use broker_core::topology::QueueRecord;
+use broker_core::topology::{QueueRecord, Reached, Routable};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::dispatch::Route;
+use super::histories;
 use super::shard::Shard;
 
 /// Who publishes letters. No connection has the number 0.
@@ -66,20 +67,21 @@ impl Shard {
             // A queue that was deleted meanwhile takes its messages with it.
             let Some(record) = self.queues.get(&queue).map(|local| local.record.clone()) else { continue };
             match self.route_letter(&record, reason, &message) {
-                Some((letter, targets)) => self.publish_letter(queue, queue_tag, &letter, targets),
+                Some((letter, route)) => self.publish_letter(queue, queue_tag, &letter, &route),
                 None => self.letter_is_safe(queue, queue_tag),
             }
         }
     }
 
-    /// The letter and the queues it goes to; `None` if there is no such exchange, or nothing is bound that may have it.
+    /// The letter and the queues it goes to; `None` if there is no such exchange.
     fn route_letter(
         &mut self,
         record: &QueueRecord,
         reason: Reason,
         message: &Message,
-    ) -> Option<(Message, SmallVec<[QueueId; 8]>)> {
+    ) -> Option<(Message, Route)> {
         let settings = record.settings();
+        let dice = self.throw_dice();
         let exchange = settings.dead_letter_exchange?;
         let vhost = self.parts.topology.vhost(&record.vhost)?;
         let death = Death {
@@ -97,11 +99,14 @@ impl Shard {
             );
             return None;
         };
-        let mut targets = SmallVec::new();
-        let mut found: SmallVec<[QueueId; 8]> = SmallVec::new();
-        for key in std::iter::once(letter.routing_key()).chain(letter.hidden_keys()) {
-            vhost.route(&exchange, key, letter.header(), &mut found).ok()?;
-            targets.extend(found.drain(..));
+        let mut targets: SmallVec<[QueueId; 4]> = SmallVec::new();
+        let mut kept_by = SmallVec::new();
+        let mut reached = Reached::default();
+        for routing_key in std::iter::once(letter.routing_key()).chain(letter.hidden_keys()) {
+            let message = Routable { routing_key, header: letter.header(), dice, may_wait: true };
+            vhost.route(&exchange, &message, &mut reached).ok()?;
+            targets.extend(reached.queues.drain(..));
+            kept_by.append(&mut reached.kept_by);
         }
         targets.sort_unstable();
         targets.dedup();
@@ -120,20 +125,26 @@ impl Shard {
                 !cycle
             });
         }
-        (!targets.is_empty()).then_some((letter, targets))
+        let route = Route { key: letter.route().into(), queues: targets, kept_by };
+        Some((letter, route))
     }
 
-    fn publish_letter(&mut self, queue: QueueId, queue_tag: u64, letter: &Message, targets: SmallVec<[QueueId; 8]>) {
+    fn publish_letter(&mut self, queue: QueueId, queue_tag: u64, letter: &Message, route: &Route) {
+        let content = Content::Kept(letter);
+        if !route.kept_by.is_empty() {
+            histories::keep(&mut self.histories, &route.kept_by, content);
+        }
+        if route.queues.is_empty() {
+            return self.letter_is_safe(queue, queue_tag);
+        }
         let publish_seq = if queue_tag == 0 { 0 } else { self.letters.next_seq + 1 };
         if publish_seq != 0 {
             self.letters.next_seq = publish_seq;
-            self.letters.published.insert(publish_seq, Published { queue, queue_tag, missing: targets.len() });
+            self.letters.published.insert(publish_seq, Published { queue, queue_tag, missing: route.queues.len() });
         }
-        let content = Content::Kept(letter);
         let persistent_bytes = if content.persistent() { content.memory() } else { 0 };
-        let route = Route { key: letter.route().into(), queues: targets.into_iter().collect() };
         let publish = Publish { channel: LETTERS, publish_seq, content };
-        self.publish_to_all(&route, persistent_bytes, std::iter::once(publish));
+        self.publish_to_all(route, persistent_bytes, std::iter::once(publish));
     }
 
     /// A queue has stored letters, or has refused them: then they are lost, as in RabbitMQ.

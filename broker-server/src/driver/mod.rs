@@ -11,6 +11,7 @@ pub mod client;
 pub mod connections;
 pub mod dispatch;
 pub mod events;
+pub mod histories;
 pub mod journal;
 mod letters;
 pub mod login;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::client::Transaction;
 use super::dispatch::Route;
+use super::histories;
 use super::queues::TRANSACTION;
 use super::shard::Shard;
 
@@ -141,6 +142,9 @@ impl Shard {
         let copies = matches!(has_copy_keys(content.header()), Ok(true));
         let stripped = copies.then(|| content::without_bcc(&content.keep())).flatten();
         let content = stripped.as_ref().map_or(content, Content::Kept);
+        if !route.kept_by.is_empty() {
+            histories::keep(&mut self.histories, &route.kept_by, content);
+        }
         if route.queues.is_empty() {
             if mandatory {
                 client.amqp.returned(channel.channel, &content.keep());

@@ -12,11 +12,11 @@ use broker_core::queue::{self, ConsumerSettings};
 use broker_core::refusal::{Refusal, Resource};
 use broker_core::store::QueueId;
 use broker_core::topology::{
-    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Vhost, copy_keys_in,
+    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Reached, Routable, Vhost,
+    copy_keys_in,
     has_copy_keys, refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
 };
 use broker_meta::command::{self, Command};
-use smallvec::SmallVec;
 
 use super::client::ClientConsumer;
 use super::dispatch::Route;
@@ -435,14 +435,15 @@ impl Shard {
         self.publishable(place, content)?;
         let vhost = self.vhost_name(place)?;
         let exchange = exchange_name(content.route())?;
+        let dice = self.throw_dice();
         let topology = self.vhost(&vhost)?;
-        let mut ids = SmallVec::new();
-        topology
-            .route(exchange, content.routing_key(), content.header(), &mut ids)
-            .map_err(|_| Exception::internal("an exchange vanished"))?;
-        let cacheable = !copies && !topology.depends_on_headers(exchange);
+        let mut reached = Reached::default();
+        let message = Routable { routing_key: content.routing_key(), header: content.header(), dice, may_wait: false };
+        topology.route(exchange, &message, &mut reached).map_err(|_| Exception::internal("an exchange vanished"))?;
+        let cacheable = !copies && topology.routes_by_key(exchange);
+        let Reached { queues: mut ids, kept_by, .. } = reached;
         ids.retain(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
-        let route = Arc::new(Route { key: content.route().into(), queues: ids.into_iter().collect() });
+        let route = Arc::new(Route { key: content.route().into(), queues: ids.into_iter().collect(), kept_by });
         // A route to nowhere is not remembered: declaring a queue does not change the generation.
         if cacheable
             && !route.queues.is_empty()

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use broker_amqp::{CloseReason, Connection, Exception, Input, Output, Reply, Settings};
 use broker_core::access::Access;
+use broker_core::exchange::Histories;
 use broker_core::message::Message;
 use broker_core::queue::{self, Rules};
 use broker_core::store::{JournalBatch, QueueId, Seq};
@@ -184,6 +185,7 @@ pub struct Shard {
     admission: Admission<(TcpStream, SocketAddr)>,
     crowd_told_at: Option<Instant>,
     seed: u128,
+    pub(super) histories: Histories,
 }
 
 impl Shard {
@@ -248,6 +250,7 @@ impl Shard {
             verified: HashSet::new(),
             login_key,
             seed,
+            histories: Histories::default(),
         })
     }
 
@@ -359,6 +362,19 @@ impl Shard {
                     || client.amqp.paused()
                     || (client.publisher && (self.held_back || self.is_ahead(client))))
         })
+    }
+
+    /// A random number, good enough to choose a queue by.
+    pub(super) fn throw_dice(&mut self) -> u64 {
+        self.next_seed();
+        (self.seed >> 64) as u64
+    }
+
+    fn next_seed(&mut self) {
+        self.seed = self
+            .seed
+            .wrapping_mul(0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645)
+            .wrapping_add(0x5851_F42D_4C95_7F2D_1405_7B7E_F767_814F);
     }
 
     /// Whether a publisher is ahead of its queue's consumers by more than fits in memory at ease. It is read less often then, so that messages that
@@ -669,10 +685,7 @@ impl Shard {
             return false;
         }
         // Names the broker makes for queues and consumers are to be unguessable only as far as RabbitMQ's are: unique on the node.
-        self.seed = self
-            .seed
-            .wrapping_mul(0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645)
-            .wrapping_add(0x5851_F42D_4C95_7F2D_1405_7B7E_F767_814F);
+        self.next_seed();
         let amqp = Connection::new(self.now, self.parts.settings.clone(), self.seed);
         let mut client = Box::new(Client::new(number, stream, peer, amqp, self.now));
         client.readable = true;
