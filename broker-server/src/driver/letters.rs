@@ -74,12 +74,7 @@ impl Shard {
     }
 
     /// The letter and the queues it goes to; `None` if there is no such exchange.
-    fn route_letter(
-        &mut self,
-        record: &QueueRecord,
-        reason: Reason,
-        message: &Message,
-    ) -> Option<(Message, Route)> {
+    fn route_letter(&mut self, record: &QueueRecord, reason: Reason, message: &Message) -> Option<(Message, Route)> {
         let settings = record.settings();
         let dice = self.throw_dice();
         let exchange = settings.dead_letter_exchange?;

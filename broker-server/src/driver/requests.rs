@@ -13,8 +13,7 @@ use broker_core::refusal::{Refusal, Resource};
 use broker_core::store::QueueId;
 use broker_core::topology::{
     BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Reached, Routable, Vhost,
-    copy_keys_in,
-    has_copy_keys, refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
+    copy_keys_in, has_copy_keys, refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
 };
 use broker_meta::command::{self, Command};
 
