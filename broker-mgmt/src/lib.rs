@@ -1,1 +1,3 @@
-//! HTTP API in RabbitMQ's dialect, dashboard and metrics. Filled by the management issues; it will see the broker only through the admin service of `proto`.
+//! What management tools of RabbitMQ read and write. So far: [`definitions`] files.
+
+pub mod definitions;
