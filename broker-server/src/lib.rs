@@ -1,5 +1,6 @@
 //! The daemon brokerd: configuration, boot order, drivers.
 
+pub mod admin;
 pub mod alarm;
 pub mod args;
 pub mod config;

@@ -19,6 +19,7 @@ use mio::{Poll, Waker};
 use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::admin;
 use crate::alarm::{AlarmLimits, AlarmWatcher, Alarms, total_memory_bytes};
 use crate::config::{Config, Listener, SocketConfig};
 use crate::data_dir::DataDir;
@@ -50,7 +51,8 @@ pub fn run_with(
     let data_dir = DataDir::open(&config.node.data_dir)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node.name, identity = %data_dir.identity().node, data_dir = %data_dir.path().display(), "starting");
 
-    let catalog = meta::open(data_dir.path(), config)?;
+    let mut catalog = meta::open(data_dir.path(), config)?;
+    admin::definitions::import_at_boot(&mut catalog, data_dir.path(), config)?;
     let topology = catalog.catalog().topology();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let known = |queue: QueueId| {

@@ -99,6 +99,7 @@ const LEVELS: &[(&str, LogLevel)] = &[
     ("alert", LogLevel::Error),
     ("emergency", LogLevel::Error),
 ];
+const DEFINITIONS_BACKENDS: &[(&str, ())] = &[("local_filesystem", ())];
 const FORMATS: &[(&str, LogFormat)] =
     &[("plaintext", LogFormat::Text), ("text", LogFormat::Text), ("json", LogFormat::Json)];
 
@@ -883,15 +884,47 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
-        meaning: "JSON file of definitions, or a directory of them, to import at boot.",
+        meaning: "JSON file of definitions, or a directory of them, to import at boot and again at SIGHUP. A first boot then creates no default user and vhost.",
         unit: "path",
         default: "",
         bounds: "not empty",
-        pending: Some("definitions are not imported in this version"),
         ..key(
             "load_definitions",
-            |draft, given| not_empty(given.value).map(|path| draft.config.definitions = Some(path.into())),
-            |config| config.definitions.iter().flat_map(|path| one("load_definitions", path.display())).collect(),
+            |draft, given| not_empty(given.value).map(|path| draft.config.definitions.path = Some(path.into())),
+            |config| config.definitions.path.iter().flat_map(|path| one("load_definitions", path.display())).collect(),
+        )
+    },
+    Key {
+        meaning: "Where definitions come from.",
+        unit: "name",
+        default: "local_filesystem",
+        bounds: "local_filesystem",
+        ..key(
+            "definitions.import_backend",
+            |_, given| value::choice(given.value, DEFINITIONS_BACKENDS),
+            |_| one("definitions.import_backend", "local_filesystem"),
+        )
+    },
+    Key {
+        meaning: "The same as `load_definitions`.",
+        unit: "path",
+        default: "",
+        bounds: "not empty",
+        ..key(
+            "definitions.local.path",
+            |draft, given| not_empty(given.value).map(|path| draft.config.definitions.path = Some(path.into())),
+            |_| Vec::new(),
+        )
+    },
+    Key {
+        meaning: "Whether definitions are passed over that are the same as those imported last, whatever was changed in the broker since.",
+        unit: "boolean",
+        default: "false",
+        bounds: "true, false",
+        ..key(
+            "definitions.skip_if_unchanged",
+            |draft, given| value::boolean(given.value).map(|skip| draft.config.definitions.skip_if_unchanged = skip),
+            |config| one("definitions.skip_if_unchanged", config.definitions.skip_if_unchanged),
         )
     },
 ];

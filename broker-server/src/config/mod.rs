@@ -47,8 +47,17 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// What is logged, and where to.
     pub log: LogConfig,
-    /// Definitions to import at boot: a JSON file or a directory of them.
-    pub definitions: Option<PathBuf>,
+    /// Definitions to import at boot.
+    pub definitions: DefinitionsConfig,
+}
+
+/// Definitions files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefinitionsConfig {
+    /// A JSON file or a directory of them.
+    pub path: Option<PathBuf>,
+    /// Whether files that are the same as those imported last are passed over.
+    pub skip_if_unchanged: bool,
 }
 
 /// Identity and place of the node.
@@ -293,7 +302,7 @@ impl Default for Config {
             },
             cluster: ClusterConfig { name: None },
             log: LogConfig { console: Some(DEFAULT_LOG_OUTPUT), console_stream: ConsoleStream::Stderr, file: None },
-            definitions: None,
+            definitions: DefinitionsConfig::default(),
         }
     }
 }

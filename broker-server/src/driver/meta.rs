@@ -51,7 +51,14 @@ pub fn open(data_dir: &Path, config: &Config) -> Result<LocalCatalog, Failure> {
             "the catalog's log ends in a command that was being written when the node went down; nothing in it was acknowledged, and it was cut off"
         );
     }
-    if catalog.catalog().topology().vhosts().next().is_none() {
+    let is_blank = catalog.catalog().topology().vhosts().next().is_none();
+    if is_blank && config.definitions.path.is_some() {
+        tracing::warn!(
+            "first boot with load_definitions: default vhost '{}' and default user '{}' are NOT created; the definitions must hold all that is needed",
+            config.bootstrap.vhost,
+            config.bootstrap.user
+        );
+    } else if is_blank {
         catalog.propose(&first_boot(config)?).map_err(failed)?;
         tracing::info!(
             vhost = config.bootstrap.vhost,

@@ -135,11 +135,23 @@ fn a_key_of_rabbitmq_without_meaning_here_warns_with_the_reason() {
 
 #[test]
 fn a_key_without_effect_in_this_version_is_checked_and_warns() {
-    let loaded = load_text("load_definitions = /d.json\n", &[]).unwrap();
-    assert!(
-        loaded.warnings[0]
-            .to_string()
-            .ends_with(":1: load_definitions has no effect: definitions are not imported in this version")
+    let loaded = load_text("broker.shards = 1\n", &[]).unwrap();
+    assert!(loaded.warnings[0].to_string().ends_with(":1: broker.shards has no effect: this version runs one shard"));
+}
+
+#[test]
+fn definitions_come_from_a_local_path_by_either_name() {
+    for text in [
+        "load_definitions = /d.json",
+        "definitions.import_backend = local_filesystem\ndefinitions.local.path = /d.json",
+    ] {
+        let loaded = load_text(&format!("{text}\ndefinitions.skip_if_unchanged = true\n"), &[]).unwrap();
+        assert_eq!(loaded.config.definitions.path.as_deref(), Some(Path::new("/d.json")));
+        assert!(loaded.config.definitions.skip_if_unchanged && loaded.warnings.is_empty());
+    }
+    assert_eq!(
+        errors_of("definitions.import_backend = https\n"),
+        ["rabbitmq.conf:1: definitions.import_backend = 'https' is unknown; allowed: local_filesystem"]
     );
 }
 
