@@ -1,11 +1,13 @@
 //! Contents: what a content header says, and bodies while they arrive.
 //!
-//! Properties are read where they lie and never rebuilt, with one exception: the `BCC` header is cut out of a message before anyone receives it.
+//! Properties are read where they lie and never rebuilt, with two exceptions: the `BCC` header is cut out of a message before anyone receives it,
+//! and a request for a direct reply is given its address.
 
 use broker_core::message::{INLINE_BODY_MAX_BYTES, Message};
 use bytes::Bytes;
 
 use crate::exception::Exception;
+use crate::reply_to;
 use crate::table;
 
 /// A content header's payload before its property flags: class, weight and body size.
@@ -55,8 +57,10 @@ const RULES: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
 pub struct Facts {
     /// `delivery-mode` is 2.
     pub persistent: bool,
-    /// There are properties that [`refusal`] must look at.
+    /// There are properties that [`refusal`] must look at, or `reply-to` must be rewritten.
     pub has_rules: bool,
+    /// `reply-to` asks for a direct reply: see [`crate::reply_to`].
+    pub wants_reply: bool,
 }
 
 /// Reads property flags and properties from end to end. `None` if they are not well formed.
@@ -64,15 +68,16 @@ pub fn check(properties: &[u8]) -> Option<Facts> {
     let (flags, rest) = split_flags(properties)?;
     // Most messages have no property but the delivery mode.
     match (flags & !0b11, rest) {
-        (0, []) => return Some(Facts { persistent: false, has_rules: false }),
+        (0, []) => return Some(Facts { persistent: false, has_rules: false, wants_reply: false }),
         (flag::DELIVERY_MODE, &[mode]) => {
-            return Some(Facts { persistent: mode == 2, has_rules: !is_known_mode(mode) });
+            return Some(Facts { persistent: mode == 2, has_rules: !is_known_mode(mode), wants_reply: false });
         }
         _ => {}
     }
     let mut values = Values { flags, rest };
     let mut persistent = false;
     let mut has_rules = flags & RULES != 0;
+    let mut wants_reply = false;
     while let Some((which, value)) = values.next_value()? {
         match which {
             flag::DELIVERY_MODE => {
@@ -80,10 +85,14 @@ pub fn check(properties: &[u8]) -> Option<Facts> {
                 has_rules |= !value.iter().copied().all(is_known_mode);
             }
             flag::HEADERS if !table::is_well_formed(value) => return None,
+            flag::REPLY_TO => {
+                wants_reply = value == reply_to::QUEUE.as_bytes();
+                has_rules |= wants_reply;
+            }
             _ => {}
         }
     }
-    values.rest.is_empty().then_some(Facts { persistent, has_rules })
+    values.rest.is_empty().then_some(Facts { persistent, has_rules, wants_reply })
 }
 
 fn is_known_mode(mode: u8) -> bool {
@@ -132,11 +141,36 @@ pub fn without_bcc(message: &Message) -> Option<Message> {
     shorter.extend_from_slice(headers.get(..before)?);
     shorter.extend_from_slice(headers.get(before + field_len..)?);
     shorter.extend_from_slice(header.get(table_at + headers.len()..)?);
-    match (message.chunks(), message.inline_body()) {
-        (Some(chunks), _) => Message::with_chunks(message.route(), &shorter, chunks.to_vec(), message.persistent()),
-        (None, body) => {
-            Message::new(message.route(), &shorter, body.unwrap_or_default(), message.persistent(), &mut Vec::new())
+    with_header(message, message.route(), &shorter)
+}
+
+/// The same message with another `reply-to`, everything else untouched. `None` if it has none, or if the new one is too long.
+pub(crate) fn with_reply_to(message: &Message, reply_to: &[u8]) -> Option<Message> {
+    let header = message.header();
+    let (flags, rest) = split_flags(message.properties())?;
+    let mut values = Values { flags, rest };
+    while let Some((which, value)) = values.next_value()? {
+        if which != flag::REPLY_TO {
+            continue;
         }
+        let end = header.len() - values.rest.len();
+        // With the octet that tells its length.
+        let start = end.checked_sub(value.len() + 1)?;
+        let mut other = Vec::with_capacity(header.len() + reply_to.len());
+        other.extend_from_slice(header.get(..start)?);
+        other.push(u8::try_from(reply_to.len()).ok()?);
+        other.extend_from_slice(reply_to);
+        other.extend_from_slice(values.rest);
+        return with_header(message, message.route(), &other);
+    }
+    None
+}
+
+/// The same body under another route and content header.
+pub(crate) fn with_header(message: &Message, route: &[u8], header: &[u8]) -> Option<Message> {
+    match (message.chunks(), message.inline_body()) {
+        (Some(chunks), _) => Message::with_chunks(route, header, chunks.to_vec(), message.persistent()),
+        (None, body) => Message::new(route, header, body.unwrap_or_default(), message.persistent(), &mut Vec::new()),
     }
 }
 
@@ -245,7 +279,7 @@ impl Content {
             mandatory,
             route: route.to_vec(),
             header: Vec::new(),
-            facts: Facts { persistent: false, has_rules: false },
+            facts: Facts { persistent: false, has_rules: false, wants_reply: false },
             left: 0,
             pieces: Vec::new(),
             current: Vec::new(),
@@ -312,12 +346,19 @@ mod tests {
         [&flags.to_be_bytes()[..], values].concat()
     }
 
+    fn facts(persistent: bool, has_rules: bool) -> Facts {
+        Facts { persistent, has_rules, wants_reply: false }
+    }
+
     #[test]
     fn facts_are_read_from_flags() {
-        assert_eq!(check(&properties(0, b"")), Some(Facts { persistent: false, has_rules: false }));
-        assert_eq!(check(&properties(0x1000, b"\x02")), Some(Facts { persistent: true, has_rules: false }));
-        assert_eq!(check(&properties(0x9000, b"\x01a\x02")), Some(Facts { persistent: true, has_rules: false }));
-        assert_eq!(check(&properties(0x0100, b"\x0210")), Some(Facts { persistent: false, has_rules: true }));
+        assert_eq!(check(&properties(0, b"")), Some(facts(false, false)));
+        assert_eq!(check(&properties(0x1000, b"\x02")), Some(facts(true, false)));
+        assert_eq!(check(&properties(0x9000, b"\x01a\x02")), Some(facts(true, false)));
+        assert_eq!(check(&properties(0x0100, b"\x0210")), Some(facts(false, true)));
+        let request = properties(0x0200, b"\x15amq.rabbitmq.reply-to");
+        assert_eq!(check(&request), Some(Facts { persistent: false, has_rules: true, wants_reply: true }));
+        assert_eq!(check(&properties(0x0200, b"\x16amq.rabbitmq.reply-to.")), Some(facts(false, false)));
         assert_eq!(check(&properties(0x1000, b"")), None);
         assert_eq!(check(&properties(0, b"x")), None);
         assert_eq!(check(&properties(0x2000, b"\0\0\0\x03\x01aZ")), None);
@@ -363,6 +404,27 @@ mod tests {
     }
 
     #[test]
+    fn only_reply_to_changes_when_a_request_is_addressed() {
+        let values =
+            b"\x01t\0\0\0\x04\x01kt\x01\x02\x05\x01c\x15amq.rabbitmq.reply-to\x0210\x01m\0\0\0\0\0\0\0\x07\x01y";
+        let header = |properties: &[u8]| [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4][..], properties].concat();
+        let before = properties(0xBFE0, values);
+        assert!(check(&before).is_some_and(|facts| facts.wants_reply && facts.persistent));
+        for len in [4, INLINE_BODY_MAX_BYTES + 1] {
+            let message = Message::new(b"\x01x\x01r", &header(&before), &vec![7; len], true, &mut Vec::new()).unwrap();
+            let addressed = with_reply_to(&message, b"there").unwrap();
+            let text = [&values[..14], b"\x05there", &values[36..]].concat();
+            assert_eq!(addressed.properties(), properties(0xBFE0, &text));
+            assert_eq!((addressed.route(), addressed.persistent()), (message.route(), true));
+            assert!(addressed.body().eq(message.body()));
+        }
+        let none = Message::new(b"\x01x\x01r", &header(&properties(0, b"")), b"", false, &mut Vec::new()).unwrap();
+        assert_eq!(with_reply_to(&none, b"there"), None);
+        let longest = Message::new(b"\0\0", &header(&before), b"", false, &mut Vec::new()).unwrap();
+        assert_eq!(with_reply_to(&longest, &[b'a'; 256]), None);
+    }
+
+    #[test]
     fn bodies_are_gathered_whatever_their_pieces() {
         for (total, step) in
             [(10, 3), (INLINE_BODY_MAX_BYTES, 1000), (INLINE_BODY_MAX_BYTES + 1, 1), (500_000, 131_064)]
@@ -372,7 +434,7 @@ mod tests {
             let mut header = vec![0, 60, 0, 0];
             header.extend_from_slice(&(total as u64).to_be_bytes());
             header.extend_from_slice(&[0, 0]);
-            content.start_body(&header, Facts { persistent: false, has_rules: false }, total as u64);
+            content.start_body(&header, facts(false, false), total as u64);
             for piece in body.chunks(step) {
                 content.append(piece, 0);
             }

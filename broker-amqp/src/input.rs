@@ -5,6 +5,7 @@ use std::sync::Arc;
 use broker_core::message::{Content, Message};
 
 use crate::exception::Exception;
+use crate::reply_to::Address;
 
 /// Everything but octets and deliveries, which come often and have methods of their own.
 #[derive(Debug)]
@@ -83,6 +84,8 @@ pub enum Reply {
         /// How deliveries name the consumer: chosen by the driver, unique on the channel while the consumer lives, not `u32::MAX`.
         consumer: u32,
     },
+    /// Where direct replies to the channel go from now on.
+    ReplyAddress(Address),
     /// A message for `basic.get`.
     GetOk {
         /// The queue's handle.

@@ -25,13 +25,16 @@ pub mod input;
 mod method;
 mod names;
 pub mod output;
+pub mod reply_to;
 mod sasl;
 pub mod send_buffer;
 pub mod settings;
 pub mod table;
 
 pub use allowance::ChannelAllowance;
-pub use connection::{Connection, HANDSHAKE_MAX_BYTES, HELD_MAX_BYTES, SEND_MAX_BYTES, STRANGER_MAX_BYTES};
+pub use connection::{
+    Connection, HANDSHAKE_MAX_BYTES, HELD_MAX_BYTES, REPLIES_MAX_BYTES, SEND_MAX_BYTES, STRANGER_MAX_BYTES,
+};
 pub use exception::{Exception, ReplyCode, Resource, Scope};
 pub use incoming::Incoming;
 pub use input::{Delivery, Input, Reply};

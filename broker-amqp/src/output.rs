@@ -256,6 +256,8 @@ pub enum Request {
         /// The channel has a limit over all its consumers.
         under_channel_limit: bool,
     },
+    /// `basic.consume` of direct replies. Answer with `ReplyAddress`.
+    ConsumeReplies,
     /// `basic.cancel` of a consumer that exists. Answer with `Done`.
     Cancel {
         /// Its handle.

@@ -5,12 +5,16 @@ mod client;
 
 use std::time::{Duration, Instant};
 
+use broker_amqp::reply_to::Address;
 use broker_amqp::{
     Connection, Delivery, Exception, HELD_MAX_BYTES, Input, Output, Reply, ReplyCode, Request, Resource, Settle, frame,
 };
 use broker_core::message::{Content, Message};
 use client::{drain, header, method, publish, publish_method, running, settings, tune_ok};
 use proptest::prelude::*;
+
+/// Properties of a message that wants a direct reply.
+const REQUEST: &[u8] = b"\x02\x00\x15amq.rabbitmq.reply-to";
 
 /// A driver that answers everything at once, always the same way, and writes down what it did.
 struct Driver {
@@ -132,6 +136,7 @@ impl Driver {
             Request::QueuePurge { .. } => Reply::Purged { messages: 0 },
             Request::Get { .. } => Reply::GetEmpty,
             Request::Consume { .. } => Reply::ConsumeOk { consumer: channel.into() },
+            Request::ConsumeReplies => Reply::ReplyAddress(Address::new(1, channel, [7; 16])),
             _ => Reply::Done,
         }
     }
@@ -171,6 +176,9 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         1 => (channel.clone(), 0_usize..40_000).prop_map(|(channel, len)| publish(channel, b"x", b"k", 0, &[0, 0], &vec![8; len], 4096)),
         1 => channel.clone().prop_map(|channel| publish(channel, b"missing", b"k", 0, &[0, 0], b"m", 100)),
         1 => channel.clone().prop_map(|channel| publish(channel, b"x", b"k", 0, &[1, 0, 1, b'z'], b"m", 100)),
+        1 => (channel.clone(), 0_usize..9_000).prop_map(|(channel, len)| publish(channel, b"x", b"k", 0, REQUEST, &vec![9; len], 100)),
+        1 => channel.clone().prop_map(|channel| method(channel, 60, 20, b"\0\0\x15amq.rabbitmq.reply-to\x01r\x02\0\0\0\0")),
+        1 => channel.clone().prop_map(|channel| method(channel, 60, 30, b"\x01r\0")),
         1 => channel.clone().prop_map(|channel| publish_method(channel, b"x", b"k", 0)),
         1 => (channel.clone(), 0_u64..2_000_000).prop_map(|(channel, len)| header(channel, 60, len, &[0, 0])),
         3 => (channel.clone(), 0_u64..30, any::<bool>()).prop_map(|(channel, tag, multiple)| {

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use broker_amqp::reply_to::Address;
 use broker_amqp::{Connection, HELD_MAX_BYTES, Input, Output, Reply, Request, frame};
 use libfuzzer_sys::fuzz_target;
 
@@ -60,6 +61,7 @@ fn carry_out(connection: &mut Connection, now: Instant, output: Output, out: &mu
                 Request::QueuePurge { .. } => Reply::Purged { messages: 0 },
                 Request::Get { .. } => Reply::GetEmpty,
                 Request::Consume { .. } => Reply::ConsumeOk { consumer: 1 },
+                Request::ConsumeReplies => Reply::ReplyAddress(Address::new(1, channel, [7; 16])),
                 _ => Reply::Done,
             };
             connection.step(now, Input::Reply { channel, reply }, out);

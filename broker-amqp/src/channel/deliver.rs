@@ -7,6 +7,7 @@ use crate::exception::{Exception, ReplyCode};
 use crate::input::Delivery;
 use crate::names::Names;
 use crate::output::{GET, Request};
+use crate::reply_to;
 use crate::send_buffer::SendBuffer;
 use amq_protocol::protocol::basic;
 use broker_core::message::Message;
@@ -20,7 +21,10 @@ impl Channel {
         names: &mut Names,
         consumers_max: u32,
     ) -> Result<Asked, Exception> {
-        let queue = self.queue_named(consume.queue.as_str())?.into();
+        let queue: Box<str> = self.queue_named(consume.queue.as_str())?.into();
+        if *queue == *reply_to::QUEUE {
+            return self.consume_replies(consume, names);
+        }
         let wanted = consume.consumer_tag.as_str();
         if !wanted.is_empty() && self.consumer_tagged(wanted).is_some() {
             let text = format!("attempt to reuse consumer tag '{wanted}'");
@@ -106,7 +110,7 @@ impl Channel {
         codec::write_get_ok(send, self.number, delivery_tag, redelivered, remaining, message, frame_max);
     }
 
-    fn consumer_tagged(&self, consumer_tag: &str) -> Option<&Consumer> {
+    pub(crate) fn consumer_tagged(&self, consumer_tag: &str) -> Option<&Consumer> {
         self.consumers.iter().find(|consumer| codec::prefix_tag(&consumer.prefix) == consumer_tag.as_bytes())
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod declare;
 pub(crate) mod deliver;
 pub(crate) mod publish;
 pub(crate) mod qos;
+pub(crate) mod replies;
 pub(crate) mod tx;
 
 use broker_core::window::Window;
@@ -13,6 +14,7 @@ use broker_core::window::Window;
 use crate::allowance::Place;
 use crate::content::Content;
 use confirm::Confirms;
+use replies::ReplyConsumer;
 use tx::Tx;
 
 /// One channel of a connection.
@@ -30,6 +32,7 @@ pub(crate) struct Channel {
     pub(crate) to_flush: bool,
     /// Sorted by handle.
     pub(crate) consumers: Vec<Consumer>,
+    pub(crate) replies: Option<Box<ReplyConsumer>>,
     pub(crate) unacked: Window<Unacked>,
     pub(crate) content: Option<Box<Content>>,
     pub(crate) waiting: Option<Box<Waiting>>,
@@ -93,6 +96,8 @@ pub(crate) enum Then {
     Get { no_ack: bool },
     /// `basic.consume-ok`, and a new consumer.
     Consume { consumer_tag: Box<str>, no_ack: bool },
+    /// `basic.consume-ok`, and the channel is sent direct replies.
+    ConsumeReplies { consumer_tag: Box<str> },
     /// `basic.cancel-ok`, and a consumer less.
     Cancel { consumer: u32, consumer_tag: Box<str> },
     /// `channel.close-ok`, and the channel is gone.
@@ -111,6 +116,7 @@ impl Channel {
             limit: 0,
             to_flush: false,
             consumers: Vec::new(),
+            replies: None,
             unacked: Window::new(1),
             content: None,
             waiting: None,

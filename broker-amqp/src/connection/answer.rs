@@ -94,6 +94,7 @@ impl Connection {
     pub(super) fn close_channel_by_client(&mut self, number: u16, out: &mut Vec<Output>) {
         let Some(channel) = self.channels.find_mut(number) else { return };
         channel.tx = None;
+        channel.replies = None;
         channel.requeue_all(&mut self.settling);
         self.settling.flush(out);
         self.waiting += 1;
@@ -193,10 +194,15 @@ fn answer(
         }
         (Then::Consume { consumer_tag, no_ack }, Reply::ConsumeOk { consumer }) => {
             if !waiting.nowait {
-                let ok = basic::ConsumeOk { consumer_tag: method::short(&consumer_tag) };
-                method::write(send, number, &AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)));
+                send_consume_ok(send, number, &consumer_tag);
             }
             channel.add_consumer(consumer, &consumer_tag, no_ack);
+        }
+        (Then::ConsumeReplies { consumer_tag }, Reply::ReplyAddress(address)) => {
+            if !waiting.nowait {
+                send_consume_ok(send, number, &consumer_tag);
+            }
+            channel.start_replies(&consumer_tag, address);
         }
         (Then::Cancel { consumer, consumer_tag }, Reply::Done) => {
             channel.remove_consumer(consumer);
@@ -207,6 +213,11 @@ fn answer(
         (_, reply) => return Err(reply),
     }
     Ok(())
+}
+
+fn send_consume_ok(send: &mut SendBuffer, number: u16, consumer_tag: &str) {
+    let ok = basic::ConsumeOk { consumer_tag: method::short(consumer_tag) };
+    method::write(send, number, &AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)));
 }
 
 /// A message that was fetched for a channel that is gone goes back to its queue.

@@ -229,6 +229,7 @@ impl Connection {
         self.settling.flush(out);
         out.push(Output::ChannelClosed { channel: number });
         channel.consumers = Vec::new();
+        channel.replies = None;
         channel.content = None;
         channel.confirms = None;
         channel.last_queue = None;

@@ -186,6 +186,12 @@ impl Desk<'_> {
                 let max = self.settings.consumers_per_channel_max;
                 channel.consume(&consume, table, self.names, max).map(Next::Ask)
             }
+            AMQPMethod::Cancel(cancel) if channel.cancel_replies(cancel.consumer_tag.as_str()) => {
+                if !cancel.nowait {
+                    send_cancel_ok(self.send, channel.number, cancel.consumer_tag.as_str());
+                }
+                Ok(Next::Nothing)
+            }
             AMQPMethod::Cancel(cancel) => match channel.cancel(&cancel) {
                 Some(asked) => Ok(Next::Ask(asked)),
                 None => {

@@ -20,7 +20,7 @@ mod methods;
 use std::sync::Arc;
 use std::time::Instant;
 
-use broker_core::message::Message;
+use broker_core::message::{Content, Message};
 
 use crate::allowance::ChannelAllowance;
 use crate::channel::ack::Settling;
@@ -34,6 +34,7 @@ use crate::incoming::Incoming;
 use crate::input::Delivery;
 use crate::names::Names;
 use crate::output::{CloseReason, Output};
+use crate::reply_to::Address;
 use crate::send_buffer::SendBuffer;
 use crate::settings::Settings;
 use crate::table;
@@ -49,6 +50,8 @@ pub const HANDSHAKE_MAX_BYTES: usize = 16 * 1024;
 pub const STRANGER_MAX_BYTES: usize = 64 * 1024;
 /// Octets waiting to be written above which the driver is asked to read no more: a client that asks without end but does not listen.
 pub const SEND_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Octets waiting to be written above which direct replies are not delivered: nobody holds back who sends them, as a queue would.
+pub const REPLIES_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// An incomplete body frame that misses at least this much goes into its message as it arrives.
 const STREAM_MIN_BYTES: usize = 4 * 1024;
 /// Room for building messages that is kept from one batch to the next.
@@ -282,6 +285,23 @@ impl Connection {
     pub fn deliver(&mut self, channel: u16, delivery: Delivery<'_>) -> bool {
         let Some(channel) = self.channels.find_mut(channel) else { return false };
         channel.is_open() && channel.deliver(&delivery, &mut self.send, self.frame_max)
+    }
+
+    /// Whether direct replies with this address reach someone.
+    pub fn takes_replies(&self, address: &Address) -> bool {
+        let channel = self.channels.find(address.channel).filter(|channel| channel.is_open());
+        channel.and_then(|channel| channel.replies.as_ref()).is_some_and(|replies| replies.address == *address)
+    }
+
+    /// Writes a direct reply. False if the channel that asked is gone, asks no longer, or leaves too much unread.
+    pub fn deliver_reply(&mut self, address: &Address, content: Content<'_>) -> bool {
+        if self.send.len() > REPLIES_MAX_BYTES {
+            return false;
+        }
+        let Some(channel) = self.channels.find(address.channel).filter(|channel| channel.is_open()) else {
+            return false;
+        };
+        channel.deliver_reply(address, content, &mut self.send, self.frame_max)
     }
 
     /// A publish is safe, or went nowhere as it may.
@@ -566,9 +586,18 @@ impl Connection {
     }
 
     /// A publish is complete and kept.
-    fn published(&mut self, number: u16, mandatory: bool, message: Message, facts: Facts, out: &mut Vec<Output>) {
-        let mut refusal = if facts.has_rules { refusal(self.client.as_deref(), &message) } else { None };
+    fn published(&mut self, number: u16, mandatory: bool, mut message: Message, facts: Facts, out: &mut Vec<Output>) {
         let Some(channel) = self.channels.find_mut(number) else { return };
+        let mut refusal = None;
+        if facts.wants_reply {
+            match channel.addressed(&message) {
+                Ok(addressed) => message = addressed,
+                Err(exception) => refusal = Some(exception),
+            }
+        }
+        if facts.has_rules && refusal.is_none() {
+            refusal = rules_refuse(self.client.as_deref(), &message);
+        }
         let in_tx = match &mut channel.tx {
             Some(tx) if refusal.is_none() => {
                 refusal = tx.publish(mandatory, message.clone()).err();
@@ -611,7 +640,7 @@ impl Connection {
     }
 }
 
-fn refusal(client: Option<&Client>, message: &Message) -> Option<Exception> {
+fn rules_refuse(client: Option<&Client>, message: &Message) -> Option<Exception> {
     let client = client?;
     content::refusal(message.properties(), client.user.as_deref().unwrap_or_default(), client.impersonator)
 }
