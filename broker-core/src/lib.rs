@@ -13,6 +13,7 @@ pub mod policy;
 pub mod properties;
 pub mod queue;
 pub mod refusal;
+pub mod secret;
 pub mod store;
 pub mod topology;
 pub mod window;

@@ -27,6 +27,7 @@ use crate::driver::admission::AdmissionLimits;
 use crate::driver::events::Event;
 use crate::driver::mailbox::{Mailbox, mailbox};
 use crate::driver::queues::LocalQueue;
+use crate::driver::replies::Replies;
 use crate::driver::shard::{Parts, Shard, WAKER};
 use crate::driver::{journal, login, meta, pages};
 use crate::exit::{Code, Failure};
@@ -110,6 +111,7 @@ pub fn run_with(
             node: config.limits.unauthenticated_max as usize,
             origin: config.limits.unauthenticated_max_per_address as usize,
         },
+        replies: Replies::new(random()?),
         login_failures_max: config.authentication.login_failures_max,
     };
     let shard = Shard::new(parts, (Instant::now(), now_ms), u128::from_le_bytes(random()?), random()?)

@@ -56,6 +56,8 @@ pub struct Client {
     pub vhost: Option<Arc<str>>,
     /// What its publishes were routed to.
     pub routes: RouteCache,
+    /// The generation in which it was last found that it may publish to the default exchange, where replies go.
+    pub may_reply_in: u64,
     /// Its consumers, by the handle their deliveries carry.
     pub consumers: Slab<ClientConsumer>,
     /// Consumers that were sent much and are to be given room again.
@@ -139,6 +141,7 @@ impl Client {
             counted: false,
             vhost: None,
             routes: RouteCache::default(),
+            may_reply_in: 0,
             consumers: Slab::new(),
             spent: Vec::new(),
             limits: Vec::new(),

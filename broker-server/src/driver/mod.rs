@@ -20,6 +20,7 @@ pub mod meta;
 pub mod outputs;
 pub mod pages;
 pub mod queues;
+pub mod replies;
 pub mod requests;
 pub mod revision;
 pub mod shard;

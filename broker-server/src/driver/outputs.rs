@@ -137,16 +137,17 @@ impl Shard {
 
     /// Hands a message to the queues of its route; if there are none, back to the client where it must not get lost. Returns whether there are any.
     fn publish_routed(&mut self, place: usize, mandatory: bool, publish: Publish<'_>, route: &Route) -> bool {
+        let Publish { channel, publish_seq, content: published } = publish;
+        let copies = matches!(has_copy_keys(published.header()), Ok(true));
+        let stripped = copies.then(|| content::without_bcc(&published.keep())).flatten();
+        let content = stripped.as_ref().map_or(published, Content::Kept);
+        let answers = self.deliver_replies(published, content);
         let Some(client) = self.clients.get_mut(place) else { return false };
-        let Publish { channel, publish_seq, content } = publish;
-        let copies = matches!(has_copy_keys(content.header()), Ok(true));
-        let stripped = copies.then(|| content::without_bcc(&content.keep())).flatten();
-        let content = stripped.as_ref().map_or(content, Content::Kept);
         if !route.kept_by.is_empty() {
             histories::keep(&mut self.histories, &route.kept_by, content);
         }
         if route.queues.is_empty() {
-            if mandatory {
+            if mandatory && !answers {
                 client.amqp.returned(channel.channel, &content.keep());
             }
             if publish_seq != 0 && publish_seq & TRANSACTION == 0 {

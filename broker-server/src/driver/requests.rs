@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker_amqp::reply_to;
 use broker_amqp::{Binding as AskedBinding, Exception, Input, Output, Reply, ReplyCode, Request};
 use broker_core::access::Operation;
 use broker_core::exchange::ExchangeKind;
@@ -20,6 +21,7 @@ use broker_meta::command::{self, Command};
 use super::client::ClientConsumer;
 use super::dispatch::Route;
 use super::events::Told;
+use super::replies::is_reply;
 use super::shard::Shard;
 use crate::node::THIS_NODE;
 
@@ -89,6 +91,7 @@ impl Shard {
             }
             Request::Get { queue, no_ack } => self.get(place, channel, &queue, no_ack),
             Request::Consume { .. } => return self.consume(place, channel, &request, more),
+            Request::ConsumeReplies => Ok(Some(self.consume_replies(place, channel))),
             Request::Cancel { consumer } => self.cancel(place, channel, consumer),
             Request::ChannelClose => {
                 self.cancel_consumers(place, channel);
@@ -189,6 +192,9 @@ impl Shard {
             return Ok(None);
         };
         let vhost = self.vhost_name(place)?;
+        if name.starts_with(reply_to::QUEUE) {
+            return self.declare_replies(&vhost, name);
+        }
         let connection = self.clients[place].number;
         let doomed = self.is_doomed(&vhost, name)?;
         if *passive {
@@ -425,6 +431,9 @@ impl Shard {
     /// Where a message goes. Remembered by exchange and routing key where nothing else decides.
     pub(super) fn route(&mut self, place: usize, content: Content<'_>) -> Result<Arc<Route>, Exception> {
         let copies = has_copy_keys(content.header()).map_err(exception)?;
+        if !copies && is_reply(content.route()) {
+            return self.route_reply(place, content.route());
+        }
         if !copies
             && let Some(client) = self.clients.get_mut(place)
             && let Some(route) = client.routes.find(self.generation, content.route())

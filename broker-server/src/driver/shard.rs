@@ -35,6 +35,7 @@ use super::mailbox::Inbox;
 use super::meta::MetaHandle;
 use super::pages::PagesHandle;
 use super::queues::LocalQueue;
+use super::replies::Replies;
 use super::requests::Waiter;
 use super::tally::Tally;
 use super::throttle::Throttle;
@@ -112,6 +113,8 @@ pub struct Parts {
     pub connection_max: usize,
     /// Connections that have not logged in.
     pub admission: AdmissionLimits,
+    /// Direct reply-to.
+    pub replies: Replies,
     /// Refused logins after which further ones are delayed.
     pub login_failures_max: Option<u32>,
 }
