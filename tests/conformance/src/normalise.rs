@@ -9,6 +9,10 @@ use crate::{table, text};
 const GENERATED: [&str; 2] = ["amq.gen-", "amq.ctag-"];
 /// How many letters follow such a prefix.
 const GENERATED_LETTERS: usize = 22;
+/// What the addresses of direct replies begin with; what follows is as long as the broker likes.
+const REPLY_ADDRESS: &str = "amq.rabbitmq.reply-to.";
+/// Shorter ones are a scenario's own.
+const REPLY_ADDRESS_LETTERS_MIN: usize = 22;
 /// Server properties whose values say which product it is.
 const PRODUCT: [&str; 6] = ["cluster_name", "copyright", "information", "platform", "product", "version"];
 
@@ -30,14 +34,44 @@ impl Names {
                 let letters = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_".contains(octet);
                 let tail = hidden.as_bytes().get(from..).unwrap_or_default();
                 if tail.iter().take_while(|octet| letters(octet)).count() == GENERATED_LETTERS {
-                    let real = hidden.get(start..from + GENERATED_LETTERS).unwrap_or_default().to_owned();
-                    let number = self.aliases.keys().filter(|name| name.starts_with(prefix)).count() + 1;
-                    let alias = self.aliases.entry(real).or_insert_with(|| format!("{prefix}{number}"));
-                    hidden.replace_range(start..from + GENERATED_LETTERS, alias);
+                    self.replace(&mut hidden, prefix, start..from + GENERATED_LETTERS);
                 }
             }
         }
+        self.hide_reply_addresses(&mut hidden);
         hidden
+    }
+
+    /// Addresses of direct replies end where the word does; one with letters that need quotes loses its quotes.
+    fn hide_reply_addresses(&mut self, hidden: &mut String) {
+        let mut from = 0;
+        while let Some(place) = hidden.get(from..).and_then(|rest| rest.find(REPLY_ADDRESS)) {
+            let start = from + place;
+            from = start + REPLY_ADDRESS.len();
+            let letters = |octet: &u8| octet.is_ascii_alphanumeric() || b"+/=-_.".contains(octet);
+            let tail = hidden.as_bytes().get(from..).unwrap_or_default();
+            let end = from + tail.iter().take_while(|octet| letters(octet)).count();
+            if end - from < REPLY_ADDRESS_LETTERS_MIN {
+                continue;
+            }
+            let quoted = hidden.get(..start).is_some_and(|before| before.ends_with("=\"") || before.ends_with(" \""))
+                && hidden.get(end..).is_some_and(|after| after.starts_with('"'));
+            if quoted {
+                hidden.remove(end);
+                hidden.remove(start - 1);
+                self.replace(hidden, REPLY_ADDRESS, start - 1..end - 1);
+            } else {
+                self.replace(hidden, REPLY_ADDRESS, start..end);
+            }
+        }
+    }
+
+    /// Puts the alias of a made-up name in its place.
+    fn replace(&mut self, hidden: &mut String, prefix: &str, range: std::ops::Range<usize>) {
+        let real = hidden.get(range.clone()).unwrap_or_default().to_owned();
+        let number = self.aliases.keys().filter(|name| name.starts_with(prefix)).count() + 1;
+        let alias = self.aliases.entry(real).or_insert_with(|| format!("{prefix}{number}"));
+        hidden.replace_range(range, alias);
     }
 
     /// Replaces `amq.gen-1` and the like by the real names.
@@ -97,6 +131,22 @@ mod tests {
         assert_eq!(names.hide(line), "queue=amq.gen-1 tag=amq.ctag-1 amq.gen-short");
         assert_eq!(names.hide("amq.gen-CCCCCCCCCCCCCCCCCCCC-_ amq.gen-AAAAAAAAAAAAAAAAAAAAA1"), "amq.gen-2 amq.gen-1");
         assert_eq!(names.reveal("queue=amq.gen-2"), "queue=amq.gen-CCCCCCCCCCCCCCCCCCCC-_");
+    }
+
+    #[test]
+    fn reply_addresses_are_numbered_whatever_their_length() {
+        let mut names = Names::default();
+        let address = "amq.rabbitmq.reply-to.g1h2AAdyYWJiaXQ+/A.Q29ycmVjdEhvcnNl==";
+        let line = format!(
+            "routing_key=\"{address}\" headers={{CC:A [S \"{address}\"]}} reply_to=amq.rabbitmq.reply-to x=\"no '{address}' here\""
+        );
+        let hidden = "routing_key=amq.rabbitmq.reply-to.1 headers={CC:A [S amq.rabbitmq.reply-to.1]} reply_to=amq.rabbitmq.reply-to x=\"no 'amq.rabbitmq.reply-to.1' here\"";
+        assert_eq!(names.hide(&line), hidden);
+        assert_eq!(
+            names.reveal("a1 basic.publish routing_key=amq.rabbitmq.reply-to.1"),
+            format!("a1 basic.publish routing_key={address}")
+        );
+        assert_eq!(names.hide("amq.rabbitmq.reply-to.abc"), "amq.rabbitmq.reply-to.abc");
     }
 
     #[test]

@@ -64,6 +64,7 @@ const FILES: &[(&str, &str)] = &[
     ("qos", include_str!("../scenarios/qos.txt")),
     ("confirm", include_str!("../scenarios/confirm.txt")),
     ("transaction", include_str!("../scenarios/transaction.txt")),
+    ("reply_to", include_str!("../scenarios/reply_to.txt")),
     ("restart", include_str!("../scenarios/restart.txt")),
 ];
 
