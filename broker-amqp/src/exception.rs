@@ -4,6 +4,7 @@
 //! fills them in when an exception answers a request, so whoever refuses a request need not know them.
 
 use std::fmt;
+use std::time::Duration;
 
 /// The longest reply text, in octets: it travels as a short string.
 pub const REPLY_TEXT_MAX_BYTES: usize = 255;
@@ -243,6 +244,15 @@ impl Exception {
         Exception::precondition(format!("message size {size_bytes} is larger than configured max size {max_bytes}"))
     }
 
+    /// A delivery was not settled in the time there is for it.
+    pub fn consumer_timed_out(channel: u16, timeout: Duration) -> Exception {
+        Exception::precondition(format!(
+            "delivery acknowledgement on channel {channel} timed out. Timeout value used: {} ms. This timeout value can be configured, see consumers \
+             doc guide to learn more",
+            timeout.as_millis()
+        ))
+    }
+
     /// Any other contradiction between the call and the state of things.
     pub fn precondition(text: impl Into<String>) -> Exception {
         Exception::new(ReplyCode::PreconditionFailed, text)
@@ -302,6 +312,10 @@ mod tests {
         assert_eq!(
             Exception::inequivalent("durable", queue, "true", "false").reply_text(),
             "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'"
+        );
+        assert_eq!(
+            Exception::consumer_timed_out(3, Duration::from_secs(5)).reply_text(),
+            "PRECONDITION_FAILED - delivery acknowledgement on channel 3 timed out. Timeout value used: 5000 ms. This timeout value can be configured, see consumers doc guide to learn more"
         );
         assert_eq!(Exception::unknown_exchange_type("x").scope, Scope::Connection);
     }

@@ -21,6 +21,8 @@ pub struct Settings {
     pub login_refused_delay: Duration,
     /// How long `close-ok` is waited for after `connection.close`.
     pub close_ok_timeout: Duration,
+    /// How long a delivery may wait to be settled; then its channel is closed.
+    pub consumer_timeout: Duration,
     /// Most consumers on one channel.
     pub consumers_per_channel_max: u32,
     /// SASL mechanisms offered, in order.
@@ -51,6 +53,7 @@ impl Default for Settings {
             handshake_timeout: Some(Duration::from_secs(10)),
             login_refused_delay: Duration::from_secs(1),
             close_ok_timeout: Duration::from_secs(5),
+            consumer_timeout: Duration::from_secs(1_800),
             consumers_per_channel_max: 65_536,
             mechanisms: vec!["AMQPLAIN".into(), "PLAIN".into()],
             product: String::new(),

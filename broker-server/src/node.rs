@@ -26,6 +26,7 @@ use crate::data_dir::DataDir;
 use crate::driver::admission::AdmissionLimits;
 use crate::driver::events::Event;
 use crate::driver::mailbox::{Mailbox, mailbox};
+use crate::driver::overdue::Overdue;
 use crate::driver::queues::LocalQueue;
 use crate::driver::replies::Replies;
 use crate::driver::shard::{Parts, Shard, WAKER};
@@ -111,6 +112,7 @@ pub fn run_with(
             node: config.limits.unauthenticated_max as usize,
             origin: config.limits.unauthenticated_max_per_address as usize,
         },
+        overdue: Overdue::new(config.limits.channel_tick_interval),
         replies: Replies::new(random()?),
         login_failures_max: config.authentication.login_failures_max,
     };
@@ -156,6 +158,7 @@ fn settings(config: &Config) -> Settings {
         max_message_size: limits.max_message_size_bytes,
         initial_frame_max: limits.initial_frame_max_bytes,
         handshake_timeout: limits.handshake_timeout,
+        consumer_timeout: limits.consumer_timeout,
         mechanisms: config.authentication.mechanisms.clone(),
         // Client libraries switch features on by what RabbitMQ calls itself.
         product: "RabbitMQ".into(),

@@ -4,6 +4,7 @@ pub(crate) mod ack;
 pub(crate) mod confirm;
 pub(crate) mod declare;
 pub(crate) mod deliver;
+pub(crate) mod overdue;
 pub(crate) mod publish;
 pub(crate) mod qos;
 pub(crate) mod replies;
@@ -14,6 +15,7 @@ use broker_core::window::Window;
 use crate::allowance::Place;
 use crate::content::Content;
 use confirm::Confirms;
+use overdue::Marks;
 use replies::ReplyConsumer;
 use tx::Tx;
 
@@ -34,6 +36,8 @@ pub(crate) struct Channel {
     pub(crate) consumers: Vec<Consumer>,
     pub(crate) replies: Option<Box<ReplyConsumer>>,
     pub(crate) unacked: Window<Unacked>,
+    /// When the outstanding deliveries were made; none before anybody looked.
+    pub(crate) marks: Option<Box<Marks>>,
     pub(crate) content: Option<Box<Content>>,
     pub(crate) waiting: Option<Box<Waiting>>,
     pub(crate) confirms: Option<Box<Confirms>>,
@@ -118,6 +122,7 @@ impl Channel {
             consumers: Vec::new(),
             replies: None,
             unacked: Window::new(1),
+            marks: None,
             content: None,
             waiting: None,
             confirms: None,
@@ -167,6 +172,10 @@ impl Channels {
     pub(crate) fn find_mut(&mut self, number: u16) -> Option<&mut Channel> {
         let place = self.place(number).ok()?;
         self.list.get_mut(place).map(|channel| &mut **channel)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        self.list.iter_mut().map(|channel| &mut **channel)
     }
 
     pub(crate) fn insert(&mut self, channel: Channel) {

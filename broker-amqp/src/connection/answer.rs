@@ -65,6 +65,7 @@ impl Connection {
         let Some(waiting) = waiting else { return give_back(number, reply, out) };
         self.waiting -= 1;
         self.answered(number);
+        self.delivered |= matches!(reply, Reply::GetOk { .. });
         let Some(channel) = self.channels.find_mut(number) else { return };
         let (class, method) = (waiting.class, waiting.method);
         match reply {

@@ -91,6 +91,8 @@ pub struct Connection {
     /// Channels that ended while a request was outstanding, once per answer to be ignored.
     orphans: Vec<u16>,
     alarm: Option<&'static str>,
+    /// Something was delivered since [`Connection::check_deliveries`] last found nothing outstanding.
+    delivered: bool,
     /// `connection.blocked` was sent.
     blocked_sent: bool,
     names: Names,
@@ -207,6 +209,7 @@ impl Connection {
             to_flush: Vec::new(),
             orphans: Vec::new(),
             alarm: None,
+            delivered: false,
             blocked_sent: false,
             names: Names::new(seed),
             client: None,
@@ -283,8 +286,35 @@ impl Connection {
     /// Writes a delivery to a consumer. False if channel or consumer are gone: the delivery is then not the connection's to settle.
     #[inline]
     pub fn deliver(&mut self, channel: u16, delivery: Delivery<'_>) -> bool {
+        self.delivered = true;
         let Some(channel) = self.channels.find_mut(channel) else { return false };
         channel.is_open() && channel.deliver(&delivery, &mut self.send, self.frame_max)
+    }
+
+    /// Whether something was delivered that [`Connection::check_deliveries`] is to watch.
+    pub fn has_delivered(&self) -> bool {
+        self.delivered
+    }
+
+    /// Closes the channels on which a delivery waits to be settled for too long. To be called now and then while deliveries may be outstanding, and
+    /// soon after the first was made: a delivery's time counts from the first call after it. Returns whether any is outstanding.
+    pub fn check_deliveries(&mut self, now: Instant, out: &mut Vec<Output>) -> bool {
+        self.begin(now);
+        let timeout = self.settings.consumer_timeout;
+        self.delivered = false;
+        let mut overdue = Vec::new();
+        for channel in self.channels.iter_mut().filter(|channel| channel.is_open()) {
+            match channel.is_overdue(now, timeout) {
+                Some(true) => overdue.push(channel.number),
+                Some(false) => self.delivered = true,
+                None => {}
+            }
+        }
+        for number in overdue {
+            self.raise(number, Exception::consumer_timed_out(number, timeout), out);
+        }
+        self.end(out);
+        self.delivered
     }
 
     /// Whether direct replies with this address reach someone.

@@ -211,6 +211,8 @@ impl Queue {
     pub(super) fn time_has_come(&mut self, out: &mut impl Outlet) {
         let unused = self.rules.expires_ms.filter(|_| self.consumers.is_empty());
         if unused.is_some_and(|ms| self.watch.used_ms.saturating_add(ms) <= self.now_ms) {
+            // Said once; should it not be deleted, it is said again after as long a time.
+            self.watch.used_ms = self.now_ms;
             out.outputs().push(Output::Unused);
         }
     }

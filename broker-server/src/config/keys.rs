@@ -538,7 +538,6 @@ pub const KEYS: &[Key] = &[
         unit: "milliseconds",
         default: "1800000",
         bounds: "1 to 315360000000",
-        pending: Some("deliveries may be held without limit in this version"),
         ..key(
             "consumer_timeout",
             |draft, given| {
@@ -547,6 +546,22 @@ pub const KEYS: &[Key] = &[
                 Ok(())
             },
             |config| one("consumer_timeout", config.limits.consumer_timeout.as_millis()),
+        )
+    },
+    Key {
+        meaning: "How often deliveries held longer than `consumer_timeout` are looked for: a channel may be closed so \
+                  much later. RabbitMQ's `rabbit.channel_tick_interval` of advanced.config.",
+        unit: "milliseconds",
+        default: "60000",
+        bounds: "100 to 3600000",
+        ..key(
+            "broker.channel_tick_interval",
+            |draft, given| {
+                let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
+                draft.config.limits.channel_tick_interval = value::duration(given.value, MILLISECOND, &range)?;
+                Ok(())
+            },
+            |config| one("broker.channel_tick_interval", config.limits.channel_tick_interval.as_millis()),
         )
     },
     Key {

@@ -124,6 +124,8 @@ pub struct LimitConfig {
     pub handshake_timeout: Option<Duration>,
     /// Time a consumer may hold a delivery without settling it.
     pub consumer_timeout: Duration,
+    /// How often deliveries that are held too long are looked for.
+    pub channel_tick_interval: Duration,
 }
 
 /// When the alarms go off.
@@ -280,6 +282,7 @@ impl Default for Config {
                 max_message_size_bytes: DEFAULT_MAX_MESSAGE_SIZE_BYTES,
                 handshake_timeout: Some(Duration::from_secs(10)),
                 consumer_timeout: Duration::from_secs(1_800),
+                channel_tick_interval: Duration::from_secs(60),
             },
             alarm: AlarmConfig {
                 memory_watermark: MemoryWatermark::Relative(0.4),

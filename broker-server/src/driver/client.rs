@@ -58,6 +58,8 @@ pub struct Client {
     pub routes: RouteCache,
     /// The generation in which it was last found that it may publish to the default exchange, where replies go.
     pub may_reply_in: u64,
+    /// It is in the list of those that may hold deliveries for too long.
+    pub watched: bool,
     /// Its consumers, by the handle their deliveries carry.
     pub consumers: Slab<ClientConsumer>,
     /// Consumers that were sent much and are to be given room again.
@@ -142,6 +144,7 @@ impl Client {
             vhost: None,
             routes: RouteCache::default(),
             may_reply_in: 0,
+            watched: false,
             consumers: Slab::new(),
             spent: Vec::new(),
             limits: Vec::new(),

@@ -18,6 +18,7 @@ pub mod login;
 pub mod mailbox;
 pub mod meta;
 pub mod outputs;
+pub mod overdue;
 pub mod pages;
 pub mod queues;
 pub mod replies;

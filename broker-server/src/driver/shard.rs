@@ -33,6 +33,7 @@ use super::letters::Letters;
 use super::login::LoginHandle;
 use super::mailbox::Inbox;
 use super::meta::MetaHandle;
+use super::overdue::Overdue;
 use super::pages::PagesHandle;
 use super::queues::LocalQueue;
 use super::replies::Replies;
@@ -113,6 +114,8 @@ pub struct Parts {
     pub connection_max: usize,
     /// Connections that have not logged in.
     pub admission: AdmissionLimits,
+    /// Deliveries that are not settled.
+    pub overdue: Overdue,
     /// Direct reply-to.
     pub replies: Replies,
     /// Refused logins after which further ones are delayed.
@@ -313,10 +316,19 @@ impl Shard {
         let queue = self.queue_timers.peek().map(|Reverse((at_ms, _))| {
             self.started.0 + Duration::from_millis(at_ms.saturating_sub(self.started.1).min(TIMER_MAX_MS))
         });
-        [timer, queue, settles_due, self.forget_due, self.journal_rests_until, self.accept_rests_until, self.stopping]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            timer,
+            queue,
+            settles_due,
+            self.parts.overdue.check_at(),
+            self.forget_due,
+            self.journal_rests_until,
+            self.accept_rests_until,
+            self.stopping,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn note_ready(&mut self, events: &Events) -> bool {
@@ -520,6 +532,9 @@ impl Shard {
     fn write_dirty(&mut self) {
         let mut places = std::mem::take(&mut self.dirty);
         for place in places.drain(..) {
+            if self.clients.get(place).is_some_and(|client| client.amqp.has_delivered() && !client.watched) {
+                self.watch_deliveries(place);
+            }
             let Some(client) = self.clients.get_mut(place) else { continue };
             client.dirty = false;
             client.amqp.flush_confirms();
@@ -575,6 +590,7 @@ impl Shard {
             self.arm_timer(place);
         }
         self.fire_queue_timers();
+        self.check_deliveries();
         if self.journal_rests_until.is_some_and(|until| self.now >= until) {
             self.journal_rests_until = None;
             if let Some((batch, flushed)) = self.refused.take() {
@@ -584,16 +600,20 @@ impl Shard {
     }
 
     fn fire_queue_timers(&mut self) {
-        while let Some(Reverse((at_ms, id))) = self.queue_timers.peek().copied()
-            && at_ms <= self.now_ms
+        let mut due: Vec<QueueId> = Vec::new();
+        while let Some(Reverse((at_ms, id))) = self.queue_timers.peek().copied().filter(|Reverse((at, _))| *at <= self.now_ms)
         {
             self.queue_timers.pop();
             let Some(local) = self.queues.get_mut(&id) else { continue };
             // Zero: asked at start. Otherwise only the timer that is armed counts.
             if local.timer_at.is_none_or(|armed| armed == at_ms) {
                 local.timer_at = None;
-                self.feed(id, queue::Input::Time);
+                due.push(id);
             }
+        }
+        // One that is due again at once comes in the next turn, so that no queue holds the others up.
+        for id in due {
+            self.feed(id, queue::Input::Time);
         }
     }
 
