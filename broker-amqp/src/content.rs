@@ -114,6 +114,13 @@ pub fn property(properties: &[u8], which: u16) -> Option<&[u8]> {
     None
 }
 
+/// All properties that are set with their values, as [`property`] gives them, in the order of their flags.
+pub fn each_property(properties: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let (flags, rest) = split_flags(properties).unwrap_or_default();
+    let mut values = Values { flags, rest };
+    std::iter::from_fn(move || values.next_value().flatten())
+}
+
 /// The routing keys in the headers `CC` and `BCC`.
 pub fn extra_routes(properties: &[u8]) -> impl Iterator<Item = &[u8]> {
     let headers = property(properties, flag::HEADERS).unwrap_or_default();

@@ -30,6 +30,7 @@ mod sasl;
 pub mod send_buffer;
 pub mod settings;
 pub mod table;
+pub mod trace;
 
 pub use allowance::ChannelAllowance;
 pub use connection::{

@@ -30,6 +30,7 @@ use crate::driver::overdue::Overdue;
 use crate::driver::queues::LocalQueue;
 use crate::driver::replies::Replies;
 use crate::driver::shard::{Parts, Shard, WAKER};
+use crate::driver::trace::Tracing;
 use crate::driver::{journal, login, meta, pages};
 use crate::exit::{Code, Failure};
 use crate::reload::Reloader;
@@ -88,6 +89,7 @@ pub fn run_with(
     let _alarms = watch_alarms(config, data_dir.path().into(), mailbox.clone())?;
     let _signals = watch_signals(mailbox.clone(), reload)?;
     reachable(mailbox.clone());
+    let tracing = Tracing::new(&config.node.name, &topology);
     let access = Arc::new(catalog.catalog().access());
     let messages: u64 = queues.iter().map(|(_, local)| local.queue.ready_count()).sum();
     let queue_count = queues.len();
@@ -112,6 +114,7 @@ pub fn run_with(
             node: config.limits.unauthenticated_max as usize,
             origin: config.limits.unauthenticated_max_per_address as usize,
         },
+        tracing,
         overdue: Overdue::new(config.limits.channel_tick_interval),
         replies: Replies::new(random()?),
         login_failures_max: config.authentication.login_failures_max,

@@ -25,6 +25,7 @@ impl Shard {
         let mut cancelled = Vec::new();
         let mut revision = Revision::default();
         let mut told = Vec::new();
+        let mut vhosts_changed = false;
         for (proposal, events) in applied.outcomes {
             if let Entry::Occupied(waiter) = self.waiters.entry(proposal)
                 && matches!(waiter.get(), Waiter::Told(_))
@@ -43,6 +44,7 @@ impl Shard {
                     CatalogEvent::QueueDeleted(record) => cancelled.extend(self.queue_deleted(&record)),
                     CatalogEvent::Refused(why) => refusal = Some(exception(why)),
                     CatalogEvent::VhostDeleted { vhost, queues } => {
+                        vhosts_changed = true;
                         self.histories.forget_vhost(&vhost);
                         queues.iter().for_each(|record| cancelled.extend(self.queue_deleted(record)))
                     }
@@ -56,9 +58,8 @@ impl Shard {
                             self.recall_history(&vhost, &binding);
                         }
                     }
-                    CatalogEvent::VhostCreated { .. }
-                    | CatalogEvent::ExchangeDeclared { .. }
-                    | CatalogEvent::Unchanged => {}
+                    CatalogEvent::VhostCreated { .. } | CatalogEvent::VhostChanged(_) => vhosts_changed = true,
+                    CatalogEvent::ExchangeDeclared { .. } | CatalogEvent::Unchanged => {}
                     CatalogEvent::QueueSettingsChanged(record) => self.queue_governed(record),
                     // Routes and rights may have changed.
                     _ => self.generation += 1,
@@ -67,6 +68,9 @@ impl Shard {
             if let Some(waiter) = self.waiters.remove(&proposal) {
                 self.answer_waiter(waiter, declared, refusal);
             }
+        }
+        if vhosts_changed {
+            self.parts.tracing.look_again(&self.parts.topology);
         }
         // Who deleted a queue reads delete-ok before its own consumers' cancellations, as from RabbitMQ.
         self.give_replies();

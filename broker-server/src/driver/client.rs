@@ -157,6 +157,14 @@ impl Client {
         }
     }
 
+    /// Its two addresses, as RabbitMQ writes them: `127.0.0.1:50123 -> 127.0.0.1:5672`.
+    pub fn addresses(&self) -> String {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let peer = canonical(self.peer);
+        // A socket that has failed has no address any more.
+        self.stream.local_addr().map_or_else(|_| peer.to_string(), |local| format!("{peer} -> {}", canonical(local)))
+    }
+
     /// The socket, to register it.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 const REMEMBERED_MAX: usize = 256;
 
 /// The queues of one (exchange, routing key).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Route {
     /// Exchange and routing key, two short strings as on the wire.
     pub key: Box<[u8]>,

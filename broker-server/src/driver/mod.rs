@@ -27,6 +27,7 @@ pub mod revision;
 pub mod shard;
 pub mod tally;
 pub mod throttle;
+pub mod trace;
 
 /// Ends the process after a failed write: what is on the disk is unknown, so nothing more may be confirmed. The next start reads what is really there.
 fn fatal(what: &str) -> ! {

@@ -57,7 +57,9 @@ impl Shard {
         if a_publish_failed {
             return 0;
         }
-        let Some(client) = self.clients.get_mut(place) else { return 0 };
+        let Some(client) = self.clients.get_mut(place).filter(|client| !self.parts.tracing.sees(client)) else {
+            return 0;
+        };
         let Some(route) = client.routes.find(self.generation, content.content(octets).route()) else { return 0 };
         let number = client.number;
         let mut persistent_bytes = 0;
@@ -141,6 +143,7 @@ impl Shard {
         let copies = matches!(has_copy_keys(published.header()), Ok(true));
         let stripped = copies.then(|| content::without_bcc(&published.keep())).flatten();
         let content = stripped.as_ref().map_or(published, Content::Kept);
+        self.trace_publish(place, channel.channel, published, content, route);
         let answers = self.deliver_replies(published, content);
         let Some(client) = self.clients.get_mut(place) else { return false };
         if !route.kept_by.is_empty() {

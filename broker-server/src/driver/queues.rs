@@ -18,6 +18,7 @@ use super::dispatch::Route;
 use super::letters::LETTERS;
 use super::pages;
 use super::shard::{Shard, place_in_number};
+use super::trace::Tracer;
 
 /// Publish numbers of transactions, told apart from those of confirms by this bit.
 pub const TRANSACTION: u64 = 1 << 63;
@@ -74,6 +75,7 @@ struct ToClients<'a> {
     clients: &'a mut Slab<Box<Client>>,
     dirty: &'a mut Vec<usize>,
     undelivered: &'a mut Vec<(QueueId, u64)>,
+    tracer: Option<&'a mut Tracer>,
     outputs: &'a mut Vec<Output>,
 }
 
@@ -93,6 +95,9 @@ impl Outlet for ToClients<'_> {
                 self.undelivered.push((self.queue, queue_tag));
             }
             return;
+        }
+        if let Some(tracer) = &mut self.tracer {
+            tracer.delivered(client, key.channel.channel, redelivered, content);
         }
         if let Some(consumer) = client.consumers.get_mut(key.consumer as usize) {
             if consumer.spent == 0 {
@@ -128,11 +133,13 @@ impl Shard {
         let Some(local) = self.queues.get_mut(&id) else { return };
         let before = local.queue.resident_bytes();
         let mut out = std::mem::take(&mut self.queue_outputs);
+        let mut tracer = self.parts.tracing.tracer(&local.record);
         let mut outlet = ToClients {
             queue: id,
             clients: &mut self.clients,
             dirty: &mut self.dirty,
             undelivered: &mut self.feed_later,
+            tracer: tracer.as_mut(),
             outputs: &mut out,
         };
         work(&mut local.queue, self.now_ms, &mut outlet);
@@ -146,6 +153,9 @@ impl Shard {
         self.resident_bytes = (self.resident_bytes + local.queue.resident_bytes()).saturating_sub(before);
         self.carry_out_queue(id, &mut out);
         self.queue_outputs = out;
+        if let Some(tracer) = tracer {
+            self.publish_traced(tracer);
+        }
     }
 
     fn carry_out_queue(&mut self, id: QueueId, out: &mut Vec<Output>) {
@@ -156,6 +166,9 @@ impl Shard {
                 Output::DeadLetter { queue_tag, reason, message } => self.letters.add(id, queue_tag, reason, message),
                 Output::Unused => self.delete_by_itself(id, "not used for as long as it may be"),
                 Output::GetOk { channel, queue_tag, redelivered, remaining, message } => {
+                    if self.parts.tracing.is_on() {
+                        self.trace_get(id, channel, redelivered, &message);
+                    }
                     let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
                     let reply = Reply::GetOk { queue: id.0, queue_tag, redelivered, remaining, message };
                     self.replies.push_back((channel.connection, channel.channel, reply));

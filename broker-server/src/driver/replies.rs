@@ -35,8 +35,7 @@ pub struct Replies {
 impl Replies {
     /// Nobody asks yet. The octets must be random.
     pub fn new(random: [u8; 32]) -> Self {
-        let nowhere = Arc::new(Route { key: Box::default(), queues: SmallVec::new() });
-        Replies { key: SecretKey::new(random), consumers: 0, nowhere, loss_told_at: None }
+        Replies { key: SecretKey::new(random), consumers: 0, nowhere: Arc::default(), loss_told_at: None }
     }
 }
 
@@ -70,9 +69,9 @@ impl Shard {
     }
 
     /// The route of a direct reply. That the client may publish to the default exchange is looked at once a generation.
-    pub(super) fn route_reply(&mut self, place: usize, route: &[u8]) -> Result<Arc<Route>, Exception> {
+    pub(super) fn route_reply(&mut self, place: usize, content: Content<'_>) -> Result<Arc<Route>, Exception> {
         if self.clients.get(place).is_none_or(|client| client.may_reply_in != self.generation) {
-            self.publishable(place, route)?;
+            self.publishable(place, content)?;
             if let Some(client) = self.clients.get_mut(place) {
                 client.may_reply_in = self.generation;
             }

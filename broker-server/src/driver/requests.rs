@@ -432,7 +432,7 @@ impl Shard {
     pub(super) fn route(&mut self, place: usize, content: Content<'_>) -> Result<Arc<Route>, Exception> {
         let copies = has_copy_keys(content.header()).map_err(exception)?;
         if !copies && is_reply(content.route()) {
-            return self.route_reply(place, content.route());
+            return self.route_reply(place, content);
         }
         if !copies
             && let Some(client) = self.clients.get_mut(place)

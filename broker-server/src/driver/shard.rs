@@ -40,6 +40,7 @@ use super::replies::Replies;
 use super::requests::Waiter;
 use super::tally::Tally;
 use super::throttle::Throttle;
+use super::trace::Tracing;
 
 /// One socket read takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
@@ -116,6 +117,8 @@ pub struct Parts {
     pub admission: AdmissionLimits,
     /// Deliveries that are not settled.
     pub overdue: Overdue,
+    /// The firehose.
+    pub tracing: Tracing,
     /// Direct reply-to.
     pub replies: Replies,
     /// Refused logins after which further ones are delayed.
@@ -601,7 +604,8 @@ impl Shard {
 
     fn fire_queue_timers(&mut self) {
         let mut due: Vec<QueueId> = Vec::new();
-        while let Some(Reverse((at_ms, id))) = self.queue_timers.peek().copied().filter(|Reverse((at, _))| *at <= self.now_ms)
+        while let Some(Reverse((at_ms, id))) =
+            self.queue_timers.peek().copied().filter(|Reverse((at, _))| *at <= self.now_ms)
         {
             self.queue_timers.pop();
             let Some(local) = self.queues.get_mut(&id) else { continue };
