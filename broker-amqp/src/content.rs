@@ -14,8 +14,8 @@ use crate::table;
 pub(crate) const FIXED_BYTES: usize = 12;
 /// Bodies that are held apart from their message are gathered in pieces of this size.
 const PIECE_BYTES: usize = 128 * 1024;
-/// The longest expiration, in milliseconds.
-const EXPIRATION_MAX_MS: i128 = 4_294_967_295;
+/// The longest expiration, in milliseconds: ten years.
+const EXPIRATION_MAX_MS: i128 = 315_360_000_000;
 
 /// The property flags, by the property's name.
 pub mod flag {
@@ -385,6 +385,11 @@ mod tests {
         assert_eq!(text(0x0100, b"\x021x").as_deref(), Some("invalid expiration '1x': {leftover_string,\"x\"}"));
         assert_eq!(text(0x0100, b"\x02-1").as_deref(), Some("invalid expiration '-1': {value_negative,-1}"));
         assert_eq!(text(0x0100, b"\x0210"), None);
+        assert_eq!(text(0x0100, b"\x0c315360000000"), None);
+        assert_eq!(
+            text(0x0100, b"\x0c315360000001").as_deref(),
+            Some("invalid expiration '315360000001': {value_too_large,315360000001}")
+        );
         assert_eq!(text(0x1000, b"\x03").as_deref(), Some("invalid message: {delivery_mode_unknown,3}"));
         assert_eq!(
             text(0x2000, b"\0\0\0\x09\x02CCS\0\0\0\x01k").as_deref(),

@@ -174,6 +174,7 @@ impl World {
             "force" => connection.step(now, Input::ForceClose(Exception::forced(arguments[0])), out),
             "closed" => connection.step(now, Input::ConnectionClosed, out),
             "gone" => connection.step(now, Input::PeerGone, out),
+            "unread" => connection.not_read(),
             "wait" => {
                 self.now += Duration::from_secs(number(0));
                 while self.connection.next_timeout().is_some_and(|at| at <= self.now) {

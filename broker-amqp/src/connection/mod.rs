@@ -264,6 +264,11 @@ impl Connection {
         }
     }
 
+    /// The driver leaves the peer's octets in the socket for now: that nothing is heard says nothing of the peer.
+    pub fn not_read(&mut self) {
+        self.heartbeat.heard();
+    }
+
     /// Time has passed.
     pub fn timeout(&mut self, now: Instant, out: &mut Vec<Output>) {
         self.begin(now);

@@ -6,7 +6,7 @@ use broker_amqp::reply_to;
 use broker_amqp::{Binding as AskedBinding, Exception, Input, Output, Reply, ReplyCode, Request};
 use broker_core::access::Operation;
 use broker_core::exchange::ExchangeKind;
-use broker_core::field_table::FieldTable;
+use broker_core::field_table::{FieldTable, Value};
 use broker_core::message::{Content, split_route};
 use broker_core::name::{UserName, VhostName};
 use broker_core::queue::{self, ConsumerSettings};
@@ -320,7 +320,7 @@ impl Shard {
         };
         let id = self.usable_queue(place, queue, &Operation::Consume { queue })?;
         let vhost = self.vhost_name(place)?;
-        let priority = consumer_priority(table(arguments)?, &queue_resource(&vhost, queue))?;
+        let priority = consumer_arguments(table(arguments)?, &queue_resource(&vhost, queue))?;
         let free = self.queues.get(&id).is_some_and(|local| local.queue.may_consume(*exclusive));
         if !free {
             return Err(exception(Refusal::ExclusiveUse(vhost, (**queue).into())));
@@ -508,14 +508,28 @@ impl Shard {
     }
 }
 
-/// The argument `x-priority`: any integer, 0 without it.
-fn consumer_priority(arguments: FieldTable<'_>, queue: &Resource) -> Result<i64, Exception> {
-    let Some(value) = arguments.lookup(b"x-priority") else { return Ok(0) };
-    let number = value.integer().and_then(|number| i64::try_from(number).ok());
-    number.ok_or_else(|| {
-        let text = format!("invalid arg 'x-priority' for {queue}: \"expected integer, got {}\"", value.type_name());
-        Exception::new(ReplyCode::PreconditionFailed, text)
-    })
+/// What a consumer's arguments say, of those that a classic queue knows: its priority, any integer, 0 without it.
+fn consumer_arguments(arguments: FieldTable<'_>, queue: &Resource) -> Result<i64, Exception> {
+    let invalid = |name: &str, why: String| {
+        Exception::new(ReplyCode::PreconditionFailed, format!("invalid arg '{name}' for {queue}{why}"))
+    };
+    let mut priority = 0;
+    if let Some(value) = arguments.lookup(b"x-priority") {
+        let number = value.integer().and_then(|number| i64::try_from(number).ok());
+        let why = || format!(": \"expected integer, got {}\"", value.type_name());
+        priority = number.ok_or_else(|| invalid("x-priority", why()))?;
+    }
+    // Without effect: there is no failover that a consumer would not notice anyway.
+    let failover = "x-cancel-on-ha-failover";
+    if let Some(value) = arguments.lookup(failover.as_bytes())
+        && !matches!(value, Value::Bool(_))
+    {
+        return Err(invalid(failover, format!(": {{unacceptable_type,{}}}", value.type_name())));
+    }
+    if arguments.lookup(b"x-stream-offset").is_some() {
+        return Err(invalid("x-stream-offset", " of queue type rabbit_classic_queue".into()));
+    }
+    Ok(priority)
 }
 
 /// Arguments as they came, which the connection has found well formed.
@@ -549,4 +563,36 @@ pub(super) fn queue_resource(vhost: &VhostName, name: &str) -> Resource {
 fn exchange_name(route: &[u8]) -> Result<&str, Exception> {
     let (exchange, _) = split_route(route).ok_or_else(|| Exception::internal("a route that is none"))?;
     std::str::from_utf8(exchange).map_err(|_| Exception::internal("an exchange's name is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn consumer_arguments_are_checked_as_by_rabbitmq() {
+        let check = |octets: &'static [u8]| {
+            let arguments = FieldTable::parse(octets).unwrap();
+            consumer_arguments(arguments, &queue_resource(&"/".into(), "q")).map_err(|refused| refused.text)
+        };
+        let invalid = |what: &str| Err(format!("invalid arg {what}"));
+        assert_eq!(check(b""), Ok(0));
+        assert_eq!(check(b"\x0ax-priorityI\xff\xff\xff\xfb"), Ok(-5));
+        assert_eq!(check(b"\x17x-cancel-on-ha-failovert\x01"), Ok(0));
+        assert_eq!(check(b"\x12x-consumer-timeoutS\0\0\0\x01x"), Ok(0));
+        assert_eq!(
+            check(b"\x0ax-priorityS\0\0\0\x015"),
+            invalid("'x-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\"")
+        );
+        assert_eq!(
+            check(b"\x17x-cancel-on-ha-failoverS\0\0\0\x01x"),
+            invalid("'x-cancel-on-ha-failover' for queue 'q' in vhost '/': {unacceptable_type,longstr}")
+        );
+        assert_eq!(
+            check(b"\x0fx-stream-offsetS\0\0\0\x05first"),
+            invalid("'x-stream-offset' for queue 'q' in vhost '/' of queue type rabbit_classic_queue")
+        );
+    }
 }

@@ -586,6 +586,12 @@ impl Shard {
             self.release_login(place);
             let Some(client) = self.clients.get_mut(place) else { continue };
             if client.amqp.next_timeout().is_some_and(|due| due <= self.now) {
+                if !self.may_read(place)
+                    && let Some(client) = self.clients.get_mut(place)
+                {
+                    client.amqp.not_read();
+                }
+                let Some(client) = self.clients.get_mut(place) else { continue };
                 let mut out = Vec::new();
                 client.amqp.timeout(self.now, &mut out);
                 self.work_off(place, &[], &mut out);
