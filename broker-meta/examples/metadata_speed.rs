@@ -40,6 +40,7 @@ fn routing() {
         (0..14).map(|bit| if at >> bit & 1 == 0 { "#" } else { "*" }).collect::<Vec<_>>().join(".")
     });
     route("topic, 10,000 rows of wildcards, 6 words", &wildcards, &["a"; 6].join("."));
+    // Every place is reached again with every word.
     let mixed = topology(ExchangeKind::Topic, queues, |at| {
         let words = (0..14).map(|bit| if at >> bit & 1 == 0 { "#.a" } else { "*.a" }).collect::<Vec<_>>();
         format!("{}.no", words.join("."))

@@ -109,7 +109,8 @@ impl Hashed {
     fn hash(&self, message: &Routed<'_>) -> u64 {
         let mut hash = Hash::default();
         match self {
-            Hashed::Routing => message.keys.iter().for_each(|key| hash.part(key)),
+            // Keys of CC and BCC do not count.
+            Hashed::Routing => message.keys.iter().take(1).for_each(|key| hash.part(key)),
             Hashed::Property(name) => property(message.header, *name).into_iter().for_each(|octets| hash.part(octets)),
             Hashed::Header(name) => match message.headers.and_then(|headers| headers.lookup(name)) {
                 Some(Value::LongString(octets)) => hash.part(octets),
@@ -374,6 +375,15 @@ mod tests {
             })
             .collect();
         assert_eq!(ids, [3, 2, 3, 3, 2, 1, 3, 2, 3, 3, 2, 4]);
+    }
+
+    #[test]
+    fn further_routing_keys_do_not_count() {
+        let table = table(&[(1, 1), (2, 1), (3, 1), (4, 1)]);
+        for copy in (0..50).map(|copy: u8| [copy]) {
+            let message = Routed { keys: &[b"k", &copy], headers: None, header: &[], dice: 0 };
+            assert_eq!(routed(&table, &message), by_key(&table, "k"));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod delayed;
 mod direct;
 mod fanout;
 mod headers;
+mod pattern_bits;
 mod properties;
 mod random;
 mod recent_history;

@@ -3,16 +3,18 @@
 //! Patterns share a trie: an edge per word, per `*` and per `#`. A routing key walks it as a set of places, word by word, instead of trying one
 //! way after another: a place under a `#` stays in the set once it was reached. So the work is at most words times places in the trie, whatever
 //! the patterns are (`#.#.#.#` cannot blow it up), and for usual patterns a handful of look-ups a word. A run of wildcards is kept in one form,
-//! its `*` first and then one `#` (`#.*.#` is `*.#`), so that patterns made of nothing else share their places.
+//! its `*` first and then one `#` (`#.*.#` is `*.#`), so that patterns made of nothing else share their places. Patterns chosen to have a key reach
+//! very many places are matched another way: see [`PatternBits`].
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
 use smallvec::SmallVec;
 
+use super::pattern_bits::PatternBits;
 use super::targets::{Target, Targets};
 
 type Map<K, V> = GenericHashMap<K, V, foldhash::quality::RandomState, DefaultSharedPtr>;
@@ -23,6 +25,8 @@ pub(crate) struct TopicTable {
     nodes: Map<NodeNumber, Node>,
     edges: Map<Edge, NodeNumber>,
     next: NodeNumber,
+    /// The same patterns compiled, once a walk was too long.
+    bits: OnceLock<Arc<PatternBits<NodeNumber>>>,
 }
 
 type NodeNumber = u32;
@@ -30,6 +34,10 @@ type NodeNumber = u32;
 const ROOT: NodeNumber = 0;
 /// Beyond so many places a hash set replaces the search through a list.
 const FEW: usize = 16;
+/// A walk that has come to so many places, counted anew with each word, is given up.
+const WALK_MAX: usize = 4096;
+/// The same once a walk was given up and the patterns are compiled.
+const WALK_AGAIN_MAX: usize = 256;
 
 #[derive(Clone, Debug, Default)]
 struct Node {
@@ -73,6 +81,7 @@ impl hashbrown::Equivalent<Edge> for EdgeRef<'_> {
 
 impl TopicTable {
     pub fn add(&mut self, pattern: &[u8], target: Target) {
+        self.bits = OnceLock::new();
         let mut at = ROOT;
         for word in steps(pattern) {
             at = self.child_or_new(at, word);
@@ -81,6 +90,7 @@ impl TopicTable {
     }
 
     pub fn remove(&mut self, pattern: &[u8], target: &Target) {
+        self.bits = OnceLock::new();
         let mut path: SmallVec<[(NodeNumber, &[u8]); 8]> = SmallVec::new();
         let mut at = ROOT;
         for word in steps(pattern) {
@@ -101,13 +111,28 @@ impl TopicTable {
     }
 
     pub fn route<'t>(&'t self, key: &[u8], found: &mut dyn FnMut(&'t Target)) {
-        let Some(root) = self.nodes.get(&ROOT) else { return };
+        let places = if self.bits.get().is_some() { WALK_AGAIN_MAX } else { WALK_MAX };
+        if !self.walk(key, places, found) {
+            let bits = self.bits.get_or_init(|| Arc::new(PatternBits::new(self.patterns())));
+            for node in bits.matching(words(key)).filter_map(|number| self.nodes.get(&number)) {
+                node.targets.for_each(found);
+            }
+        }
+    }
+
+    /// Walks the trie; if that comes to more places than allowed, nothing is found and the result is `false`.
+    fn walk<'t>(&'t self, key: &[u8], mut places_left: usize, found: &mut dyn FnMut(&'t Target)) -> bool {
+        let Some(root) = self.nodes.get(&ROOT) else { return true };
         let mut current: SmallVec<[(NodeNumber, &'t Node); 16]> = SmallVec::new();
         let mut next = SmallVec::new();
         let mut lasting = Lasting::default();
         current.push((ROOT, root));
         self.reach_lasting(&current, &mut lasting);
         for word in words(key) {
+            match places_left.checked_sub(current.len() + lasting.nodes.len()) {
+                Some(left) => places_left = left,
+                None => return false,
+            }
             for &(number, node) in current.iter().chain(&lasting.nodes) {
                 self.follow(number, node, word, &mut next);
             }
@@ -118,6 +143,27 @@ impl TopicTable {
         for (_, node) in current.iter().chain(&lasting.nodes) {
             node.targets.for_each(found);
         }
+        true
+    }
+
+    /// All patterns that something is bound to, with their nodes.
+    fn patterns(&self) -> impl Iterator<Item = (Vec<&[u8]>, NodeNumber)> {
+        let mut parents: HashMap<NodeNumber, (NodeNumber, &[u8]), foldhash::fast::FixedState> = HashMap::default();
+        for (&number, node) in &self.nodes {
+            parents.extend(node.star.map(|child| (child, (number, &b"*"[..]))));
+            parents.extend(node.hash.map(|child| (child, (number, &b"#"[..]))));
+        }
+        parents.extend(self.edges.iter().map(|(edge, &child)| (child, (edge.from, &*edge.word))));
+        self.nodes.iter().filter(|(_, node)| !node.targets.is_empty()).map(move |(&number, _)| {
+            let mut pattern: Vec<&[u8]> = Vec::new();
+            let mut at = number;
+            while let Some(&(parent, word)) = parents.get(&at) {
+                pattern.push(word);
+                at = parent;
+            }
+            pattern.reverse();
+            (pattern, number)
+        })
     }
 
     /// Adds the places one word leads to from a node. Each node has one parent, so no place is added twice.
@@ -255,15 +301,37 @@ mod tests {
     use super::*;
     use crate::name::QueueId;
 
+    /// What a key finds: the same by a walk however long, without any walk, and as it is done.
     fn matched(table: &TopicTable, key: &str) -> Vec<u64> {
-        let mut found = Vec::new();
-        table.route(key.as_bytes(), &mut |target| match target {
-            Target::Queue(id) => found.push(id.0),
-            Target::Exchange(name) => panic!("no exchange {name} was bound"),
-        });
-        found.sort_unstable();
-        found.dedup();
+        let found = matched_at_once(table, key);
+        let mut targets = Vec::new();
+        assert!(table.walk(key.as_bytes(), usize::MAX, &mut |target| targets.push(target)));
+        assert_eq!(ids(&targets), found);
+        targets.clear();
+        for node in PatternBits::new(table.patterns()).matching(words(key.as_bytes())) {
+            table.nodes[&node].targets.for_each(&mut |target| targets.push(target));
+        }
+        assert_eq!(ids(&targets), found);
         found
+    }
+
+    fn matched_at_once(table: &TopicTable, key: &str) -> Vec<u64> {
+        let mut targets = Vec::new();
+        table.route(key.as_bytes(), &mut |target| targets.push(target));
+        ids(&targets)
+    }
+
+    fn ids(targets: &[&Target]) -> Vec<u64> {
+        let mut ids: Vec<u64> = targets
+            .iter()
+            .map(|target| match target {
+                Target::Queue(id) => id.0,
+                Target::Exchange(name) => panic!("no exchange {name} was bound"),
+            })
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     fn table(patterns: &[&str]) -> TopicTable {
@@ -352,6 +420,27 @@ mod tests {
             table.remove(pattern.as_bytes(), &Target::Queue(QueueId(at as u64)));
         }
         assert_eq!((table.nodes.len(), table.edges.len()), (0, 0));
+    }
+
+    #[test]
+    fn patterns_that_reach_every_place_again_with_every_word_are_matched_all_the_same() {
+        // A walk would look at more than ten million places.
+        let row = |row: u32, end: &str| {
+            let words = (0..13).map(|at| if row >> at & 1 == 0 { "#.a" } else { "*.a" });
+            words.chain([end]).collect::<Vec<_>>().join(".")
+        };
+        let patterns: Vec<String> = (0..8192).map(|at| row(at, if at % 100 == 7 { "b" } else { "c" })).collect();
+        let mut table = table(&patterns.iter().map(String::as_str).collect::<Vec<_>>());
+        let key = format!("{}.b", ["a"; 126].join("."));
+        assert!(!table.walk(key.as_bytes(), WALK_MAX, &mut |_| panic!("found before the end")));
+        // All that have a `#` and end as the key does.
+        let expected: Vec<u64> = (0..8191).filter(|at| at % 100 == 7).collect();
+        assert_eq!(matched_at_once(&table, &key), expected);
+        assert!(table.bits.get().is_some());
+        table.remove(patterns[7].as_bytes(), &Target::Queue(QueueId(7)));
+        assert_eq!(matched_at_once(&table, &key), expected[1..]);
+        table.add(b"#.b", Target::Queue(QueueId(7)));
+        assert_eq!(matched_at_once(&table, &key), expected);
     }
 
     #[test]
