@@ -416,16 +416,15 @@ impl Shard {
     }
 
     /// Whether a message may be published where it wants to go.
-    pub(super) fn publishable(&mut self, place: usize, content: Content<'_>) -> Result<(), Exception> {
-        let vhost = self.vhost_name(place)?;
+    pub(super) fn publishable(&self, place: usize, content: Content<'_>) -> Result<(), Exception> {
+        let (user, vhost) = (self.user_name(place)?, self.vhost_name(place)?);
+        let vhost = self.vhost(&vhost)?;
         let exchange = exchange_name(content.route())?;
-        self.authorize(place, &Operation::Publish { exchange, key: content.routing_key() })?;
-        self.vhost(&vhost)?.publishable_exchange(exchange).map_err(exception)?;
+        let may = |key| self.parts.access.authorize(&user, vhost, &Operation::Publish { exchange, key });
+        may(content.routing_key()).map_err(exception)?;
+        vhost.publishable_exchange(exchange).map_err(exception)?;
         // Else CC and BCC headers would be a way around topic permissions.
-        for key in copy_keys_in(content.header()) {
-            self.authorize(place, &Operation::Publish { exchange, key })?;
-        }
-        Ok(())
+        copy_keys_in(content.header()).try_for_each(may).map_err(exception)
     }
 
     /// Where a message goes. Remembered by exchange and routing key where nothing else decides.

@@ -1,5 +1,6 @@
 //! One user's connection: calls a method and tells in a line what came of it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use conformance::Error;
@@ -29,7 +30,12 @@ impl Session {
 
     /// Opens a connection; inside, what was said instead of `open-ok`.
     pub fn open_with(port: u16, login: Login) -> Result<Result<Session, String>, Error> {
-        let mut client = Client::connect(port)?;
+        Self::open_at((Ipv4Addr::LOCALHOST, port).into(), login)
+    }
+
+    /// The same, to any address of this machine.
+    pub fn open_at(address: SocketAddr, login: Login) -> Result<Result<Session, String>, Error> {
+        let mut client = Client::connect_to(address)?;
         Ok(match client.open(&login)? {
             None => Ok(Session { client }),
             Some(event) => Err(told(&event)),

@@ -195,7 +195,7 @@ fn nested(depth: usize) -> String {
 fn tables_in_tables() {
     let node = node("");
     let mut ann = open(&node, "ann", "/").unwrap();
-    let mut declare = |ann: &mut Session, table: &str| {
+    let declare = |ann: &mut Session, table: &str| {
         ann.call("exchange.declare", &[("exchange", "x"), ("type", "direct"), ("arguments", table)]).unwrap()
     };
     assert_eq!(declare(&mut ann, &nested(64)), "ok");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::frame::{self, Frame};
@@ -120,8 +120,13 @@ pub struct Client {
 impl Client {
     /// Connects to 127.0.0.1 without saying anything.
     pub fn connect(port: u16) -> Result<Self, Error> {
-        let refused = |error| Error::new(format!("connecting to port {port}: {error}"));
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(refused)?;
+        Self::connect_to((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// Connects without saying anything.
+    pub fn connect_to(address: SocketAddr) -> Result<Self, Error> {
+        let refused = |error| Error::new(format!("connecting to {address}: {error}"));
+        let stream = TcpStream::connect(address).map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(refused)?;
         Ok(Client {
