@@ -26,7 +26,7 @@ mod method;
 mod names;
 pub mod output;
 pub mod reply_to;
-mod sasl;
+pub mod sasl;
 pub mod send_buffer;
 pub mod settings;
 pub mod table;

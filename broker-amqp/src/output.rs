@@ -94,9 +94,9 @@ pub enum Output {
 pub struct Login {
     /// The mechanism the client chose, one of those offered.
     pub mechanism: Box<str>,
-    /// The user's name.
+    /// The user's name. Empty with [`EXTERNAL`](crate::sasl::EXTERNAL): the driver has it from the client's certificate.
     pub user: Box<str>,
-    /// The password.
+    /// The password. Empty with [`EXTERNAL`](crate::sasl::EXTERNAL).
     pub password: Box<[u8]>,
 }
 

@@ -49,20 +49,20 @@ impl Failure {
     /// A listener that could not be opened.
     #[must_use]
     pub fn listening(listener: &Listener, error: &io::Error) -> Self {
-        let (name, port) = (&listener.name, listener.port);
+        let (key, port) = (listener.key(), listener.port);
         let place = listener.ip.map_or_else(|| "all interfaces".into(), |ip: IpAddr| ip.to_string());
-        let what = format!("cannot listen on port {port} of {place} (listeners.tcp.{name})");
+        let what = format!("cannot listen on port {port} of {place} ({key})");
         let message = match error.kind() {
             io::ErrorKind::AddrInUse => format!(
                 "{what}: another process has the port. Stop it (`ss -ltnp 'sport = :{port}'` names it) or set another \
-                 port with listeners.tcp.{name} or RABBITMQ_NODE_PORT"
+                 port with {key} or RABBITMQ_NODE_PORT"
             ),
             io::ErrorKind::PermissionDenied => format!(
                 "{what}: not permitted. Ports below 1024 need the capability CAP_NET_BIND_SERVICE; set another port \
-                 with listeners.tcp.{name}"
+                 with {key}"
             ),
             io::ErrorKind::AddrNotAvailable => {
-                format!("{what}: no interface of this machine has that address. Correct listeners.tcp.{name}")
+                format!("{what}: no interface of this machine has that address. Correct {key}")
             }
             _ => format!("{what}: {error}"),
         };
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn listener() -> Listener {
-        Listener { name: "default".into(), ip: None, port: 5672 }
+        Listener { name: "default".into(), ip: None, port: 5672, tls: false }
     }
 
     #[test]

@@ -11,3 +11,4 @@ pub mod logging;
 pub mod node;
 pub mod reload;
 pub mod signals;
+pub mod tls;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use broker_amqp::Settings;
+use broker_amqp::{Settings, sasl};
 use broker_core::name::NodeId;
 use broker_core::queue::{Lanes, Queue, Recovered, RecoveredLane, Rules, Stretch};
 use broker_core::store::disk::RealDisk;
@@ -35,6 +35,7 @@ use crate::driver::{journal, login, meta, pages};
 use crate::exit::{Code, Failure};
 use crate::reload::Reloader;
 use crate::signals::{Request, SignalWatcher};
+use crate::tls::{Endpoint, FileWatcher, LOOK_EVERY};
 
 /// The number of the one node there is.
 pub const THIS_NODE: NodeId = NodeId(1);
@@ -44,16 +45,18 @@ pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
     run_with(config, move || reloader.reload(), |_| {})
 }
 
-/// Runs a node whose owner does something at SIGHUP, and is given the way to reach the running node before it serves.
+/// Runs a node whose owner reads the configuration again at SIGHUP, and is given the way to reach the running node before it serves.
 pub fn run_with(
     config: &Config,
-    reload: impl Fn() + Send + 'static,
+    reload: impl Fn() -> Option<Config> + Send + 'static,
     reachable: impl FnOnce(Mailbox),
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let data_dir = DataDir::open(&config.node.data_dir)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node.name, identity = %data_dir.identity().node, data_dir = %data_dir.path().display(), "starting");
 
+    let settings = Arc::new(settings(config));
+    let tls = tls_endpoint(config, &settings)?;
     let mut catalog = meta::open(data_dir.path(), config)?;
     admin::definitions::import_at_boot(&mut catalog, data_dir.path(), config)?;
     let topology = catalog.catalog().topology();
@@ -85,9 +88,11 @@ pub fn run_with(
     let poll = Poll::new().map_err(system("cannot wait for sockets"))?;
     let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot wait for sockets"))?;
     let (mailbox, inbox) = mailbox(waker);
-    let listeners = open_listeners(&config.listeners, &config.socket)?;
+    let listeners = open_listeners(&config.listeners, &config.socket, tls.as_ref())?;
     let _alarms = watch_alarms(config, data_dir.path().into(), mailbox.clone())?;
-    let _signals = watch_signals(mailbox.clone(), reload)?;
+    let certificates = tls.map(|endpoint| FileWatcher::start(endpoint, config.tls.clone(), LOOK_EVERY)).transpose();
+    let certificates = certificates.map_err(system("cannot watch the certificates"))?;
+    let _signals = watch_signals(mailbox.clone(), reload, certificates)?;
     reachable(mailbox.clone());
     let tracing = Tracing::new(&config.node.name, &topology);
     let access = Arc::new(catalog.catalog().access());
@@ -99,7 +104,7 @@ pub fn run_with(
         inbox,
         listeners,
         nodelay: config.socket.nodelay,
-        settings: Arc::new(settings(config)),
+        settings: Arc::new(without_certificates(&settings)),
         topology,
         access,
         queues,
@@ -174,7 +179,32 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn open_listeners(listeners: &[Listener], options: &SocketConfig) -> Result<Vec<TcpListener>, Failure> {
+/// What all TLS listeners share, if there are any.
+fn tls_endpoint(config: &Config, settings: &Arc<Settings>) -> Result<Option<Arc<Endpoint>>, Failure> {
+    if config.listeners.iter().any(|listener| listener.tls) {
+        let endpoint = Endpoint::new(&config.tls, settings.clone());
+        return Ok(Some(Arc::new(endpoint.map_err(|problem| Failure::new(Code::Config, problem.to_string()))?)));
+    }
+    if settings.mechanisms.iter().any(|mechanism| mechanism == sasl::EXTERNAL) {
+        tracing::warn!(
+            "the SASL mechanism EXTERNAL is offered over TLS only, and there is no such listener (listeners.ssl)"
+        );
+    }
+    Ok(None)
+}
+
+/// Without TLS, a client cannot show who it is by a certificate.
+fn without_certificates(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.mechanisms.retain(|mechanism| mechanism != sasl::EXTERNAL);
+    settings
+}
+
+fn open_listeners(
+    listeners: &[Listener],
+    options: &SocketConfig,
+    tls: Option<&Arc<Endpoint>>,
+) -> Result<Vec<(TcpListener, Option<Arc<Endpoint>>)>, Failure> {
     listeners
         .iter()
         .map(|listener| {
@@ -187,8 +217,8 @@ fn open_listeners(listeners: &[Listener], options: &SocketConfig) -> Result<Vec<
                 }),
             };
             let socket = open().map_err(|error| Failure::listening(listener, &error))?;
-            tracing::info!(name = listener.name, port = listener.port, "listening for AMQP");
-            Ok(socket)
+            tracing::info!(name = listener.name, port = listener.port, tls = listener.tls, "listening for AMQP");
+            Ok((socket, tls.filter(|_| listener.tls).cloned()))
         })
         .collect()
 }
@@ -238,10 +268,18 @@ fn reason(alarms: Alarms) -> Option<&'static str> {
     }
 }
 
-fn watch_signals(mailbox: Mailbox, reload: impl Fn() + Send + 'static) -> Result<SignalWatcher, Failure> {
+fn watch_signals(
+    mailbox: Mailbox,
+    reload: impl Fn() -> Option<Config> + Send + 'static,
+    certificates: Option<FileWatcher>,
+) -> Result<SignalWatcher, Failure> {
     SignalWatcher::start(move |request| match request {
         Request::Shutdown => mailbox.send(Event::Shutdown),
-        Request::Reload => reload(),
+        Request::Reload => {
+            if let (Some(config), Some(certificates)) = (reload(), &certificates) {
+                certificates.reload(config.tls);
+            }
+        }
         Request::Dump => mailbox.send(Event::Dump),
     })
     .map_err(system("cannot watch signals"))

@@ -1,7 +1,7 @@
 //! What SIGHUP does: the configuration is read again for what can change while running.
 
 use crate::args::Args;
-use crate::config::{Environment, load};
+use crate::config::{Config, Environment, load};
 use crate::logging::Log;
 
 /// Reads the configuration again from where it was read at the start.
@@ -19,23 +19,26 @@ impl Reloader {
         Self { args, environment, log }
     }
 
-    /// Takes over the log levels and opens the log file anew. A configuration with errors changes nothing; its errors
-    /// go to the log.
-    pub fn reload(&self) {
+    /// Takes over the log levels and opens the log file anew, and gives the configuration for others to take from. One
+    /// with errors changes nothing; its errors go to the log.
+    pub fn reload(&self) -> Option<Config> {
         let loaded = match load(&self.args, &self.environment) {
             Ok(loaded) => loaded,
             Err(errors) => {
                 for complaint in errors.0 {
                     tracing::error!("configuration not read again: {complaint}");
                 }
-                return;
+                return None;
             }
         };
         match self.log.reload(&loaded.config.log) {
             Ok(()) => {
-                tracing::info!("read the log levels again and reopened the log file; other changes need a restart")
+                tracing::info!(
+                    "read log levels and TLS options again and reopened the log file; other changes need a restart"
+                )
             }
             Err(error) => tracing::error!(%error, "cannot reopen the log file; the old one is kept"),
         }
+        Some(loaded.config)
     }
 }

@@ -76,7 +76,8 @@ impl Connection {
     pub(super) fn start_ok(&mut self, ok: &connection::StartOk, properties: &[u8], out: &mut Vec<Output>) -> Flow {
         let mechanism = ok.mechanism.as_str();
         if !self.settings.mechanisms.iter().any(|offered| offered == mechanism) {
-            let text = format!("unknown authentication mechanism '{mechanism}'");
+            let what = if sasl::exists(mechanism) { "invalid" } else { "unknown" };
+            let text = format!("{what} authentication mechanism '{mechanism}'");
             return self.raise_on_connection(Exception::new(ReplyCode::CommandInvalid, text).during(10, 11), out);
         }
         let Some(login) = sasl::parse(mechanism, ok.response.as_bytes()) else {

@@ -3,6 +3,8 @@
 //! Keys without `broker.` in front are RabbitMQ's and mean what they mean there. The table is the source of
 //! docs/operating/configuration.md: a test compares the two.
 
+mod tls;
+
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +57,7 @@ pub(super) struct Draft {
     config: Config,
     listeners: Vec<Listener>,
     listeners_off: bool,
+    tls: tls::TlsDraft,
     mechanisms: Vec<(u64, String)>,
     mechanisms_left_out: bool,
     tags: Option<Vec<String>>,
@@ -82,7 +85,7 @@ const NO_LOG_FILE: &str = "false";
 /// Most shards a node may have.
 const MAX_SHARDS: u64 = 256;
 /// SASL mechanisms of RabbitMQ's plugins.
-const OTHER_MECHANISMS: &[&str] = &["EXTERNAL", "RABBIT-CR-DEMO", "ANONYMOUS"];
+const OTHER_MECHANISMS: &[&str] = &["RABBIT-CR-DEMO", "ANONYMOUS"];
 /// RabbitMQ's own bound of `max_message_size`.
 const MAX_MESSAGE_SIZE: u64 = 536_870_912;
 const MAX_SECONDS: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -131,24 +134,24 @@ impl Draft {
     fn finish_listeners(&mut self) -> Result<(), (&'static str, String)> {
         if self.listeners_off {
             self.config.listeners = Vec::new();
-            return Ok(());
+        } else if !self.listeners.is_empty() {
+            self.config.listeners = std::mem::take(&mut self.listeners);
         }
-        if self.listeners.is_empty() {
-            return Ok(());
-        }
-        for (index, one) in self.listeners.iter().enumerate() {
-            let twin = self.listeners.iter().skip(index + 1).find(|other| {
+        let (tls, mut listeners) = std::mem::take(&mut self.tls).finish()?;
+        self.config.tls = tls;
+        self.config.listeners.append(&mut listeners);
+        let all = &self.config.listeners;
+        for (index, one) in all.iter().enumerate() {
+            let twin = all.iter().skip(index + 1).find(|other| {
                 other.port == one.port
                     && one.port != 0
                     && (other.ip == one.ip || other.ip.is_none() || one.ip.is_none())
             });
             if let Some(other) = twin {
-                let text =
-                    format!("listeners.tcp.{} and listeners.tcp.{} both take port {}", one.name, other.name, one.port);
-                return Err(("listeners.tcp", text));
+                let text = format!("{} and {} both take port {}", one.key(), other.key(), one.port);
+                return Err(("listeners.", text));
             }
         }
-        self.config.listeners = std::mem::take(&mut self.listeners);
         Ok(())
     }
 
@@ -254,7 +257,10 @@ pub const KEYS: &[Key] = &[
                 draft.listeners_off = true;
                 Ok(())
             },
-            |config| if config.listeners.is_empty() { one("listeners.tcp", "none") } else { Vec::new() },
+            |config| {
+                let plain = config.listeners.iter().any(|listener| !listener.tls);
+                if plain { Vec::new() } else { one("listeners.tcp", "none") }
+            },
         )
     },
     Key {
@@ -267,12 +273,34 @@ pub const KEYS: &[Key] = &[
             "listeners.tcp.$name",
             |draft, given| {
                 let (ip, port) = value::listen_address(given.value)?;
-                draft.listeners.push(Listener { name: given.name().into(), ip, port });
+                draft.listeners.push(Listener { name: given.name().into(), ip, port, tls: false });
                 Ok(())
             },
-            |config| config.listeners.iter().map(show_listener).collect(),
+            |config| config.listeners.iter().filter(|listener| !listener.tls).map(show_listener).collect(),
         )
     },
+    tls::LISTENERS,
+    tls::LISTENER,
+    tls::NO_OPTIONS,
+    tls::CERTIFICATE,
+    tls::KEY,
+    tls::PASSWORD,
+    tls::AUTHORITIES,
+    tls::VERIFY,
+    tls::REQUIRE,
+    tls::DEPTH,
+    tls::VERSION,
+    tls::CIPHER,
+    tls::CIPHER_ORDER,
+    tls::CURVE_ORDER,
+    tls::CLIENT_RENEGOTIATION,
+    tls::SECURE_RENEGOTIATION,
+    tls::REUSE_SESSIONS,
+    tls::REVOCATION,
+    tls::HANDSHAKE_TIMEOUT,
+    tls::LOGIN_FROM,
+    tls::ALTERNATIVE_KIND,
+    tls::ALTERNATIVE_INDEX,
     Key {
         meaning: "`none` leaves the socket options as they are.",
         unit: "`none`",
@@ -757,17 +785,19 @@ pub const KEYS: &[Key] = &[
         meaning: "SASL mechanisms offered, `$name` being the place in the list.",
         unit: "name",
         default: "PLAIN, AMQPLAIN",
-        bounds: "PLAIN, AMQPLAIN; EXTERNAL and others of RabbitMQ are left out with a warning",
+        bounds: "PLAIN, AMQPLAIN, EXTERNAL (with TLS only: the user of the client's certificate); others of RabbitMQ are \
+                 left out with a warning",
         ..key(
             "auth_mechanisms.$name",
             |draft, given| {
                 let place = value::integer(given.name(), &(0..=1_000), "").map_err(|_| "has no number as its place")?;
                 if OTHER_MECHANISMS.contains(&given.value) {
                     draft.mechanisms_left_out = true;
-                    draft.warning = Some("is not offered: this version has PLAIN and AMQPLAIN");
+                    draft.warning = Some("is not offered: this version has PLAIN, AMQPLAIN and EXTERNAL");
                     return Ok(());
                 }
-                let name = value::choice(given.value, &[("PLAIN", "PLAIN"), ("AMQPLAIN", "AMQPLAIN")])?;
+                let choices = ["PLAIN", "AMQPLAIN", "EXTERNAL"].map(|name| (name, name));
+                let name = value::choice(given.value, &choices)?;
                 draft.mechanisms.push((place, name.into()));
                 Ok(())
             },
@@ -961,7 +991,7 @@ fn names(prefix: &str, names: &[String]) -> Vec<Shown> {
 }
 
 fn show_listener(listener: &Listener) -> Shown {
-    let key = format!("listeners.tcp.{}", escaped_segment(&listener.name));
+    let key = format!("listeners.{}.{}", listener.protocol(), escaped_segment(&listener.name));
     (key, listener.ip.map_or(listener.port.to_string(), |ip| format!("{ip}:{}", listener.port)))
 }
 

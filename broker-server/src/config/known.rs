@@ -43,7 +43,6 @@ const REASONS: &[(&str, &str)] = &[
     ("erlang", "there is no Erlang virtual machine here"),
     ("federation", "federation does not exist in this version"),
     ("hipe_compile", "there is no Erlang virtual machine here"),
-    ("listeners.ssl", "TLS does not exist in this version"),
     ("link_max_per_session", "this broker speaks AMQP 0-9-1 only"),
     ("log", "there is one log to the console and one to a file, with fixed forms"),
     ("log.file.rotation", "rotate with logrotate and SIGHUP, which reopens the file"),
@@ -73,8 +72,11 @@ const REASONS: &[(&str, &str)] = &[
     ("session_max_per_connection", "this broker speaks AMQP 0-9-1 only"),
     ("shovel", "shovels do not exist in this version"),
     ("socket_writer", "there is no Erlang garbage collector here"),
-    ("ssl_", "TLS does not exist in this version"),
-    ("ssl_options", "TLS does not exist in this version"),
+    ("ssl_allow_poodle_attack", "the versions this is about are never spoken"),
+    ("ssl_options", "this option has no meaning outside Erlang, or for the cipher suites spoken here"),
+    ("ssl_options.cacerts", "certificates are read from files: cacertfile"),
+    ("ssl_options.cert", "certificates are read from files: certfile"),
+    ("ssl_options.key", "keys are read from files: keyfile"),
     ("stomp", "this broker speaks AMQP 0-9-1 only"),
     ("stream", "classic queues are the only kind"),
     ("sysmon_handler", "there is no Erlang virtual machine here"),
@@ -158,7 +160,7 @@ mod tests {
     fn a_key_of_rabbitmq_has_a_reason() {
         assert_eq!(ignored(&segments("mqtt.prefetch")), Some("this broker speaks AMQP 0-9-1 only"));
         assert_eq!(ignored(&segments("log.file.rotation.size")).map(|r| r.contains("logrotate")), Some(true));
-        assert_eq!(ignored(&segments("ssl_cert_login_from")), Some("TLS does not exist in this version"));
+        assert_eq!(ignored(&segments("ssl_options.dhfile")).map(|r| r.contains("cipher suites")), Some(true));
         assert_eq!(ignored(&segments("hearbeat")), None);
     }
 

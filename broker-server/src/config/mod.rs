@@ -15,6 +15,7 @@ pub mod keys;
 mod known;
 mod load;
 mod secret;
+pub mod tls;
 mod value;
 
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ pub use environment::Environment;
 pub use error::{Complaint, ConfigErrors, Origin};
 pub use load::{Loaded, load};
 pub use secret::{REDACTED, Secret};
+pub use tls::TlsConfig;
 
 /// Everything an operator can set, checked and with its defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// Where AMQP clients may connect; empty if the operator turned all listeners off.
     pub listeners: Vec<Listener>,
+    /// TLS of those listeners that have it.
+    pub tls: TlsConfig,
     /// Options of the listening and the accepted sockets.
     pub socket: SocketConfig,
     /// What is negotiated with or imposed on clients.
@@ -80,6 +84,22 @@ pub struct Listener {
     pub ip: Option<IpAddr>,
     /// The port; 0 lets the operating system choose a free one.
     pub port: u16,
+    /// Whether clients speak TLS there.
+    pub tls: bool,
+}
+
+impl Listener {
+    /// What stands for its protocol in the keys: `tcp` or `ssl`.
+    #[must_use]
+    pub fn protocol(&self) -> &'static str {
+        if self.tls { "ssl" } else { "tcp" }
+    }
+
+    /// The key it was made with.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("listeners.{}.{}", self.protocol(), self.name)
+    }
 }
 
 /// Socket options.
@@ -260,7 +280,8 @@ impl Default for Config {
         let any = ".*".to_string();
         Self {
             node: NodeConfig { name: "rabbit@localhost".into(), data_dir: DEFAULT_DATA_DIR.into(), shards: None },
-            listeners: vec![Listener { name: "default".into(), ip: None, port: DEFAULT_AMQP_PORT }],
+            listeners: vec![Listener { name: "default".into(), ip: None, port: DEFAULT_AMQP_PORT, tls: false }],
+            tls: TlsConfig::default(),
             socket: SocketConfig {
                 backlog: 128,
                 nodelay: true,

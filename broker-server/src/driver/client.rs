@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use broker_amqp::Connection;
+use broker_amqp::{Connection, SendBuffer};
 use broker_core::queue::{ChannelKey, ChannelLimit, ConsumerKey};
 use broker_core::store::QueueId;
 use hashbrown::HashMap;
@@ -15,9 +15,10 @@ use slab::Slab;
 
 use super::connections::LoginAttempt;
 use super::dispatch::RouteCache;
+use crate::tls::{TlsPeer, TlsStream};
 
 /// Slices written by one system call.
-const SLICES_MAX: usize = 64;
+pub const SLICES_MAX: usize = 64;
 
 /// A client connection of this shard.
 pub struct Client {
@@ -27,7 +28,7 @@ pub struct Client {
     pub amqp: Connection,
     /// Where it comes from.
     pub peer: SocketAddr,
-    stream: TcpStream,
+    stream: Stream,
     /// It has not logged in, and takes a place among those that have not.
     pub stranger: bool,
     /// A login that is not to be checked yet.
@@ -36,6 +37,8 @@ pub struct Client {
     pub readable: bool,
     /// What it sent last were small frames.
     pub sends_small: bool,
+    /// It has said its last word: what is still to be read is read to the end.
+    pub hung_up: bool,
     /// It is in the list of those to be written to.
     pub dirty: bool,
     /// It is in the list of those to be read from.
@@ -98,6 +101,14 @@ pub struct Transaction {
     pub refused: bool,
 }
 
+/// How a client's octets come.
+pub enum Stream {
+    /// As they are.
+    Plain(TcpStream),
+    /// In a TLS session.
+    Tls(Box<TlsStream>),
+}
+
 /// A consumer as the shard knows it.
 pub struct ClientConsumer {
     /// Its queue.
@@ -123,7 +134,7 @@ pub enum Progress {
 
 impl Client {
     /// A client that has just connected.
-    pub fn new(number: u64, stream: TcpStream, peer: SocketAddr, amqp: Connection, now: Instant) -> Self {
+    pub fn new(number: u64, stream: Stream, peer: SocketAddr, amqp: Connection, now: Instant) -> Self {
         Client {
             number,
             amqp,
@@ -133,6 +144,7 @@ impl Client {
             held_login: None,
             readable: false,
             sends_small: false,
+            hung_up: false,
             dirty: false,
             listed: false,
             blocked: false,
@@ -162,54 +174,63 @@ impl Client {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let peer = canonical(self.peer);
         // A socket that has failed has no address any more.
-        self.stream.local_addr().map_or_else(|_| peer.to_string(), |local| format!("{peer} -> {}", canonical(local)))
+        let socket = match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => stream.socket_ref(),
+        };
+        socket.local_addr().map_or_else(|_| peer.to_string(), |local| format!("{peer} -> {}", canonical(local)))
     }
 
     /// The socket, to register it.
-    pub fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+    pub fn socket(&mut self) -> &mut TcpStream {
+        match &mut self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => stream.socket(),
+        }
+    }
+
+    /// Who it is by its TLS session, if it has one and the handshake is over.
+    pub fn tls(&self) -> Option<&TlsPeer> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => stream.peer(),
+        }
+    }
+
+    /// When its TLS handshake must be over, if it is not.
+    pub fn tls_deadline(&self) -> Option<Instant> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => stream.deadline(),
+        }
     }
 
     /// Reads once.
     pub fn read(&mut self, buffer: &mut [u8]) -> Progress {
-        loop {
-            return match self.stream.read(buffer) {
-                Ok(0) => Progress::Gone,
-                Ok(octets) if octets < buffer.len() => Progress::Dry(octets),
-                Ok(octets) => Progress::Some(octets),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Progress::Dry(0),
-                Err(_) => Progress::Gone,
-            };
+        match &mut self.stream {
+            Stream::Plain(socket) => read(socket, buffer),
+            Stream::Tls(stream) => {
+                let progress = stream.read(buffer);
+                if progress == Progress::Gone && self.closing.is_none() {
+                    self.closing = stream.take_fault();
+                }
+                progress
+            }
         }
     }
 
     /// Writes until nothing is left or the socket takes no more.
     pub fn write(&mut self) -> Progress {
-        let mut written = 0;
-        while !self.amqp.send_buffer().is_empty() {
-            let result = {
-                let slices = self.amqp.send_buffer().as_io_slices(SLICES_MAX);
-                self.stream.write_vectored(&slices)
-            };
-            match result {
-                Ok(0) => return Progress::Gone,
-                Ok(octets) => {
-                    self.amqp.send_buffer().consume(octets);
-                    written += octets;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Dry(written),
-                Err(_) => return Progress::Gone,
-            }
+        match &mut self.stream {
+            Stream::Plain(socket) => write(socket, self.amqp.send_buffer()),
+            Stream::Tls(stream) => stream.write(self.amqp.send_buffer(), self.closing.is_some()),
         }
-        Progress::Some(written)
     }
 
     /// When something is to be done for it if nothing happens until then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let login = self.held_login.as_ref().map(|attempt| attempt.not_before);
-        [self.amqp.next_timeout(), login].into_iter().flatten().min()
+        [self.amqp.next_timeout(), login, self.tls_deadline()].into_iter().flatten().min()
     }
 
     /// How the queues know one of its channels.
@@ -227,4 +248,38 @@ impl Client {
     pub fn limit(&self, channel: u16) -> Option<&Arc<ChannelLimit>> {
         self.limits.iter().find(|(other, ..)| *other == channel).map(|(_, limit, _)| limit)
     }
+}
+
+fn read(socket: &mut TcpStream, buffer: &mut [u8]) -> Progress {
+    loop {
+        return match socket.read(buffer) {
+            Ok(0) => Progress::Gone,
+            Ok(octets) if octets < buffer.len() => Progress::Dry(octets),
+            Ok(octets) => Progress::Some(octets),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Progress::Dry(0),
+            Err(_) => Progress::Gone,
+        };
+    }
+}
+
+fn write(socket: &mut TcpStream, source: &mut SendBuffer) -> Progress {
+    let mut written = 0;
+    while !source.is_empty() {
+        let result = {
+            let slices = source.as_io_slices(SLICES_MAX);
+            socket.write_vectored(&slices)
+        };
+        match result {
+            Ok(0) => return Progress::Gone,
+            Ok(octets) => {
+                source.consume(octets);
+                written += octets;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Dry(written),
+            Err(_) => return Progress::Gone,
+        }
+    }
+    Progress::Some(written)
 }

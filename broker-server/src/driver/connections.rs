@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_amqp::{Exception, Input, Login, Output};
+use broker_amqp::{Exception, Input, Login, Output, sasl};
 use broker_core::access::{LoginRefused, Operation};
 
 use super::login::LoginResult;
 use super::requests::exception;
 use super::shard::Shard;
 use super::throttle::Asker;
+use crate::tls::TlsPeer;
 
 /// Passwords found right are remembered, by a keyed hash, for as long as the users stay the same: so many at most.
 const REMEMBERED_MAX: usize = 4096;
@@ -30,9 +31,34 @@ pub struct LoginAttempt {
 impl Shard {
     /// Checks who a client is: at once if the same was found right before, else on the login thread.
     pub(super) fn check_login(&mut self, place: usize, login: Login, more: &mut Vec<Output>) {
+        if &*login.mechanism == sasl::EXTERNAL {
+            return self.check_certificate(place, more);
+        }
         let Some(client) = self.clients.get(place) else { return };
         let asker = self.throttle.asker(client.peer.ip(), &login.user);
         self.attempt_login(place, LoginAttempt { login, asker, waited: false, not_before: self.now }, more);
+    }
+
+    /// Lets in whom a certificate names that was verified in the TLS handshake. There is no password to guess, so nobody is made to wait.
+    fn check_certificate(&mut self, place: usize, more: &mut Vec<Output>) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let named = client.tls().ok_or("the connection has no TLS").and_then(TlsPeer::user);
+        let peer_is_loopback = client.peer.ip().to_canonical().is_loopback();
+        let admitted = named.and_then(|user| {
+            if self.parts.access.user(user).is_none() {
+                return Err("no such user");
+            }
+            let loopback_only = self.parts.loopback_users.iter().any(|only| only == user);
+            if loopback_only && !peer_is_loopback { Err("user can only connect via localhost") } else { Ok(user) }
+        });
+        match admitted.map(Arc::<str>::from) {
+            Ok(user) => self.logged_in(place, &user, more),
+            Err(refused) => {
+                let user = named.unwrap_or_default();
+                tracing::warn!(peer = %client.peer, user, "login refused: {refused}");
+                client.amqp.step(self.now, Input::LoginRefused, more);
+            }
+        }
     }
 
     fn attempt_login(&mut self, place: usize, mut attempt: LoginAttempt, more: &mut Vec<Output>) {

@@ -26,7 +26,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::admission::{Admission, AdmissionLimits, Admitted};
-use super::client::{Client, Progress};
+use super::client::{Client, Progress, Stream};
 use super::events::Event;
 use super::journal::{self, JournalHandle};
 use super::letters::Letters;
@@ -41,6 +41,7 @@ use super::requests::Waiter;
 use super::tally::Tally;
 use super::throttle::Throttle;
 use super::trace::Tracing;
+use crate::tls::Endpoint;
 
 /// One socket read takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
@@ -62,6 +63,8 @@ const AHEAD_BYTES: usize = queue::RESIDENT_MAX_BYTES / 2;
 const AHEAD_PAUSE: Duration = Duration::from_millis(5);
 /// After a failed accept for want of file descriptors, the listener rests.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// So many TLS handshakes get on in a turn at most: each may cost a millisecond of arithmetic, and everybody else waits.
+const HANDSHAKES_PER_TURN: usize = 4;
 /// That there are too many connections is said so often at most.
 const CROWD_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Connections have so long to close at a shutdown.
@@ -87,8 +90,8 @@ pub struct Parts {
     pub poll: Poll,
     /// Where other threads send.
     pub inbox: Inbox,
-    /// Sockets that accept AMQP connections.
-    pub listeners: Vec<TcpListener>,
+    /// Sockets that accept AMQP connections, and the TLS of those that have it.
+    pub listeners: Vec<(TcpListener, Option<Arc<Endpoint>>)>,
     /// Options of accepted sockets.
     pub nodelay: bool,
     /// Limits and texts of connections.
@@ -123,6 +126,14 @@ pub struct Parts {
     pub replies: Replies,
     /// Refused logins after which further ones are delayed.
     pub login_failures_max: Option<u32>,
+}
+
+/// A connection that was accepted and is not listened to yet.
+struct Arrival {
+    socket: TcpStream,
+    peer: SocketAddr,
+    /// It is to speak TLS.
+    tls: Option<Arc<Endpoint>>,
 }
 
 /// See the module's page.
@@ -191,7 +202,7 @@ pub struct Shard {
     pub(super) login_key: [u8; 32],
     pub(super) throttle: Throttle,
     pub(super) tally: Tally,
-    admission: Admission<(TcpStream, SocketAddr)>,
+    admission: Admission<Arrival>,
     crowd_told_at: Option<Instant>,
     seed: u128,
     pub(super) histories: Histories,
@@ -200,7 +211,7 @@ pub struct Shard {
 impl Shard {
     /// A shard ready to run.
     pub fn new(mut parts: Parts, (now, now_ms): (Instant, u64), seed: u128, login_key: [u8; 32]) -> io::Result<Self> {
-        for (at, listener) in parts.listeners.iter_mut().enumerate() {
+        for (at, (listener, _)) in parts.listeners.iter_mut().enumerate() {
             parts.poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
         }
         let queues: HashMap<QueueId, LocalQueue, RandomState> = std::mem::take(&mut parts.queues).into_iter().collect();
@@ -345,6 +356,7 @@ impl Shard {
                     let Some(client) = self.clients.get_mut(place) else { continue };
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
                         client.readable = true;
+                        client.hung_up |= event.is_read_closed();
                         if !std::mem::replace(&mut client.listed, true) {
                             self.readable.push_back(place);
                         }
@@ -360,9 +372,12 @@ impl Shard {
 
     /// Reads every socket that has something once, in turn, so that none starves the others.
     fn read_clients(&mut self) {
+        let mut handshakes = 0;
         for _ in 0..self.readable.len() {
             let Some(place) = self.readable.pop_front() else { break };
-            if !self.may_read(place) {
+            let shakes_hands = self.clients.get(place).is_some_and(|client| client.tls_deadline().is_some());
+            handshakes += usize::from(shakes_hands);
+            if !self.may_read(place) || (shakes_hands && handshakes > HANDSHAKES_PER_TURN) {
                 if self.clients.contains(place) {
                     self.readable.push_back(place);
                 }
@@ -409,7 +424,8 @@ impl Shard {
         let Some(client) = self.clients.get_mut(place) else { return };
         client.read_at = self.now;
         let progress = client.read(&mut self.read_buffer);
-        let more = matches!(progress, Progress::Some(_));
+        // Of a peer that hung up no further event comes: it is read to the end.
+        let more = matches!(progress, Progress::Some(_)) || client.hung_up;
         client.readable = more;
         client.listed = more;
         if more {
@@ -583,6 +599,10 @@ impl Shard {
                 self.remove_client(place);
                 continue;
             }
+            if client.tls_deadline().is_some_and(|deadline| deadline <= self.now) {
+                self.client_gone(place, "the TLS handshake took too long");
+                continue;
+            }
             self.release_login(place);
             let Some(client) = self.clients.get_mut(place) else { continue };
             if client.amqp.next_timeout().is_some_and(|due| due <= self.now) {
@@ -639,8 +659,12 @@ impl Shard {
                 if !self.admission.accepts() {
                     return self.tell_of_crowd(CROWDED, None);
                 }
-                match self.parts.listeners[at].accept() {
-                    Ok((stream, peer)) => self.accepted(stream, peer),
+                let (listener, tls) = &self.parts.listeners[at];
+                match listener.accept() {
+                    Ok((socket, peer)) => {
+                        let tls = tls.clone();
+                        self.accepted(Arrival { socket, peer, tls });
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error)
                         if error.kind() == io::ErrorKind::Interrupted
@@ -655,17 +679,17 @@ impl Shard {
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn accepted(&mut self, arrival: Arrival) {
         const CLOSED: &str = "a connection was closed: its address has too many that have not logged in";
-        match self.admission.arrived(peer.ip().into(), (stream, peer)) {
-            Admitted::Serve(socket, gives_way) => {
-                if let Some((_, peer)) = gives_way {
-                    self.tell_of_crowd(CLOSED, Some(peer));
+        match self.admission.arrived(arrival.peer.ip().into(), arrival) {
+            Admitted::Serve(arrival, gives_way) => {
+                if let Some(gone) = gives_way {
+                    self.tell_of_crowd(CLOSED, Some(gone.peer));
                 }
-                self.serve(Some(socket));
+                self.serve(Some(arrival));
             }
             Admitted::Waits => {}
-            Admitted::NoRoom((_, peer)) => self.tell_of_crowd(CLOSED, Some(peer)),
+            Admitted::NoRoom(gone) => self.tell_of_crowd(CLOSED, Some(gone.peer)),
         }
     }
 
@@ -686,21 +710,23 @@ impl Shard {
     }
 
     /// Listens to a client that has its place among those that have not logged in; if that fails, to the next.
-    fn serve(&mut self, mut next: Option<(TcpStream, SocketAddr)>) {
-        while let Some((stream, peer)) = next.take() {
-            if !self.listen_to(stream, peer) {
+    fn serve(&mut self, mut next: Option<Arrival>) {
+        while let Some(arrival) = next.take() {
+            let peer = arrival.peer;
+            if !self.listen_to(arrival) {
                 next = self.admission.left(peer.ip().into());
             }
         }
     }
 
-    fn listen_to(&mut self, mut stream: TcpStream, peer: SocketAddr) -> bool {
+    fn listen_to(&mut self, arrival: Arrival) -> bool {
+        let Arrival { mut socket, peer, tls } = arrival;
         if self.stopping.is_some() || (self.parts.connection_max > 0 && self.clients.len() >= self.parts.connection_max)
         {
             return false;
         }
         if self.parts.nodelay
-            && let Err(error) = stream.set_nodelay(true)
+            && let Err(error) = socket.set_nodelay(true)
         {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
@@ -712,14 +738,25 @@ impl Shard {
             return false;
         }
         if let Err(error) =
-            self.parts.poll.registry().register(&mut stream, Token(place), Interest::READABLE | Interest::WRITABLE)
+            self.parts.poll.registry().register(&mut socket, Token(place), Interest::READABLE | Interest::WRITABLE)
         {
             tracing::warn!(%peer, %error, "cannot watch a connection's socket; dropped");
             return false;
         }
+        let settings = tls.as_ref().map_or(&self.parts.settings, |endpoint| endpoint.settings()).clone();
+        let stream = match tls {
+            None => Stream::Plain(socket),
+            Some(endpoint) => match endpoint.begin(socket, self.now) {
+                Ok(session) => Stream::Tls(Box::new(session)),
+                Err(error) => {
+                    tracing::warn!(%peer, %error, "cannot begin a TLS session; connection dropped");
+                    return false;
+                }
+            },
+        };
         // Names the broker makes for queues and consumers are to be unguessable only as far as RabbitMQ's are: unique on the node.
         self.next_seed();
-        let amqp = Connection::new(self.now, self.parts.settings.clone(), self.seed);
+        let amqp = Connection::new(self.now, settings, self.seed);
         let mut client = Box::new(Client::new(number, stream, peer, amqp, self.now));
         client.readable = true;
         client.listed = true;
@@ -746,7 +783,7 @@ impl Shard {
         self.uncount(place);
         self.delete_exclusive_queues(place);
         let Some(mut client) = self.clients.try_remove(place) else { return };
-        if let Err(error) = self.parts.poll.registry().deregister(client.stream()) {
+        if let Err(error) = self.parts.poll.registry().deregister(client.socket()) {
             tracing::debug!(peer = %client.peer, %error, "cannot stop watching a socket");
         }
         let reason = client.closing.take().unwrap_or_default();

@@ -50,7 +50,7 @@ impl Node {
                 // The test that would hear it has given up.
                 let _ = reachable.send(mailbox);
             };
-            if let Err(failure) = node::run_with(&loaded.config, || {}, told) {
+            if let Err(failure) = node::run_with(&loaded.config, || None, told) {
                 eprintln!("the node failed: {failure:?}");
             }
         });

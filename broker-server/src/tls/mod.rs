@@ -1,0 +1,15 @@
+//! TLS of the AMQP port: certificates from files, sessions over sockets that do not block, and who the client is.
+
+mod endpoint;
+mod files;
+mod name;
+mod peer;
+mod server;
+mod stream;
+mod watcher;
+
+pub use endpoint::Endpoint;
+pub use files::FileProblem;
+pub use peer::{PeerCertificate, TlsPeer};
+pub use stream::{HANDSHAKE_MAX_BYTES, TlsStream, WRITE_MAX_BYTES};
+pub use watcher::{FileWatcher, LOOK_EVERY};
