@@ -52,6 +52,12 @@ impl Endpoint {
         &self.settings
     }
 
+    /// What the next handshake uses.
+    #[must_use]
+    pub fn server(&self) -> Arc<ServerConfig> {
+        self.current.load().server.clone()
+    }
+
     /// Begins a session on a socket that was just accepted.
     ///
     /// # Errors

@@ -78,3 +78,60 @@ fn states(config: &TlsConfig) -> [FileState; 3] {
     [&config.certificate, &config.key, &config.authorities]
         .map(|path| path.as_deref().map_or_else(FileState::default, |path: &Path| FileState::of(path)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Instant;
+
+    use broker_amqp::Settings;
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn write_pair(config: &TlsConfig) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        fs::write(config.certificate.as_ref().unwrap(), certificate.pem()).unwrap();
+        fs::write(config.key.as_ref().unwrap(), key.serialize_pem()).unwrap();
+    }
+
+    fn wait_until(what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn changed_files_are_read_again_and_wrong_ones_are_not_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| Some(directory.path().join(name));
+        let config = TlsConfig { certificate: path("crt"), key: path("key"), ..TlsConfig::default() };
+        write_pair(&config);
+        let endpoint = Arc::new(Endpoint::new(&config, Arc::new(Settings::default())).unwrap());
+        let first = endpoint.server();
+        let _watcher = FileWatcher::start(endpoint.clone(), config.clone(), Duration::from_millis(10)).unwrap();
+
+        fs::write(config.key.as_ref().unwrap(), "nothing of use").unwrap();
+        thread::sleep(Duration::from_millis(100));
+        assert!(Arc::ptr_eq(&first, &endpoint.server()), "what is wrong is not taken over, nor what did not change");
+
+        write_pair(&config);
+        wait_until("the new certificate is taken over", || !Arc::ptr_eq(&first, &endpoint.server()));
+    }
+
+    #[test]
+    fn an_order_reads_files_that_did_not_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| Some(directory.path().join(name));
+        let config = TlsConfig { certificate: path("crt"), key: path("key"), ..TlsConfig::default() };
+        write_pair(&config);
+        let endpoint = Arc::new(Endpoint::new(&config, Arc::new(Settings::default())).unwrap());
+        let first = endpoint.server();
+        let watcher = FileWatcher::start(endpoint.clone(), config.clone(), LOOK_EVERY).unwrap();
+        watcher.reload(config);
+        wait_until("the order is carried out", || !Arc::ptr_eq(&first, &endpoint.server()));
+    }
+}

@@ -263,7 +263,7 @@ fn only_clients_with_a_sound_certificate_get_in_where_it_is_asked_for() {
             }
         }
     }
-    subject.wait_for_log("the TLS handshake failed: invalid peer certificate: Expired");
+    subject.wait_for_log("the TLS handshake failed: invalid peer certificate: certificate expired");
 }
 
 #[test]
@@ -350,6 +350,33 @@ fn who_speaks_the_wrong_protocol_is_shown_out() {
     let _ = session.stream.sock.read_to_end(&mut Vec::new());
     subject.wait_for_log("the TLS session failed");
     Session::guest(subject.connect(&authority.client_config(BOTH, None))).unwrap();
+}
+
+/// The kernel tells of both at once, and only once.
+#[test]
+fn last_words_and_a_hang_up_that_come_together_are_both_heard() {
+    let (authority, subject) = plain_subject("");
+    let pid = Pid::from_raw(i32::try_from(subject.broker.pid()).unwrap()).unwrap();
+    let mut witness = Session::guest(subject.connect(&authority.client_config(BOTH, None))).unwrap();
+    witness.declare("q").unwrap();
+    witness.consume("q").unwrap();
+    let plain = TcpStream::connect((Ipv4Addr::LOCALHOST, subject.broker.amqp_port())).unwrap();
+    let mut plain = Session::guest(plain).unwrap();
+    let mut tls = Session::guest(subject.connect(&authority.client_config(BOTH, None))).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    plain.publish("q", b"plain").unwrap();
+    tls.publish("q", b"tls").unwrap();
+    tls.stream.flush().unwrap();
+    drop((plain, tls));
+    kill_process(pid, Signal::CONT).unwrap();
+    let mut heard = [witness.delivery().unwrap(), witness.delivery().unwrap()];
+    heard.sort();
+    assert_eq!(heard, [b"plain".to_vec(), b"tls".to_vec()]);
+    let deadline = Instant::now() + PATIENCE;
+    while subject.broker.log_tail().matches("the client closed the socket").count() < 2 {
+        assert!(Instant::now() < deadline, "{}", subject.broker.log_tail());
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The name in the certificate that the node shows.
