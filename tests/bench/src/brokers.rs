@@ -8,8 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use harness::{Broker, Brokerd, Options, RabbitMq};
+use harness::{Broker, Brokerd, Options, RabbitMq, free_port};
 use tempfile::TempDir;
+
+use crate::tls::{self, Target};
 
 /// Configuration lines for ours and RabbitMQ: no alarm may stop a run, a backlog of millions is part of the bench.
 const CONFIGURATION: &str = "vm_memory_high_watermark.relative = 0.9\ndisk_free_limit.absolute = 50MB";
@@ -50,9 +52,13 @@ impl FromStr for Kind {
 pub struct Running {
     /// Where it serves.
     pub address: SocketAddr,
+    /// Where it serves with TLS, if it was started with it.
+    pub tls: Option<Target>,
     /// Its process.
     pub pid: u32,
     process: Process,
+    /// Its certificate.
+    _certificates: Option<TempDir>,
 }
 
 enum Process {
@@ -70,19 +76,30 @@ pub enum Ending {
 }
 
 impl Running {
-    /// Starts an empty broker.
+    /// Starts an empty broker. A `special` null broker syncs, a special other one serves with TLS too.
     ///
     /// # Errors
     /// When the program is missing or does not come up.
-    pub fn start(kind: Kind, fsync: bool) -> io::Result<Self> {
+    pub fn start(kind: Kind, special: bool) -> io::Result<Self> {
+        let options = Options::default().conf(CONFIGURATION);
+        if kind == Kind::Null {
+            return Self::null(special);
+        }
+        if !special {
+            return Self::with(kind, options);
+        }
+        let directory = TempDir::with_prefix("bench-tls-")?;
+        let port = free_port().map_err(io::Error::other)?;
+        let (lines, client) = tls::prepare(directory.path(), port)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let target = Target { address, tls: Some(client) };
+        Ok(Self { tls: Some(target), _certificates: Some(directory), ..Self::with(kind, options.conf(&lines))? })
+    }
+
+    fn with(kind: Kind, options: Options) -> io::Result<Self> {
         match kind {
-            Kind::Ours => {
-                Brokerd::start(Options::default().conf(CONFIGURATION)).map(|broker| Self::of(Box::new(broker)))
-            }
-            Kind::RabbitMq => {
-                RabbitMq::start_with(Options::default().conf(CONFIGURATION)).map(|broker| Self::of(Box::new(broker)))
-            }
-            Kind::Null => return Self::null(fsync),
+            Kind::RabbitMq => RabbitMq::start_with(options).map(|broker| Self::of(Box::new(broker))),
+            _ => Brokerd::start(options).map(|broker| Self::of(Box::new(broker))),
         }
         .map_err(io::Error::other)
     }
@@ -117,7 +134,7 @@ impl Running {
 
     fn of(broker: Box<dyn Broker>) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, broker.amqp_port()));
-        Self { address, pid: broker.pid(), process: Process::Harness(broker) }
+        Self { address, tls: None, pid: broker.pid(), process: Process::Harness(broker), _certificates: None }
     }
 
     fn null(fsync: bool) -> io::Result<Self> {
@@ -134,13 +151,14 @@ impl Running {
         BufReader::new(stdout).read_line(&mut line)?;
         let port: u16 = line.trim().parse().map_err(|_| io::Error::other("bench-null did not start"))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Self { address, pid: child.id(), process: Process::Null { child, _directory: directory } })
+        let (pid, process) = (child.id(), Process::Null { child, _directory: directory });
+        Ok(Self { address, tls: None, pid, process, _certificates: None })
     }
 }
 
-impl Drop for Running {
+impl Drop for Process {
     fn drop(&mut self) {
-        if let Process::Null { child, .. } = &mut self.process {
+        if let Process::Null { child, .. } = self {
             // It holds nothing; when it is gone already, that is what was wanted.
             let _ = child.kill();
             let _ = child.wait();

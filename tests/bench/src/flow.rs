@@ -2,7 +2,6 @@
 //! switch between threads would be charged to both.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use crate::confirms::Confirms;
 use crate::delivery::DeliveryReader;
 use crate::payload::{Pattern, PublishRing, Shape};
 use crate::session::Session;
+use crate::tls::{Stream, Target};
 use crate::wire;
 
 /// Octets read at once.
@@ -144,7 +144,7 @@ struct Consumer {
 /// A socket and what epoll said last about it.
 #[derive(Debug)]
 struct Link {
-    stream: TcpStream,
+    stream: Stream<TcpStream>,
     readable: bool,
     writable: bool,
     leftover: Vec<u8>,
@@ -155,7 +155,8 @@ impl Flow {
     ///
     /// # Errors
     /// When the broker refuses something.
-    pub fn prepare(address: SocketAddr, plan: FlowPlan) -> io::Result<Self> {
+    pub fn prepare(target: impl Into<Target>, plan: FlowPlan) -> io::Result<Self> {
+        let target = target.into();
         let poll = Poll::new()?;
         let ring = (RINGS / plan.producers.len().max(1)).clamp(*RING.start(), *RING.end());
         let pattern = Pattern::new(plan.shape, PublishRing::period_for(plan.shape, ring));
@@ -166,7 +167,7 @@ impl Flow {
             ledgers.push(Ledger::new(queue.producers.clone(), queue.consumers));
             for consumer in 0..queue.consumers {
                 let token = Token(plan.producers.len() + consumers.len());
-                consumers.push(Consumer::open(address, &plan, index, consumer, &poll, token)?);
+                consumers.push(Consumer::open(&target, &plan, index, consumer, &poll, token)?);
             }
             for (copies, fed) in copies.iter_mut().zip(&queue.producers) {
                 *copies += u64::from(*fed && queue.consumers > 0);
@@ -174,7 +175,7 @@ impl Flow {
         }
         let mut producers = Vec::new();
         for (index, (exchange, routing_key)) in plan.producers.iter().enumerate() {
-            let mut session = Session::open(address)?;
+            let mut session = Session::open(target.clone())?;
             if plan.confirm_window.is_some() {
                 session.select_confirms()?;
             }
@@ -391,6 +392,7 @@ impl Producer {
     }
 
     fn publish(&mut self, window: Option<u64>, now: Instant) -> io::Result<bool> {
+        self.link.push()?;
         if !self.wants_to_write(window) {
             return Ok(false);
         }
@@ -424,7 +426,7 @@ impl Producer {
 
 impl Consumer {
     fn open(
-        address: SocketAddr,
+        target: &Target,
         plan: &FlowPlan,
         queue: usize,
         consumer: usize,
@@ -432,7 +434,7 @@ impl Consumer {
         token: Token,
     ) -> io::Result<Self> {
         let queue_plan = plan.queues.get(queue).ok_or(io::ErrorKind::NotFound)?;
-        let mut session = Session::open(address)?;
+        let mut session = Session::open(target.clone())?;
         if plan.prefetch > 0 {
             session.qos(plan.prefetch)?;
         }
@@ -469,6 +471,7 @@ impl Consumer {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.link.push()?;
         if self.out.is_empty() || !self.link.writable {
             return Ok(());
         }
@@ -500,18 +503,26 @@ fn ack(tag: u64, multiple: bool) -> [u8; 21] {
 
 impl Link {
     fn register(session: Session, poll: &Poll, token: Token) -> io::Result<Self> {
-        let (stream, leftover) = session.into_parts();
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let (mut stream, leftover) = session.into_parts();
+        stream.socket().set_nonblocking(true)?;
+        let mut stream = stream.map(TcpStream::from_std);
+        poll.registry().register(stream.socket(), token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self { stream, readable: true, writable: true, leftover })
+    }
+
+    /// Writes what a TLS session holds.
+    fn push(&mut self) -> io::Result<()> {
+        if self.writable {
+            self.writable = self.stream.push()?;
+        }
+        Ok(())
     }
 
     /// The connection as one for requests and answers again.
     fn into_session(mut self, poll: &Poll) -> io::Result<Session> {
-        poll.registry().deregister(&mut self.stream)?;
-        let stream = std::net::TcpStream::from(OwnedFd::from(self.stream));
-        stream.set_nonblocking(false)?;
+        poll.registry().deregister(self.stream.socket())?;
+        let mut stream = self.stream.map(|socket| std::net::TcpStream::from(OwnedFd::from(socket)));
+        stream.socket().set_nonblocking(false)?;
         Ok(Session::from_parts(stream, self.leftover))
     }
 
@@ -532,7 +543,7 @@ impl Link {
             Err(error) => return Err(error),
         };
         // A short read of a stream socket has emptied it; epoll tells of the next octets.
-        self.readable = count == room;
+        self.readable = count == room || (count > 0 && !self.stream.short_read_is_dry());
         let octets = buffer.get(..kept + count).unwrap_or_default();
         let used = take(octets)?;
         self.leftover.clear();

@@ -12,6 +12,7 @@ pub mod payload;
 pub mod remembered;
 pub mod report;
 pub mod session;
+pub mod tls;
 pub mod usage;
 pub mod wire;
 pub mod workload;

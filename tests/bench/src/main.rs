@@ -128,7 +128,9 @@ impl Bench {
             self.running.retain(|(of, _, _)| *of != kind);
         }
         let scale = self.scale;
-        let result = self.broker(kind, fsync).and_then(|broker| workload.run(broker, scale));
+        let result = self
+            .broker(kind, if kind == Kind::Null { fsync } else { workload.tls })
+            .and_then(|broker| workload.run(broker, scale));
         match result {
             Ok(outcome) if outcome.faults.count() > 0 => {
                 eprintln!("{:9} {kind:9} COUNTS FOR NOTHING: {}", workload.name, outcome.faults);
@@ -174,14 +176,13 @@ impl Bench {
         Ok(())
     }
 
-    /// The running broker of this kind, started if need be.
-    fn broker(&mut self, kind: Kind, fsync: bool) -> io::Result<&mut Running> {
-        let fsync = fsync && kind == Kind::Null;
-        let place = self.running.iter().position(|(of, syncs, _)| *of == kind && *syncs == fsync);
+    /// The running broker of this kind, special or not ([`Running::start`]), started if need be.
+    fn broker(&mut self, kind: Kind, special: bool) -> io::Result<&mut Running> {
+        let place = self.running.iter().position(|(of, so, _)| *of == kind && *so == special);
         let place = match place {
             Some(place) => place,
             None => {
-                self.running.push((kind, fsync, Running::start(kind, fsync)?));
+                self.running.push((kind, special, Running::start(kind, special)?));
                 self.running.len() - 1
             }
         };

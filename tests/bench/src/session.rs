@@ -1,9 +1,10 @@
 //! A blocking AMQP client, enough to prepare a workload and for the workloads where one request follows another.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::tls::{Stream, Target};
 use crate::wire::{self, Arguments, MethodId};
 
 /// How long a broker may take for an answer. RabbitMQ needs many seconds for a large delete.
@@ -14,7 +15,7 @@ const READ_LENGTH: usize = 256 * 1024;
 /// One connection with channel 1 open.
 #[derive(Debug)]
 pub struct Session {
-    stream: TcpStream,
+    stream: Stream<TcpStream>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -44,8 +45,8 @@ impl Session {
     ///
     /// # Errors
     /// When the broker cannot be reached or refuses.
-    pub fn open(address: SocketAddr) -> io::Result<Self> {
-        let mut session = Self::connect(address)?;
+    pub fn open(target: impl Into<Target>) -> io::Result<Self> {
+        let mut session = Self::connect(target)?;
         session.call(1, wire::CHANNEL_OPEN, |out| wire::put_short_string(out, ""), wire::CHANNEL_OPEN_OK)?;
         Ok(session)
     }
@@ -54,10 +55,12 @@ impl Session {
     ///
     /// # Errors
     /// When the broker cannot be reached or refuses.
-    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+    pub fn connect(target: impl Into<Target>) -> io::Result<Self> {
+        let Target { address, tls } = target.into();
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        let stream = Stream::new(stream, tls)?;
         let mut session = Self { stream, buffer: Vec::new(), start: 0, end: 0 };
         session.send(wire::PROTOCOL_HEADER)?;
         session.expect(wire::CONNECTION_START)?;
@@ -330,7 +333,7 @@ impl Session {
 
     /// Hands out the socket and what was read from it and not used.
     #[must_use]
-    pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+    pub fn into_parts(mut self) -> (Stream<TcpStream>, Vec<u8>) {
         self.buffer.truncate(self.end);
         self.buffer.drain(..self.start);
         (self.stream, self.buffer)
@@ -338,7 +341,7 @@ impl Session {
 
     /// A session of a socket on which channel 1 is open, and what was read from it and not used.
     #[must_use]
-    pub fn from_parts(stream: TcpStream, buffer: Vec<u8>) -> Self {
+    pub fn from_parts(stream: Stream<TcpStream>, buffer: Vec<u8>) -> Self {
         let end = buffer.len();
         Self { stream, buffer, start: 0, end }
     }

@@ -95,6 +95,8 @@ pub struct Workload {
     pub null: Null,
     /// Whether it needs a broker that did nothing before, and is so long that one round must do.
     pub fresh: bool,
+    /// Whether the brokers must serve with TLS.
+    pub tls: bool,
     run: fn(&mut Running, Scale) -> io::Result<Outcome>,
 }
 
@@ -113,7 +115,7 @@ impl Workload {
     /// All workloads, in the order of the table.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let one = |name, about, null, fresh, run| Self { name, about, null, fresh, run };
+        let one = |name, about, null, fresh, run| Self { name, about, null, fresh, tls: false, run };
         vec![
             one("t16", "16 B, transient, auto-ack, 1 producer, 1 consumer", Null::Plain, false, stream::t16),
             one("t1k", "1 KiB, transient, auto-ack, 1 producer, 1 consumer", Null::Plain, false, stream::t1k),
@@ -142,6 +144,9 @@ impl Workload {
             ),
             one("p16", "16 B, persistent, confirms (window 1,000), acks of 100", Null::Fsync, false, stream::p16),
             one("p1k", "1 KiB, persistent, confirms (window 1,000), acks of 100", Null::Fsync, false, stream::p1k),
+            Self { tls: true, ..one("t1k-tls", "t1k over TLS", Null::Absent, false, stream::t1k_tls) },
+            Self { tls: true, ..one("t64k-tls", "t64k over TLS", Null::Absent, false, stream::t64k_tls) },
+            Self { tls: true, ..one("p1k-tls", "p1k over TLS", Null::Absent, false, stream::p1k_tls) },
             one("lone", "100 B, persistent, confirms, one at a time, 100 a second", Null::Fsync, false, lone::run),
             one(
                 "pingpong",

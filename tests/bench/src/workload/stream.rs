@@ -9,6 +9,7 @@ use crate::confirms::percentile;
 use crate::flow::{Acks, Extent, Flow, FlowOutcome, FlowPlan, QueuePlan, STALL};
 use crate::payload::Shape;
 use crate::session::Session;
+use crate::tls::Target;
 use crate::usage::{self, Usage};
 
 /// How long a run of the same kind goes before the measured one.
@@ -30,6 +31,18 @@ pub(super) fn t1k(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
 
 pub(super) fn t64k(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
     run(broker, scale, &Layout::pairs("t64k", 1), transient(64 * 1024))
+}
+
+pub(super) fn t1k_tls(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
+    run(broker, scale, &Layout::pairs("t1k-tls", 1), How { tls: true, ..transient(1024) })
+}
+
+pub(super) fn t64k_tls(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
+    run(broker, scale, &Layout::pairs("t64k-tls", 1), How { tls: true, ..transient(64 * 1024) })
+}
+
+pub(super) fn p1k_tls(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
+    run(broker, scale, &Layout::durable("p1k-tls"), How { tls: true, ..confirmed(1024) })
 }
 
 pub(super) fn ack1(broker: &mut Running, scale: Scale) -> io::Result<Outcome> {
@@ -64,16 +77,17 @@ struct How {
     acks: Acks,
     prefetch: u16,
     confirm_window: Option<u64>,
+    tls: bool,
 }
 
 fn transient(body_length: usize) -> How {
     let shape = Shape { body_length, persistent: false };
-    How { shape, acks: Acks::Automatic, prefetch: 0, confirm_window: None }
+    How { shape, acks: Acks::Automatic, prefetch: 0, confirm_window: None, tls: false }
 }
 
 fn confirmed(body_length: usize) -> How {
     let shape = Shape { body_length, persistent: true };
-    How { shape, acks: Acks::Every(ACK_STEP), prefetch: PREFETCH, confirm_window: Some(CONFIRM_WINDOW) }
+    How { shape, acks: Acks::Every(ACK_STEP), prefetch: PREFETCH, confirm_window: Some(CONFIRM_WINDOW), tls: false }
 }
 
 /// Which queues there are and who publishes to them.
@@ -155,11 +169,14 @@ fn plan(name: &str, exchange: &str, routing_key: &str, producers: Vec<bool>, con
 
 fn run(broker: &mut Running, scale: Scale, layout: &Layout, how: How) -> io::Result<Outcome> {
     layout.declare(broker)?;
-    let mut warm_up = Flow::prepare(broker.address, layout.plan(how, WARM_UP))?;
+    let plain = Some(broker.address.into());
+    let target = if how.tls { broker.tls.clone() } else { plain };
+    let target: Target = target.ok_or_else(|| io::Error::other("the broker was started without TLS"))?;
+    let mut warm_up = Flow::prepare(target.clone(), layout.plan(how, WARM_UP))?;
     let mut outcome = Outcome { faults: warm_up.run()?.faults, ..Outcome::default() };
     if outcome.faults.count() == 0 {
         warm_up.close()?;
-        measure(broker, layout.plan(how, scale.time), &mut outcome)?;
+        measure(broker, target, layout.plan(how, scale.time), &mut outcome)?;
     }
     if outcome.faults.count() > 0 {
         // The broker is not used again, and may no longer answer.
@@ -170,8 +187,8 @@ fn run(broker: &mut Running, scale: Scale, layout: &Layout, how: How) -> io::Res
     Ok(outcome)
 }
 
-fn measure(broker: &Running, plan: FlowPlan, outcome: &mut Outcome) -> io::Result<()> {
-    let mut flow = Flow::prepare(broker.address, plan)?;
+fn measure(broker: &Running, target: Target, plan: FlowPlan, outcome: &mut Outcome) -> io::Result<()> {
+    let mut flow = Flow::prepare(target, plan)?;
     usage::reset_peak(broker.pid)?;
     let before = Usage::of(broker.pid)?;
     let result = flow.run()?;

@@ -81,9 +81,9 @@ impl Subject {
         }
     }
 
-    fn reload(&self) {
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.broker.pid()).unwrap()).unwrap();
-        kill_process(pid, Signal::HUP).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 }
 
@@ -356,19 +356,18 @@ fn who_speaks_the_wrong_protocol_is_shown_out() {
 #[test]
 fn last_words_and_a_hang_up_that_come_together_are_both_heard() {
     let (authority, subject) = plain_subject("");
-    let pid = Pid::from_raw(i32::try_from(subject.broker.pid()).unwrap()).unwrap();
     let mut witness = Session::guest(subject.connect(&authority.client_config(BOTH, None))).unwrap();
     witness.declare("q").unwrap();
     witness.consume("q").unwrap();
     let plain = TcpStream::connect((Ipv4Addr::LOCALHOST, subject.broker.amqp_port())).unwrap();
     let mut plain = Session::guest(plain).unwrap();
     let mut tls = Session::guest(subject.connect(&authority.client_config(BOTH, None))).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
+    subject.signal(Signal::STOP);
     plain.publish("q", b"plain").unwrap();
     tls.publish("q", b"tls").unwrap();
     tls.stream.flush().unwrap();
     drop((plain, tls));
-    kill_process(pid, Signal::CONT).unwrap();
+    subject.signal(Signal::CONT);
     let mut heard = [witness.delivery().unwrap(), witness.delivery().unwrap()];
     heard.sort();
     assert_eq!(heard, [b"plain".to_vec(), b"tls".to_vec()]);
@@ -400,12 +399,12 @@ fn certificates_are_replaced_while_it_runs() {
     // A certificate without its key is not taken over.
     let next = authority.server("next");
     fs::copy(&next.certificate, &server.certificate).unwrap();
-    subject.reload();
+    subject.signal(Signal::HUP);
     subject.wait_for_log("TLS certificates not taken over, the ones in use stay: ssl_options.keyfile");
     assert_eq!(shown(&subject, &authority), first);
 
     fs::copy(&next.key, &server.key).unwrap();
-    subject.reload();
+    subject.signal(Signal::HUP);
     subject.wait_for_log("read the TLS certificates again; new connections use them");
     assert_ne!(shown(&subject, &authority), first);
 
@@ -497,6 +496,8 @@ fn strangers_take_little_memory() {
     };
     let measure = |what: &str, before: u64| {
         thread::sleep(Duration::from_millis(500));
+        subject.signal(Signal::USR1);
+        subject.wait_for_log(&format!("unauthenticated={STRANGERS} "));
         let each = (subject.broker.rss_now().unwrap().saturating_sub(before)) / STRANGERS as u64 / 1024;
         println!("{what}: {each} KiB each");
         assert!(each < 100, "{what}: {each} KiB each");
