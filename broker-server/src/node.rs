@@ -29,7 +29,7 @@ use crate::driver::mailbox::{Mailbox, mailbox};
 use crate::driver::overdue::Overdue;
 use crate::driver::queues::LocalQueue;
 use crate::driver::replies::Replies;
-use crate::driver::shard::{Parts, Shard, WAKER};
+use crate::driver::shard::{Door, Parts, Shard, WAKER};
 use crate::driver::trace::Tracing;
 use crate::driver::{journal, login, meta, pages};
 use crate::exit::{Code, Failure};
@@ -204,7 +204,7 @@ fn open_listeners(
     listeners: &[Listener],
     options: &SocketConfig,
     tls: Option<&Arc<Endpoint>>,
-) -> Result<Vec<(TcpListener, Option<Arc<Endpoint>>)>, Failure> {
+) -> Result<Vec<Door>, Failure> {
     listeners
         .iter()
         .map(|listener| {

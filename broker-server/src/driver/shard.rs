@@ -84,14 +84,17 @@ const FULL_PAUSE: Duration = Duration::from_millis(250);
 /// No queue's timer is farther away than the longest time to live: a hundred years are enough to add without overflow.
 const TIMER_MAX_MS: u64 = 100 * 365 * 86_400_000;
 
+/// A socket that accepts connections, and TLS if they are to speak it.
+pub type Door = (TcpListener, Option<Arc<Endpoint>>);
+
 /// What the shard is made of; see [`Shard::new`].
 pub struct Parts {
     /// Waits for sockets; its waker is in the mailbox of `inbox`.
     pub poll: Poll,
     /// Where other threads send.
     pub inbox: Inbox,
-    /// Sockets that accept AMQP connections, and the TLS of those that have it.
-    pub listeners: Vec<(TcpListener, Option<Arc<Endpoint>>)>,
+    /// Where AMQP connections are accepted.
+    pub listeners: Vec<Door>,
     /// Options of accepted sockets.
     pub nodelay: bool,
     /// Limits and texts of connections.

@@ -111,6 +111,8 @@ fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, FileProblem> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

@@ -131,6 +131,8 @@ fn escaped(octets: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn octets(hex: &str) -> Vec<u8> {

@@ -81,6 +81,8 @@ fn states(config: &TlsConfig) -> [FileState; 3] {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::fs;
     use std::time::Instant;
 

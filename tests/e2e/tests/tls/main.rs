@@ -495,7 +495,7 @@ fn strangers_take_little_memory() {
         stream
     };
     let measure = |what: &str, before: u64| {
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_secs(2));
         subject.signal(Signal::USR1);
         subject.wait_for_log(&format!("unauthenticated={STRANGERS} "));
         let each = (subject.broker.rss_now().unwrap().saturating_sub(before)) / STRANGERS as u64 / 1024;
