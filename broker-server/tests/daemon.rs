@@ -256,7 +256,7 @@ fn hangup_reads_levels_again_and_reopens_the_file() {
     fs::rename(&log, &renamed).unwrap();
     write(&conf, &format!("{text}debug\n"));
     running.signal(Signal::HUP);
-    running.wait_for_line("read the log levels again");
+    running.wait_for_line("read log levels and TLS options again");
     let deadline = Instant::now() + PATIENCE;
     while !log.exists() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
