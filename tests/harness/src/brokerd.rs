@@ -1,6 +1,7 @@
 //! Our daemon as a test subject.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 use crate::process::{Launch, Process};
-use crate::{Broker, Error, Options, free_port};
+use crate::{Broker, Control, Error, Options, free_port};
 
 /// brokerd must serve within this time, whatever backlog it starts with.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -20,6 +21,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 pub struct Brokerd {
     process: Process,
     data_dir: PathBuf,
+    binary: PathBuf,
     // Dropped last: the directory goes after the process.
     _directory: TempDir,
 }
@@ -49,7 +51,7 @@ impl Brokerd {
             start_limit: START_LIMIT,
             stop_limit: STOP_LIMIT,
         })?;
-        Ok(Brokerd { process, data_dir, _directory: directory })
+        Ok(Brokerd { process, data_dir, binary, _directory: directory })
     }
 
     /// Where the broker keeps its data.
@@ -95,9 +97,20 @@ impl Broker for Brokerd {
         self.process.status_bytes("VmRSS")
     }
 
+    fn control(&self) -> Control {
+        control(&self.binary, &self.data_dir)
+    }
+
     fn log_tail(&self) -> String {
         self.process.log_tail()
     }
+}
+
+/// `brokerctl`, built beside brokerd; it finds the running broker's socket in the data directory.
+fn control(binary: &Path, data_dir: &Path) -> Control {
+    let words = ["compat", "rabbitmqctl", "--data-dir"].map(OsString::from);
+    let arguments = words.into_iter().chain([data_dir.as_os_str().to_owned()]).collect();
+    Control::new(binary.with_file_name("brokerctl"), arguments, Vec::new())
 }
 
 /// BROKERD_BIN, else the newest brokerd of the target directory that the running program was built into.

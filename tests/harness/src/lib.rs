@@ -15,6 +15,7 @@
 //! ```
 
 mod brokerd;
+mod control;
 mod error;
 mod options;
 mod port;
@@ -24,6 +25,7 @@ mod rabbitmq;
 use std::time::Duration;
 
 pub use brokerd::Brokerd;
+pub use control::{Control, Said};
 pub use error::Error;
 pub use options::Options;
 pub use port::free_port;
@@ -57,6 +59,9 @@ pub trait Broker {
 
     /// The resident set now, in bytes.
     fn rss_now(&self) -> Result<u64, Error>;
+
+    /// How to run an administrator's commands against it. It stays valid over restarts.
+    fn control(&self) -> Control;
 
     /// The last lines that the broker logged or printed, for failure messages.
     fn log_tail(&self) -> String;

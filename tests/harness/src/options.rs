@@ -10,6 +10,7 @@ pub struct Options {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) binary: Option<PathBuf>,
     pub(crate) arguments: Vec<String>,
+    pub(crate) plugins: Vec<String>,
 }
 
 impl Options {
@@ -46,6 +47,13 @@ impl Options {
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Enables a plugin that comes with RabbitMQ; brokerd has none and ignores it.
+    #[must_use]
+    pub fn plugin(mut self, name: &str) -> Self {
+        self.plugins.push(name.to_owned());
         self
     }
 }

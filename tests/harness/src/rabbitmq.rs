@@ -4,14 +4,13 @@ use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::process::{Launch, Process};
-use crate::{Broker, Error, Options, free_port};
+use crate::{Broker, Control, Error, Options, free_port};
 
 /// Where Debian's package puts the scripts.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
@@ -38,7 +37,7 @@ impl RabbitMq {
         Self::start_with(Options::default())
     }
 
-    /// Starts a node; of the options the configuration lines, the data directory and the environment count. The data
+    /// Starts a node; of the options the configuration lines, the plugins, the data directory and the environment count. The data
     /// directory holds the node name in its files, so it is of no use to another node.
     pub fn start_with(options: Options) -> Result<Self, Error> {
         let server = installed()?;
@@ -69,17 +68,11 @@ impl RabbitMq {
 
     /// Runs `rabbitmqctl ARGUMENTS` against this node and gives back what it printed.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String, Error> {
-        let output = Command::new(Path::new(SCRIPTS).join("rabbitmqctl"))
-            .args(arguments)
-            .envs(self.environment.iter().cloned())
-            .output()
-            .map_err(|error| Error::io("running rabbitmqctl", error))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() {
-            return Ok(text);
+        let said = self.control().run(arguments)?;
+        if said.succeeded {
+            return Ok(said.text);
         }
-        let words = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
-        Err(Error::io(format!("rabbitmqctl {}", arguments.join(" ")), std::io::Error::other(words)))
+        Err(Error::io(format!("rabbitmqctl {}", arguments.join(" ")), std::io::Error::other(said.text)))
     }
 }
 
@@ -120,6 +113,10 @@ impl Broker for RabbitMq {
         self.process.status_bytes("VmRSS")
     }
 
+    fn control(&self) -> Control {
+        Control::new(Path::new(SCRIPTS).join("rabbitmqctl"), Vec::new(), self.environment.clone())
+    }
+
     fn log_tail(&self) -> String {
         self.process.log_tail()
     }
@@ -141,7 +138,7 @@ fn write_files(home: &Path, port: u16, options: &Options) -> Result<(), Error> {
     };
     // Nobody else knows this node's name and epmd port, so the cookie only has to differ from other nodes'.
     write(".erlang.cookie", format!("HARNESS{port}"), 0o400)?;
-    write("enabled_plugins", "[].\n".to_owned(), 0o644)?;
+    write("enabled_plugins", format!("[{}].\n", options.plugins.join(", ")), 0o644)?;
     write("rabbitmq-env.conf", String::new(), 0o644)?;
     let conf = format!("listeners.tcp.default = 127.0.0.1:{port}\nlog.console = true\nlog.file = false\n");
     write("rabbitmq.conf", conf + &options.conf, 0o644)
