@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use conformance::recorded::Whose;
 use conformance::suite::{self, Played};
-use conformance::{Error, accepted, recorded, script};
+use conformance::{Error, accepted, awaited, page, recorded, script};
 
 const USAGE: &str = "usage: conformance list [FILTER]
        conformance record [FILTER]        record against a real RabbitMQ 3.10.8, each scenario twice
        conformance compare [FILTER]       RabbitMQ and brokerd live
        conformance ours [FILTER]          brokerd against the recordings
        conformance pin [FILTER]           keep brokerd's answers where they differ and accepted.txt says so
+       conformance awaited                strike off awaited.txt what brokerd passes, update docs/compatibility.md
        conformance run --port P [FILTER]  whatever listens on 127.0.0.1:P against the recordings";
 
 fn main() -> ExitCode {
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         ["compare", filter @ ..] => compare(filter),
         ["ours", filter @ ..] => ours(filter),
         ["pin", filter @ ..] => pin(filter),
+        ["awaited"] => strike_off(),
         ["run", "--port", port, filter @ ..] => run(port, filter),
         _ => Err(Error::new(USAGE)),
     };
@@ -91,11 +93,22 @@ fn pin(filter: &[&str]) -> Result<bool, Error> {
     Ok(true)
 }
 
+fn strike_off() -> Result<bool, Error> {
+    let done = suite::awaited(&script::all()?, &mut suite::brokerd()?);
+    done.iter().for_each(|line| println!("{line}"));
+    println!("{} of {} lines struck off", done.len(), awaited::all().len());
+    awaited::store(&awaited::without(&done))?;
+    let left: Vec<&str> = awaited::all().into_iter().filter(|line| !done.contains(line)).collect();
+    let accepted: Vec<&str> = accepted::all()?.into_iter().map(|(name, _)| name).collect();
+    page::store(&page::with_status(&page::load()?, &left, &accepted))?;
+    Ok(true)
+}
+
 fn run(port: &str, filter: &[&str]) -> Result<bool, Error> {
     let port = port.parse().map_err(|_| Error::new(format!("not a port: {port}")))?;
     let scenarios = script::matching(&filter.join(" "))?;
-    let played = suite::without_restarts(&scenarios, port);
-    println!("{} scenarios that restart the broker are left out", scenarios.len() - played.len());
+    let played = suite::alone(&scenarios, port);
+    println!("{} scenarios that need an administrator or a restart are left out", scenarios.len() - played.len());
     report(&played, &mut played.iter().map(|played| recorded::load(Whose::RabbitMqs, &played.name)))
 }
 

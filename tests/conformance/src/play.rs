@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::Broker;
+use harness::{Broker, Control};
 
 use crate::client::{Client, Content, Event, Login, PATIENCE};
 use crate::normalise::{self, Names};
+use crate::operator::Operator;
 use crate::script::Scenario;
 use crate::spec::{by_name, properties, replies};
 use crate::wire::{encode_header, encode_method};
@@ -25,18 +26,31 @@ pub struct Target<'a, B: Broker + ?Sized> {
     pub port: u16,
     /// The broker itself, where the runner may restart it.
     pub broker: Option<&'a mut B>,
+    /// Its administrator, where there is one.
+    pub control: Option<Control>,
+    /// How long an expected answer may take.
+    pub patience: Duration,
+    /// A transcript: where the broker's begins to differ, the scenario ends.
+    pub stop_at: Option<Vec<String>>,
 }
 
 /// Plays a scenario and gives its transcript, one line a step or event.
 pub fn play<B: Broker + ?Sized>(scenario: &Scenario, target: &mut Target<'_, B>) -> Result<Vec<String>, Error> {
+    let control = target.control.clone();
     let mut play = Play {
         port: target.port,
+        patience: target.patience,
+        operator: Operator::new(control.as_ref()),
         clients: BTreeMap::new(),
+        elsewhere: BTreeSet::new(),
         names: Names::default(),
         made: BTreeSet::new(),
         transcript: Vec::new(),
     };
     let played = scenario.steps.iter().try_for_each(|step| {
+        if target.stop_at.as_ref().is_some_and(|expected| !expected.starts_with(&play.transcript)) {
+            return Ok(());
+        }
         play.transcript.push(format!("> {step}"));
         let done = match (step.as_str(), target.broker.as_deref_mut()) {
             ("restart", Some(broker)) => broker.restart().map_err(Error::from),
@@ -54,16 +68,20 @@ pub fn play<B: Broker + ?Sized>(scenario: &Scenario, target: &mut Target<'_, B>)
 /// `name=value` words of a step.
 type Arguments<'a> = Vec<(&'a str, &'a str)>;
 
-struct Play {
+struct Play<'a> {
     port: u16,
+    patience: Duration,
+    operator: Operator<'a>,
     clients: BTreeMap<char, Client>,
+    /// Connections to other vhosts than `/`: what they declare goes with the vhost.
+    elsewhere: BTreeSet<char>,
     names: Names,
-    /// What was declared: (true for a queue, name).
+    /// What was declared in `/`: (true for a queue, name).
     made: BTreeSet<(bool, String)>,
     transcript: Vec<String>,
 }
 
-impl Play {
+impl Play<'_> {
     fn step(&mut self, step: &str) -> Result<(), Error> {
         let step = self.names.reveal(step);
         let words = text::words(&step)?;
@@ -92,6 +110,12 @@ impl Play {
                 Ok(())
             }
             "repeat" => self.repeat(rest),
+            "ctl" => {
+                if !self.operator.run(rest)? {
+                    self.transcript.push("< ctl refused".to_owned());
+                }
+                Ok(())
+            }
             _ => self.method(&words),
         }
     }
@@ -115,6 +139,11 @@ impl Play {
         }
         let mut client = Client::connect(self.port)?;
         let surprise = client.open(&login)?;
+        if login.vhost == Login::default().vhost {
+            self.elsewhere.remove(&name);
+        } else {
+            self.elsewhere.insert(name);
+        }
         self.clients.insert(name, client);
         surprise.map_or(Ok(()), |event| self.note_and_follow(name, event))
     }
@@ -139,7 +168,7 @@ impl Play {
     }
 
     fn send_method(&mut self, name: char, channel: u16, method: &str, given: &Arguments<'_>) -> Result<(), Error> {
-        self.remember(method, given);
+        self.remember(name, method, given);
         let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
         let value = |key: &str| given.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
         let is_property = |key: &str| properties().iter().any(|field| field.name == key);
@@ -160,9 +189,10 @@ impl Play {
 
     /// Reads up to one of these methods, or up to a close of its channel or connection.
     fn answer(&mut self, name: char, channel: u16, replies: &[&str]) -> Result<(), Error> {
+        let patience = self.patience;
         loop {
             let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
-            let Some(event) = client.next(PATIENCE) else { return self.nothing(name) };
+            let Some(event) = client.next(patience) else { return self.nothing(name) };
             let done = match &event {
                 Event::Method(on, decoded, _) => {
                     replies.contains(&decoded.method.name) && *on == channel
@@ -182,7 +212,7 @@ impl Play {
     fn wait(&mut self, words: &[&str]) -> Result<(), Error> {
         let (name, _) = place(words)?;
         let count = words.iter().skip(1).find_map(|word| word.parse::<usize>().ok()).unwrap_or(1);
-        let patience = within(words)?;
+        let patience = self.within(words)?;
         let mut events = Vec::new();
         while events.len() < count {
             let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
@@ -242,10 +272,11 @@ impl Play {
     /// Declares passively and keeps what arrives before the answer.
     fn ask(&mut self, name: char, channel: u16, question: [&str; 3], events: &mut Vec<Event>) -> Result<(), Error> {
         let [method, argument, value] = question;
+        let patience = self.patience;
         let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
         client.send_method(channel, method, &[(argument, value), ("passive", "true")])?;
         loop {
-            match client.next(PATIENCE) {
+            match client.next(patience) {
                 Some(Event::Method(on, decoded, None))
                     if on == channel && replies(method).contains(&decoded.method.name) =>
                 {
@@ -260,11 +291,12 @@ impl Play {
     /// Repeats a method until an argument of its answer has a value; shows the last answer.
     fn poll(&mut self, words: &[&str]) -> Result<(), Error> {
         let [step @ .., "until", wanted] = words else { return Err(Error::new("poll … until name=value")) };
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + self.patience;
         loop {
             let start = self.transcript.len();
             self.method(step)?;
-            let reached = self.transcript.last().is_some_and(|line| line.split(' ').any(|word| word == *wanted));
+            let last = self.transcript.last().map(String::as_str).unwrap_or_default();
+            let reached = last.split(' ').any(|word| word == *wanted) || last.ends_with(" closed");
             if reached || Instant::now() >= give_up {
                 return Ok(());
             }
@@ -275,7 +307,7 @@ impl Play {
 
     fn heartbeat(&mut self, words: &[&str]) -> Result<(), Error> {
         let (name, _) = place(words)?;
-        let give_up = Instant::now() + within(words)?;
+        let give_up = Instant::now() + self.within(words)?;
         loop {
             let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
             let Some(event) = client.next_or_heartbeat(give_up) else { return self.nothing(name) };
@@ -335,6 +367,11 @@ impl Play {
         (1..=times).try_for_each(|turn| self.step(&step.replace("{i}", &turn.to_string())))
     }
 
+    /// How long the step may wait.
+    fn within(&self, words: &[&str]) -> Result<Duration, Error> {
+        words.iter().find_map(|word| word.strip_prefix("within=")).map_or(Ok(self.patience), milliseconds)
+    }
+
     fn client(&mut self, words: &[&str]) -> Result<&mut Client, Error> {
         let (name, _) = place(words)?;
         self.clients.get_mut(&name).ok_or_else(|| unknown(name))
@@ -343,6 +380,7 @@ impl Play {
     /// Notes an event. After a close by the broker the end of the socket must come; after a close by the client the
     /// client hangs up, because RabbitMQ leaves that to it for some seconds.
     fn note_and_follow(&mut self, name: char, event: Event) -> Result<(), Error> {
+        let patience = self.patience;
         let method = if let Event::Method(_, decoded, _) = &event { decoded.method.name } else { "" };
         self.note(name, event)?;
         let client = self.clients.get_mut(&name).ok_or_else(|| unknown(name))?;
@@ -352,7 +390,7 @@ impl Play {
                 client.drop_socket();
                 Ok(())
             }
-            "connection.close" => match client.next(PATIENCE) {
+            "connection.close" => match client.next(patience) {
                 Some(event) => self.note(name, event),
                 None => self.nothing(name),
             },
@@ -363,6 +401,7 @@ impl Play {
     fn note(&mut self, name: char, event: Event) -> Result<(), Error> {
         if let Event::Method(_, decoded, _) = &event
             && decoded.method.name == "queue.declare-ok"
+            && !self.elsewhere.contains(&name)
         {
             self.made.insert((true, decoded.argument("queue").unwrap_or_default().to_owned()));
         }
@@ -391,7 +430,10 @@ impl Play {
         Ok(())
     }
 
-    fn remember(&mut self, method: &str, given: &Arguments<'_>) {
+    fn remember(&mut self, connection: char, method: &str, given: &Arguments<'_>) {
+        if self.elsewhere.contains(&connection) {
+            return;
+        }
         let value = |key: &str| given.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
         match method {
             "queue.declare" => self.made.extend(value("queue").map(|queue| (true, queue))),
@@ -402,6 +444,7 @@ impl Play {
 
     /// Closes what is open, noting what still comes, and deletes what was declared.
     fn end(&mut self) -> Result<(), Error> {
+        let patience = self.patience;
         let names: Vec<char> = self.clients.keys().copied().collect();
         for name in names {
             let Some(mut client) = self.clients.remove(&name) else { continue };
@@ -409,7 +452,7 @@ impl Play {
                 continue;
             }
             client.send_method(0, "connection.close", &[("reply_code", "200")])?;
-            while let Some(event) = client.next(PATIENCE) {
+            while let Some(event) = client.next(patience) {
                 match &event {
                     Event::Closed => break,
                     Event::Method(_, decoded, _) if decoded.method.name == "connection.close-ok" => break,
@@ -417,6 +460,7 @@ impl Play {
                 }
             }
         }
+        self.operator.end()?;
         let made: Vec<(bool, String)> =
             self.made.iter().filter(|(queue, name)| may_be_deleted(*queue, name)).cloned().collect();
         if made.is_empty() { Ok(()) } else { clean(self.port, &made) }
@@ -473,7 +517,11 @@ fn sort_confirms(events: &mut [Event]) {
 }
 
 fn show_content(content: &Content) -> String {
-    let properties = content.properties.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>();
+    let properties = content
+        .properties
+        .iter()
+        .map(|(name, value)| format!(" {name}={}", normalise::property(name, value)))
+        .collect::<String>();
     let frames = if content.frames.len() > 1 {
         let sizes: Vec<String> = content.frames.iter().map(usize::to_string).collect();
         format!(" frames={}", sizes.join("+"))
@@ -503,10 +551,6 @@ fn place(words: &[&str]) -> Result<(char, u16), Error> {
 fn arguments<'a>(words: &[&'a str]) -> Result<Arguments<'a>, Error> {
     let pair = |word: &&'a str| word.split_once('=').ok_or_else(|| Error::new(format!("not name=value: {word}")));
     words.iter().map(pair).collect()
-}
-
-fn within(words: &[&str]) -> Result<Duration, Error> {
-    words.iter().find_map(|word| word.strip_prefix("within=")).map_or(Ok(PATIENCE), milliseconds)
 }
 
 fn milliseconds(word: &str) -> Result<Duration, Error> {

@@ -1,4 +1,4 @@
-//! Scenario files: `== name [slow|restart]`, then a line a step, `#` comments.
+//! Scenario files: `== name [slow|operator|restart]`, then a line a step, `#` comments.
 //!
 //! A step names a connection by a letter and a channel by a number. Methods and arguments are named as in the
 //! specification (dashes become underscores in arguments); what is left out is empty, zero or false.
@@ -20,11 +20,12 @@
 //! | `heartbeat a [within=ms]` | reads up to a heartbeat |
 //! | `manual a` | closes are no longer answered by themselves |
 //! | `drop a` · `sleep ms` · `restart` · `kill` | socket shut without a word · pause · SIGTERM or SIGKILL and start |
+//! | `ctl set_policy p "^q$" {"max-length":1}` | `rabbitmqctl` in its own words; shows `refused` when it fails |
 //! | `repeat n step` | the step n times, `{i}` is 1 to n |
 //!
 //! Confirms are shown one a publish, in order of their numbers within one `wait`. A connection that the broker closes is
 //! answered and read to its end. At the end of a scenario the connections still open are closed, and whatever they
-//! declared is deleted.
+//! declared in the vhost `/` is deleted; users, vhosts, policies and limits that `ctl` made are taken back.
 
 use crate::Error;
 
@@ -35,6 +36,8 @@ pub enum Needs {
     Nothing,
     /// Seconds of waiting, and no names of its own: runs beside the others.
     Time,
+    /// An administrator, and nobody else at the broker: what he changes may concern all.
+    Operator,
     /// A broker that can be restarted.
     Restart,
 }
@@ -65,6 +68,27 @@ const FILES: &[(&str, &str)] = &[
     ("confirm", include_str!("../scenarios/confirm.txt")),
     ("transaction", include_str!("../scenarios/transaction.txt")),
     ("reply_to", include_str!("../scenarios/reply_to.txt")),
+    ("ttl", include_str!("../scenarios/ttl.txt")),
+    ("expires", include_str!("../scenarios/expires.txt")),
+    ("length", include_str!("../scenarios/length.txt")),
+    ("dead_letter", include_str!("../scenarios/dead_letter.txt")),
+    ("priority", include_str!("../scenarios/priority.txt")),
+    ("single_active", include_str!("../scenarios/single_active.txt")),
+    ("consumer_priority", include_str!("../scenarios/consumer_priority.txt")),
+    ("queue_arguments", include_str!("../scenarios/queue_arguments.txt")),
+    ("alternate_exchange", include_str!("../scenarios/alternate_exchange.txt")),
+    ("headers_exchange", include_str!("../scenarios/headers_exchange.txt")),
+    ("consistent_hash", include_str!("../scenarios/consistent_hash.txt")),
+    ("random_exchange", include_str!("../scenarios/random_exchange.txt")),
+    ("recent_history", include_str!("../scenarios/recent_history.txt")),
+    ("cc_bcc", include_str!("../scenarios/cc_bcc.txt")),
+    ("policies", include_str!("../scenarios/policies.txt")),
+    ("permissions", include_str!("../scenarios/permissions.txt")),
+    ("limits", include_str!("../scenarios/limits.txt")),
+    ("quorum", include_str!("../scenarios/quorum.txt")),
+    ("vhosts", include_str!("../scenarios/vhosts.txt")),
+    ("users", include_str!("../scenarios/users.txt")),
+    ("alarms", include_str!("../scenarios/alarms.txt")),
     ("restart", include_str!("../scenarios/restart.txt")),
 ];
 
@@ -89,12 +113,13 @@ fn parse(subject: &str, text: &str, scenarios: &mut Vec<Scenario>) -> Result<(),
             let (name, needs) = match title.split_once(' ') {
                 None => (title, Needs::Nothing),
                 Some((name, "slow")) => (name, Needs::Time),
+                Some((name, "operator")) => (name, Needs::Operator),
                 Some((name, "restart")) => (name, Needs::Restart),
                 Some(_) => return Err(Error::new(format!("unknown need: {line}"))),
             };
             scenarios.push(Scenario { name: format!("{subject}/{name}"), needs, steps: Vec::new() });
         } else {
-            let scenario = scenarios.last_mut().filter(|scenario| scenario.name.starts_with(subject));
+            let scenario = scenarios.last_mut().filter(|scenario| scenario.name.starts_with(&format!("{subject}/")));
             let scenario = scenario.ok_or_else(|| Error::new(format!("{subject}: a step before any scenario")))?;
             scenario.steps.push(line.to_owned());
         }

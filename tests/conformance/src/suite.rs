@@ -5,12 +5,21 @@ use std::time::{Duration, Instant};
 
 use harness::{Broker, Brokerd, Options, RabbitMq};
 
-use crate::Error;
+use crate::client::PATIENCE;
 use crate::play::{Target, play};
+use crate::recorded::{self, Whose};
 use crate::script::{Needs, Scenario};
+use crate::{Error, awaited};
 
 /// The configuration of both brokers: small enough limits that a scenario can reach them.
 const CONFIGURATION: &str = "max_message_size = 16777216";
+
+/// The exchange types that RabbitMQ has in plugins.
+const PLUGINS: [&str; 3] =
+    ["rabbitmq_consistent_hash_exchange", "rabbitmq_random_exchange", "rabbitmq_recent_history_exchange"];
+
+/// How long an answer may take that is not there yet: most awaited scenarios wait for it in vain.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Between the starts of slow scenarios: logins cost a broker much, and many at once would hold each other up.
 const APART: Duration = Duration::from_millis(400);
@@ -28,7 +37,8 @@ pub struct Played {
 
 /// A RabbitMQ configured for the scenarios.
 pub fn rabbitmq() -> Result<RabbitMq, Error> {
-    Ok(RabbitMq::start_with(Options::default().conf(CONFIGURATION))?)
+    let options = PLUGINS.iter().fold(Options::default().conf(CONFIGURATION), |options, name| options.plugin(name));
+    Ok(RabbitMq::start_with(options)?)
 }
 
 /// A brokerd configured for the scenarios.
@@ -36,18 +46,20 @@ pub fn brokerd() -> Result<Brokerd, Error> {
     Ok(Brokerd::start(Options::default().conf(CONFIGURATION))?)
 }
 
-/// Plays the scenarios against a broker of ours to restart: the slow ones beside the others, those that restart it last.
+/// Plays the scenarios against a broker of ours to restart: the slow ones beside the others, then one by one those of an
+/// administrator and those that restart it.
 pub fn against(scenarios: &[Scenario], broker: &mut dyn Broker) -> Vec<Played> {
-    let port = broker.amqp_port();
-    let mut played = without_restarts(scenarios, port);
-    for scenario in scenarios.iter().filter(|scenario| scenario.needs == Needs::Restart) {
-        played.push(timed(scenario, &mut Target { port, broker: Some(broker) }));
+    let mut played = alone(scenarios, broker.amqp_port());
+    for needs in [Needs::Operator, Needs::Restart] {
+        for scenario in scenarios.iter().filter(|scenario| scenario.needs == needs) {
+            played.push(timed(scenario, &mut whole(broker)));
+        }
     }
     played
 }
 
-/// Plays the scenarios that need no restart against whatever listens on the port.
-pub fn without_restarts(scenarios: &[Scenario], port: u16) -> Vec<Played> {
+/// Plays the scenarios that need neither an administrator nor a restart against whatever listens on the port.
+pub fn alone(scenarios: &[Scenario], port: u16) -> Vec<Played> {
     let needing = |needs: Needs| scenarios.iter().filter(move |scenario| scenario.needs == needs);
     thread::scope(|scope| {
         let slow = needing(Needs::Time).zip(0..).map(|(scenario, place)| {
@@ -64,8 +76,29 @@ pub fn without_restarts(scenarios: &[Scenario], port: u16) -> Vec<Played> {
     })
 }
 
+/// Plays the awaited scenarios one by one, each up to the first difference, and gives the lines of the list of which all
+/// scenarios pass.
+pub fn awaited(scenarios: &[Scenario], broker: &mut dyn Broker) -> Vec<&'static str> {
+    let awaited: Vec<&Scenario> = scenarios.iter().filter(|scenario| awaited::names(&scenario.name)).collect();
+    let played: Vec<Played> = awaited
+        .into_iter()
+        .map(|scenario| {
+            let stop_at = recorded::load(Whose::RabbitMqs, &scenario.name).ok();
+            timed(scenario, &mut Target { patience: SHORT_PATIENCE, stop_at, ..whole(broker) })
+        })
+        .collect();
+    awaited::done(&played)
+}
+
+/// The broker with all that a scenario may ask for.
+fn whole<'a>(broker: &'a mut (dyn Broker + 'a)) -> Target<'a, dyn Broker + 'a> {
+    let (port, control) = (broker.amqp_port(), Some(broker.control()));
+    Target { port, broker: Some(broker), control, patience: PATIENCE, stop_at: None }
+}
+
 fn timed_at(scenario: &Scenario, port: u16) -> Played {
-    timed::<Brokerd>(scenario, &mut Target { port, broker: None })
+    let mut target = Target::<Brokerd> { port, broker: None, control: None, patience: PATIENCE, stop_at: None };
+    timed(scenario, &mut target)
 }
 
 fn timed<B: Broker + ?Sized>(scenario: &Scenario, target: &mut Target<'_, B>) -> Played {

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use conformance::recorded::Whose;
-use conformance::{accepted, recorded, script, suite};
+use conformance::{accepted, awaited, recorded, script, suite};
 
 #[test]
 fn brokerd_answers_as_rabbitmq_did() {
-    let scenarios = script::all().unwrap();
+    let mut scenarios = script::all().unwrap();
+    scenarios.retain(|scenario| !awaited::names(&scenario.name));
     let mut broker = suite::brokerd().unwrap_or_else(|error| panic!("{error}"));
     let played = suite::against(&scenarios, &mut broker);
     assert_eq!(played.len(), scenarios.len(), "every scenario was played");
@@ -27,4 +28,11 @@ fn brokerd_answers_as_rabbitmq_did() {
     }
     let (count, list) = (wrong.len(), wrong.join("\n"));
     assert!(wrong.is_empty(), "{count} of {} scenarios differ:\n{list}", played.len());
+}
+
+#[test]
+fn what_is_awaited_does_not_pass_yet() {
+    let mut broker = suite::brokerd().unwrap_or_else(|error| panic!("{error}"));
+    let done = suite::awaited(&script::all().unwrap(), &mut broker);
+    assert!(done.is_empty(), "strike these off awaited.txt (cargo run -p conformance -- awaited): {done:#?}");
 }
