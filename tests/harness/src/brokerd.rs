@@ -35,7 +35,7 @@ impl Brokerd {
         let directory = TempDir::with_prefix("brokerd-").map_err(|error| Error::io("making a directory", error))?;
         let data_dir = options.data_dir.clone().unwrap_or_else(|| directory.path().join("data"));
         fs::create_dir_all(&data_dir).map_err(|error| Error::io(format!("making {}", data_dir.display()), error))?;
-        let port = free_port()?;
+        let port = options.amqp_port.map_or_else(free_port, Ok)?;
         let config = directory.path().join("brokerd.conf");
         fs::write(&config, format!("listeners.tcp.default = {port}\n{}", options.conf))
             .map_err(|error| Error::io(format!("writing {}", config.display()), error))?;

@@ -11,6 +11,7 @@ pub struct Options {
     pub(crate) binary: Option<PathBuf>,
     pub(crate) arguments: Vec<String>,
     pub(crate) plugins: Vec<String>,
+    pub(crate) amqp_port: Option<u16>,
 }
 
 impl Options {
@@ -54,6 +55,14 @@ impl Options {
     #[must_use]
     pub fn plugin(mut self, name: &str) -> Self {
         self.plugins.push(name.to_owned());
+        self
+    }
+
+    /// Listens for AMQP on this port instead of a free one; for clients that know no other than 5672, which then run with
+    /// the broker in a network of their own.
+    #[must_use]
+    pub fn amqp_port(mut self, port: u16) -> Self {
+        self.amqp_port = Some(port);
         self
     }
 }

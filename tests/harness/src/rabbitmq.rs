@@ -43,7 +43,8 @@ impl RabbitMq {
         let server = installed()?;
         let directory = TempDir::with_prefix("rabbitmq-").map_err(|error| Error::io("making a directory", error))?;
         let home = directory.path().to_owned();
-        let (port, epmd_port, dist_port) = (free_port()?, free_port()?, free_port()?);
+        let port = options.amqp_port.map_or_else(free_port, Ok)?;
+        let (epmd_port, dist_port) = (free_port()?, free_port()?);
         write_files(&home, port, &options)?;
         let environment = environment(&home, port, epmd_port, dist_port, &options);
         let epmd = start_epmd(&home, epmd_port)?;
@@ -64,6 +65,11 @@ impl RabbitMq {
     /// skipped when it is not.
     pub fn is_installed() -> bool {
         installed().is_ok()
+    }
+
+    /// The environment in which rabbitmqctl finds this node, for programs that call it themselves.
+    pub fn ctl_environment(&self) -> &[(String, String)] {
+        &self.environment
     }
 
     /// Runs `rabbitmqctl ARGUMENTS` against this node and gives back what it printed.
