@@ -34,7 +34,7 @@ pub mod trace;
 
 pub use allowance::ChannelAllowance;
 pub use connection::{
-    Connection, HANDSHAKE_MAX_BYTES, HELD_MAX_BYTES, REPLIES_MAX_BYTES, SEND_MAX_BYTES, STRANGER_MAX_BYTES,
+    ChannelView, Connection, HANDSHAKE_MAX_BYTES, HELD_MAX_BYTES, REPLIES_MAX_BYTES, SEND_MAX_BYTES, STRANGER_MAX_BYTES,
 };
 pub use exception::{Exception, ReplyCode, Resource, Scope};
 pub use incoming::Incoming;

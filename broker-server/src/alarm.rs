@@ -83,8 +83,8 @@ pub fn next_interval(sample: Sample, limits: AlarmLimits) -> Duration {
 #[derive(Debug)]
 pub struct AlarmWatcher {
     latest: Arc<Latest>,
-    /// Dropped to end the thread.
-    stop: Option<mpsc::Sender<()>>,
+    /// New limits; dropped to end the thread.
+    limits: Option<mpsc::Sender<AlarmLimits>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -101,13 +101,20 @@ impl AlarmWatcher {
         let data_dir = data_dir.to_path_buf();
         let first = Sample { memory_bytes: memory::resident_bytes()?, disk_free_bytes: free_disk_bytes(&data_dir)? };
         let latest = Arc::new(Latest::new(first));
-        let (stop, stopped) = mpsc::channel();
+        let (sender, changes) = mpsc::channel();
         let mut watch = Watch { limits, data_dir, on_change, alarms: Alarms::default(), is_failing: false };
         watch.see(first);
         let shared = latest.clone();
-        let run = move || watch.run(first, &shared, &stopped);
+        let run = move || watch.run(first, &shared, &changes);
         let thread = thread::Builder::new().name("alarms".into()).spawn(run)?;
-        Ok(Self { latest, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { latest, limits: Some(sender), thread: Some(thread) })
+    }
+
+    /// Watches for these limits from now on.
+    pub fn set_limits(&self, limits: AlarmLimits) {
+        if let Some(Err(_)) = self.limits.as_ref().map(|sender| sender.send(limits)) {
+            tracing::error!("the alarm thread has ended");
+        }
     }
 
     /// The latest sample.
@@ -119,7 +126,7 @@ impl AlarmWatcher {
 
 impl Drop for AlarmWatcher {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.limits.take());
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
             tracing::error!("the alarm thread panicked");
         }
@@ -162,9 +169,13 @@ struct Watch<F> {
 }
 
 impl<F: FnMut(Alarms)> Watch<F> {
-    fn run(&mut self, mut sample: Sample, latest: &Latest, stopped: &mpsc::Receiver<()>) {
-        let running = |result| matches!(result, Err(mpsc::RecvTimeoutError::Timeout));
-        while running(stopped.recv_timeout(next_interval(sample, self.limits))) {
+    fn run(&mut self, mut sample: Sample, latest: &Latest, changes: &mpsc::Receiver<AlarmLimits>) {
+        loop {
+            match changes.recv_timeout(next_interval(sample, self.limits)) {
+                Ok(limits) => self.limits = limits,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
             sample = self.sample_after(sample);
             latest.store(sample);
             self.see(sample);
@@ -304,6 +315,8 @@ mod tests {
         let watcher =
             AlarmWatcher::start(limits, directory.path(), move |alarms| sender.send(alarms).unwrap()).unwrap();
         assert_eq!(receiver.recv(), Ok(Alarms { memory: true, disk: false }));
+        watcher.set_limits(AlarmLimits { memory_bytes: u64::MAX, disk_free_bytes: u64::MAX });
+        assert_eq!(receiver.recv(), Ok(Alarms { memory: false, disk: true }));
         assert!(watcher.latest().memory_bytes > 100_000 && watcher.latest().disk_free_bytes > 0);
         drop(watcher);
         assert!(receiver.recv().is_err());

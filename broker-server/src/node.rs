@@ -89,10 +89,21 @@ pub fn run_with(
     let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot wait for sockets"))?;
     let (mailbox, inbox) = mailbox(waker);
     let listeners = open_listeners(&config.listeners, &config.socket, tls.as_ref())?;
-    let _alarms = watch_alarms(config, data_dir.path().into(), mailbox.clone())?;
+    let alarms = Arc::new(watch_alarms(config, data_dir.path().into(), mailbox.clone())?);
+    let handle = admin::ShardHandle::new(mailbox.clone());
     let certificates = tls.map(|endpoint| FileWatcher::start(endpoint, config.tls.clone(), LOOK_EVERY)).transpose();
     let certificates = certificates.map_err(system("cannot watch the certificates"))?;
-    let _signals = watch_signals(mailbox.clone(), reload, certificates)?;
+    let again = {
+        let (data_dir, handle) = (data_dir.path().to_owned(), handle.clone());
+        move |config: Config| {
+            admin::definitions::import_again(&config.definitions, &data_dir, &handle);
+            if let Some(certificates) = &certificates {
+                certificates.reload(config.tls);
+            }
+        }
+    };
+    let _signals = watch_signals(mailbox.clone(), reload, again)?;
+    admin::serve(admin::Node::new(config, data_dir.path(), started, &listeners, alarms), handle);
     reachable(mailbox.clone());
     let tracing = Tracing::new(&config.node.name, &topology);
     let access = Arc::new(catalog.catalog().access());
@@ -107,6 +118,7 @@ pub fn run_with(
         settings: Arc::new(without_certificates(&settings)),
         topology,
         access,
+        catalog: catalog.catalog().clone(),
         queues,
         batch: Some(batch),
         journal: journal::start(journal, mailbox.clone()).map_err(system("cannot start the journal's thread"))?,
@@ -271,13 +283,13 @@ fn reason(alarms: Alarms) -> Option<&'static str> {
 fn watch_signals(
     mailbox: Mailbox,
     reload: impl Fn() -> Option<Config> + Send + 'static,
-    certificates: Option<FileWatcher>,
+    again: impl Fn(Config) + Send + 'static,
 ) -> Result<SignalWatcher, Failure> {
     SignalWatcher::start(move |request| match request {
         Request::Shutdown => mailbox.send(Event::Shutdown),
         Request::Reload => {
-            if let (Some(config), Some(certificates)) = (reload(), &certificates) {
-                certificates.reload(config.tls);
+            if let Some(config) = reload() {
+                again(config);
             }
         }
         Request::Dump => mailbox.send(Event::Dump),

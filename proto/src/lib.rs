@@ -7,3 +7,18 @@
 pub mod meta {
     include!(concat!(env!("OUT_DIR"), "/broker.meta.rs"));
 }
+
+/// The admin service; only with the feature `admin`, which brings tonic.
+#[cfg(feature = "admin")]
+pub mod admin {
+    /// Version 1 of it.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/broker.admin.v1.rs"));
+    }
+
+    /// A message of the service may be this long, in octets.
+    pub const MESSAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
+    /// Name of the socket in the data directory.
+    pub const SOCKET_NAME: &str = "admin.sock";
+}

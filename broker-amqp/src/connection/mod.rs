@@ -57,6 +57,25 @@ const STREAM_MIN_BYTES: usize = 4 * 1024;
 /// Room for building messages that is kept from one batch to the next.
 const SCRATCH_KEPT_BYTES: usize = 512;
 
+/// A channel as an operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelView {
+    /// Publishes are confirmed.
+    pub confirm: bool,
+    /// Publishes and acknowledgements are committed together.
+    pub transactional: bool,
+    /// Its consumers.
+    pub consumers: usize,
+    /// Deliveries not settled.
+    pub unacknowledged: usize,
+    /// Publishes that wait for their confirm.
+    pub unconfirmed: usize,
+    /// Unacknowledged deliveries of a consumer started now; 0 = any.
+    pub prefetch: u16,
+    /// Unacknowledged deliveries over all consumers; 0 = any.
+    pub limit: u16,
+}
+
 /// The server side of one AMQP connection. See the module's page.
 #[derive(Debug)]
 pub struct Connection {
@@ -472,6 +491,26 @@ impl Connection {
     /// Publishes of a channel that wait for their confirm.
     pub fn unconfirmed(&self, channel: u16) -> usize {
         self.channels.find(channel).and_then(|channel| channel.confirms.as_ref()).map_or(0, |confirms| confirms.open())
+    }
+
+    /// A channel as an operator sees it.
+    pub fn channel_view(&self, channel: u16) -> Option<ChannelView> {
+        let state = self.channels.find(channel)?;
+        Some(ChannelView {
+            confirm: state.confirms.is_some(),
+            transactional: state.tx.is_some(),
+            consumers: state.consumers.len(),
+            unacknowledged: self.unacknowledged(channel),
+            unconfirmed: self.unconfirmed(channel),
+            prefetch: state.prefetch,
+            limit: state.limit,
+        })
+    }
+
+    /// The tag of a channel's consumer.
+    pub fn consumer_tag(&self, channel: u16, consumer: u32) -> Option<&str> {
+        let consumers = &self.channels.find(channel)?.consumers;
+        Some(consumers.iter().find(|other| other.handle == consumer)?.tag())
     }
 
     /// Octets that are held, or are the start of a frame.

@@ -8,8 +8,10 @@ use broker_meta::{Command, LocalCatalog};
 use broker_mgmt::definitions::DOCUMENT_MAX_BYTES;
 use sha2::{Digest, Sha256};
 
+use super::ShardHandle;
 use super::import::{Imported, Propose, import, outcome_of, read};
 use crate::config::{Config, DefinitionsConfig};
+use crate::driver::admin::Request;
 use crate::exit::{Code, Failure};
 
 /// In the data directory: a hash of the definitions imported last.
@@ -47,6 +49,19 @@ pub fn import_at_boot(catalog: &mut LocalCatalog, data_dir: &Path, config: &Conf
     })?;
     warn_of_what_is_missing(catalog, config);
     Ok(())
+}
+
+/// Imports what the configuration names while the node runs; what goes wrong goes to the log.
+pub fn import_again(config: &DefinitionsConfig, data_dir: &Path, shard: &ShardHandle) {
+    if config.path.is_none() {
+        return;
+    }
+    let Ok(catalog) = shard.ask_blocking(Request::Catalog) else { return };
+    let before = catalog.topology();
+    let has_vhost = |name: &str| before.vhost(name).is_some();
+    if let Err(error) = import_files(config, data_dir, &has_vhost, &mut |commands| shard.propose_blocking(commands)) {
+        tracing::error!("{error}");
+    }
 }
 
 /// Imports the files that a configuration names; nothing if it names none.

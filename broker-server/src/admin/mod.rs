@@ -2,3 +2,11 @@
 
 pub mod definitions;
 pub mod import;
+mod lists;
+mod precheck;
+mod server;
+mod service;
+mod shard;
+
+pub use server::{Node, serve};
+pub use shard::ShardHandle;

@@ -22,6 +22,7 @@ impl Shard {
     pub(super) fn applied(&mut self, applied: Applied) {
         self.parts.topology = applied.topology;
         self.parts.access = applied.access;
+        self.parts.catalog = applied.catalog;
         let mut cancelled = Vec::new();
         let mut revision = Revision::default();
         let mut told = Vec::new();
@@ -32,6 +33,7 @@ impl Shard {
             {
                 told.push((waiter.remove(), events.clone()));
             }
+            self.note_admin_outcome(proposal, &events);
             let mut refusal = None;
             let mut declared = None;
             for event in events {
@@ -105,7 +107,7 @@ impl Shard {
                 }
                 return;
             }
-            Waiter::Nobody | Waiter::Told(_) => return,
+            Waiter::Nobody | Waiter::Told(_) | Waiter::Admin(_) => return,
         };
         self.replies.push_back((connection, channel, refusal.map_or(reply, Reply::Refused)));
     }

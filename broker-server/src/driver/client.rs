@@ -174,11 +174,7 @@ impl Client {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let peer = canonical(self.peer);
         // A socket that has failed has no address any more.
-        let socket = match &self.stream {
-            Stream::Plain(socket) => socket,
-            Stream::Tls(stream) => stream.socket_ref(),
-        };
-        socket.local_addr().map_or_else(|_| peer.to_string(), |local| format!("{peer} -> {}", canonical(local)))
+        self.local().map_or_else(|| peer.to_string(), |local| format!("{peer} -> {}", canonical(local)))
     }
 
     /// The socket, to register it.
@@ -203,6 +199,15 @@ impl Client {
             Stream::Plain(_) => None,
             Stream::Tls(stream) => stream.deadline(),
         }
+    }
+
+    /// The address it came to, if the socket still knows.
+    pub fn local(&self) -> Option<SocketAddr> {
+        let socket = match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => stream.socket_ref(),
+        };
+        socket.local_addr().ok()
     }
 
     /// Reads once.

@@ -4,6 +4,7 @@ use broker_core::queue::{StoredEntry, Stretch};
 use broker_core::store::{QueueId, QueueState, RunId, Seq};
 use broker_meta::{CatalogEvent, Command};
 
+use super::admin::Request;
 use super::journal::Committed;
 use super::login::LoginResult;
 use super::meta::Applied;
@@ -49,6 +50,8 @@ pub enum Event {
     Login(LoginResult),
     /// The node's alarms have changed; the text is what clients are told.
     Alarm(Option<&'static str>),
+    /// An operator asks for something.
+    Admin(Request),
     /// Write the node's state to the log.
     Dump,
     /// The node is to stop.

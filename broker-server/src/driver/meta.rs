@@ -11,7 +11,7 @@ use broker_core::refusal::Refusal;
 use broker_core::store::disk::RealDisk;
 use broker_core::topology::Topology;
 use broker_meta::command::{self, Command};
-use broker_meta::{CatalogEvent, LocalCatalog, LogError};
+use broker_meta::{Catalog, CatalogEvent, LocalCatalog, LogError};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::events::Event;
@@ -29,6 +29,8 @@ pub struct Applied {
     pub topology: Topology,
     /// Users and permissions after them.
     pub access: Arc<Access>,
+    /// All of the catalog after them.
+    pub catalog: Catalog,
     /// What each proposal brought about.
     pub outcomes: Vec<(u64, Vec<CatalogEvent>)>,
 }
@@ -121,6 +123,7 @@ fn run(mut catalog: LocalCatalog, proposals: &Receiver<(u64, Command)>, mailbox:
             Ok(outcomes) => mailbox.send(Event::Applied(Applied {
                 topology: catalog.catalog().topology(),
                 access: Arc::new(catalog.catalog().access()),
+                catalog: catalog.catalog().clone(),
                 outcomes: numbers.into_iter().zip(outcomes).collect(),
             })),
             Err(error) => super::fatal(&format!("cannot log a change of the catalog: {error}")),

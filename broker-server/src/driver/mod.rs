@@ -5,6 +5,7 @@
 //! and [`login`] (password hashing). They talk through [`mailbox`]es; nothing is shared but snapshots. Clients that have not logged in are kept within
 //! bounds by [`admission`] and [`throttle`].
 
+pub mod admin;
 pub mod admission;
 pub mod catalog;
 pub mod client;

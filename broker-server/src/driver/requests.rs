@@ -59,6 +59,8 @@ pub enum Waiter {
     },
     /// Somebody other than a client.
     Told(Told),
+    /// An operator, by the number of the request.
+    Admin(u64),
     /// Nobody: the queue went with its last consumer, or with its connection.
     Nobody,
 }

@@ -19,12 +19,14 @@ use broker_core::message::Message;
 use broker_core::queue::{self, Rules};
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::Topology;
+use broker_meta::Catalog;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
+use super::admin::AdminState;
 use super::admission::{Admission, AdmissionLimits, Admitted};
 use super::client::{Client, Progress, Stream};
 use super::events::Event;
@@ -103,6 +105,8 @@ pub struct Parts {
     pub topology: Topology,
     /// Users and permissions at start.
     pub access: Arc<Access>,
+    /// The whole catalog at start.
+    pub catalog: Catalog,
     /// The queues there are at start.
     pub queues: Vec<(QueueId, LocalQueue)>,
     /// An empty batch for the journal.
@@ -185,6 +189,7 @@ pub struct Shard {
     pub(super) resident_max: usize,
     pub(super) waiters: HashMap<u64, Waiter>,
     pub(super) next_proposal: u64,
+    pub(super) admin: AdminState,
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     alarm: Option<&'static str>,
     held_back: bool,
@@ -263,6 +268,7 @@ impl Shard {
             resident_max: queue::RESIDENT_MAX_BYTES,
             waiters: HashMap::new(),
             next_proposal: 1,
+            admin: AdminState::default(),
             timers: BinaryHeap::new(),
             alarm: None,
             held_back: false,
@@ -513,6 +519,7 @@ impl Shard {
             Event::Login(result) => self.login_checked(result),
             Event::Alarm(reason) => self.alarm_changed(reason),
             Event::Shutdown => self.begin_shutdown(),
+            Event::Admin(request) => self.admin_request(request),
             Event::Dump => self.dump(),
         }
     }

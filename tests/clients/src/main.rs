@@ -26,7 +26,9 @@ use crate::subject::Subject;
 use crate::suites::Suite;
 
 #[derive(Debug, Parser)]
-#[command(about = "Runs clients' own suites against RabbitMQ and brokerd; exit code 1 when a test that RabbitMQ passes fails on brokerd")]
+#[command(
+    about = "Runs clients' own suites against RabbitMQ and brokerd; exit code 1 when a test that RabbitMQ passes fails on brokerd"
+)]
 struct Arguments {
     /// The suites to run; all when none is named.
     suites: Vec<String>,

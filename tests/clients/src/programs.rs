@@ -158,14 +158,21 @@ fn cargo_outcome(test: &str, printed: &str) -> Outcome {
 }
 
 /// Runs a command to its end, or until its time is over, and gives back what it printed, which also goes into the log.
-fn finish(suite: &Suite, surroundings: &Surroundings<'_>, mut command: Command, limit: Duration) -> Result<String, Error> {
+fn finish(
+    suite: &Suite,
+    surroundings: &Surroundings<'_>,
+    mut command: Command,
+    limit: Duration,
+) -> Result<String, Error> {
     let printed = surroundings.directory.join("printed.txt");
     let output = File::create(&printed).map_err(Error::io(format!("making {}", printed.display())))?;
     let log = File::options().create(true).append(true).open(surroundings.directory.join("program.log"));
     let mut log = log.map_err(Error::io("opening the log of the suite's program"))?;
     let errors = log.try_clone().map_err(Error::io("duplicating the log file"))?;
     command.envs(suite.environment.iter().copied()).stdin(Stdio::null()).stdout(output).stderr(errors);
-    command.envs(amqpstorms_certificates()).envs(surroundings.rabbitmqctl.map(|path| ("RABBITMQ_RABBITMQCTL_PATH", path)));
+    command
+        .envs(amqpstorms_certificates())
+        .envs(surroundings.rabbitmqctl.map(|path| ("RABBITMQ_RABBITMQCTL_PATH", path)));
     let mut child = command.process_group(0).spawn().map_err(Error::io(format!("starting {command:?}")))?;
     let give_up = Instant::now() + limit;
     while child.try_wait().map_err(Error::io("waiting for the suite's program"))?.is_none() {
@@ -180,7 +187,8 @@ fn finish(suite: &Suite, surroundings: &Surroundings<'_>, mut command: Command, 
     }
     let mut octets = Vec::new();
     let read = File::open(&printed).and_then(|mut file| file.read_to_end(&mut octets));
-    read.and_then(|_| std::io::Write::write_all(&mut log, &octets)).map_err(Error::io("keeping what the program printed"))?;
+    read.and_then(|_| std::io::Write::write_all(&mut log, &octets))
+        .map_err(Error::io("keeping what the program printed"))?;
     fs::remove_file(&printed).map_err(Error::io(format!("removing {}", printed.display())))?;
     Ok(String::from_utf8_lossy(&octets).into_owned())
 }
@@ -210,7 +218,8 @@ mod tests {
 
     #[test]
     fn rust_tests_that_end_in_silence_failed() {
-        let printed = "test a ... ok\ntest b ... FAILED\ntest c ... ignored, slow\ntest d - should panic ... ok\ntest e ... ";
+        let printed =
+            "test a ... ok\ntest b ... FAILED\ntest c ... ignored, slow\ntest d - should panic ... ok\ntest e ... ";
         let outcomes = ["a", "b", "c", "d", "e"].map(|test| cargo_outcome(test, printed));
         use Outcome::{Failed, Passed, Skipped};
         assert_eq!(outcomes, [Passed, Failed, Skipped, Passed, Failed]);

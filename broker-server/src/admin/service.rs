@@ -1,0 +1,400 @@
+//! The admin service: every request asks the shard, nothing is decided here.
+
+use std::pin::Pin;
+use std::sync::PoisonError;
+
+use broker_core::access::PASSWORD_MAX_BYTES;
+use broker_core::refusal::Refusal;
+use broker_meta::{Catalog, Command};
+use broker_mgmt::definitions::{DOCUMENT_MAX_BYTES, export};
+use proto::admin::v1::admin_server::Admin;
+use proto::admin::v1::alarm_limits::{Disk, Memory};
+use proto::admin::v1::{
+    AlarmLimits, AlarmLimitsInEffect, CatalogPart, ChangeRequest, ChangeResponse, ChannelPart, CloseConnectionsRequest,
+    CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest, DocumentPart, Existence,
+    ExportDefinitionsRequest, GetStatusRequest, ImportDefinitionsResponse, ListCatalogRequest, ListConnectionsRequest,
+    ListQueuesRequest, Listener, Outcome, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, QueuePart, Reason,
+    Status as NodeStatus,
+};
+use proto::meta::command::Kind;
+use proto::meta::{self};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::definitions::tell;
+use super::import::{Imported, hash_password, import, read};
+use super::precheck::{outcome, precheck, refused};
+use super::server::Node;
+use super::shard::Stopping;
+use super::{ShardHandle, lists};
+use crate::alarm::decide;
+use crate::config::{DiskFreeLimit, MemoryWatermark};
+use crate::driver::admin::{Answer, Part, Request as ShardRequest, Selection};
+
+/// Commands of one request.
+const COMMANDS_MAX: usize = 1_000;
+/// Queues whose counts are asked for together.
+const QUEUES_TOGETHER: usize = 1_000;
+/// Octets of a document in one message.
+const DOCUMENT_PART_BYTES: usize = 256 * 1024;
+/// Parts of a list that wait for the client.
+const PARTS_WAITING: usize = 2;
+/// The version of RabbitMQ that tools are told.
+const RABBITMQ_VERSION: &str = "3.10.8";
+
+type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Reply<T> = Result<Response<T>, Status>;
+
+/// See the module's page.
+pub struct Service {
+    node: Node,
+    shard: ShardHandle,
+}
+
+impl Service {
+    /// Serves this node.
+    pub fn new(node: Node, shard: ShardHandle) -> Self {
+        Self { node, shard }
+    }
+
+    async fn catalog(&self) -> Result<Catalog, Status> {
+        Ok(self.shard.ask(ShardRequest::Catalog).await?)
+    }
+
+    /// Proposes one command after the other until one is refused.
+    async fn change(&self, commands: Vec<Command>, must_be_new: bool) -> Result<ChangeResponse, Status> {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for command in commands {
+            // The catalog as the command before has left it.
+            let one = match precheck(&self.catalog().await?, &command, must_be_new) {
+                Ok(()) => self.propose(command).await?,
+                Err(refused) => refused,
+            };
+            let was_refused = one.reason() != Reason::Accepted;
+            outcomes.push(one);
+            if was_refused {
+                break;
+            }
+        }
+        Ok(ChangeResponse { outcomes })
+    }
+
+    async fn propose(&self, command: Command) -> Result<Outcome, Status> {
+        let answers = self.shard.ask(|answer| ShardRequest::Propose(vec![command], answer)).await?;
+        answers.into_iter().next().map(outcome).ok_or_else(|| Status::internal("the catalog gave no answer"))
+    }
+
+    fn alarms(&self) -> AlarmLimitsInEffect {
+        let limits = self.node.limits_of(&self.node.alarm_config.lock().unwrap_or_else(PoisonError::into_inner));
+        let sample = self.node.alarms.latest();
+        let alarms = decide(sample, limits);
+        AlarmLimitsInEffect {
+            memory_limit_bytes: limits.memory_bytes,
+            disk_free_limit_bytes: limits.disk_free_bytes,
+            memory_bytes: sample.memory_bytes,
+            disk_free_bytes: sample.disk_free_bytes,
+            memory_alarm: alarms.memory,
+            disk_alarm: alarms.disk,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Service {
+    type ListCatalogStream = Parts<CatalogPart>;
+    type ListQueuesStream = Parts<QueuePart>;
+    type ListConnectionsStream = Parts<ConnectionPart>;
+    type ListChannelsStream = Parts<ChannelPart>;
+    type ListConsumersStream = Parts<ConsumerPart>;
+    type ExportDefinitionsStream = Parts<DocumentPart>;
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Reply<NodeStatus> {
+        let catalog = self.catalog().await?;
+        let totals = self.shard.ask(ShardRequest::Totals).await?;
+        let listener = |(address, port): &(String, u16)| Listener {
+            protocol: "amqp".into(),
+            address: address.clone(),
+            port: (*port).into(),
+        };
+        let topology = catalog.topology();
+        let named = Some(catalog.cluster_name()).filter(|name| !name.is_empty());
+        Ok(Response::new(NodeStatus {
+            node: self.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            rabbitmq_version: RABBITMQ_VERSION.into(),
+            pid: std::process::id().into(),
+            uptime_ms: self.node.started.elapsed().as_millis() as u64,
+            data_dir: self.node.data_dir.display().to_string(),
+            cluster_name: named.unwrap_or(&self.node.name).into(),
+            connections: totals.connections,
+            channels: totals.channels,
+            consumers: totals.consumers,
+            queues: topology.queue_count() as u64,
+            messages_ready: totals.ready,
+            messages_unacknowledged: totals.unacknowledged,
+            alarms: Some(self.alarms()),
+            listeners: self.node.listeners.iter().map(listener).collect(),
+            vhosts: topology.vhosts().count() as u64,
+        }))
+    }
+
+    async fn change(&self, request: Request<ChangeRequest>) -> Reply<ChangeResponse> {
+        let ChangeRequest { commands, must_be_new } = request.into_inner();
+        if commands.len() > COMMANDS_MAX {
+            return Err(Status::invalid_argument(format!("more than {COMMANDS_MAX} changes in one request")));
+        }
+        Ok(Response::new(self.change(commands, must_be_new).await?))
+    }
+
+    async fn put_user(&self, request: Request<PutUserRequest>) -> Reply<ChangeResponse> {
+        let request = request.into_inner();
+        let catalog = self.catalog().await?;
+        let users = catalog.to_snapshot().users;
+        let existing = users.into_iter().find(|user| user.name == request.name);
+        let answer = |outcome| Ok(Response::new(ChangeResponse { outcomes: vec![outcome] }));
+        let problem = match (request.existence(), &existing) {
+            (Existence::MustBeNew, Some(_)) => Some((Reason::Exists, "exists")),
+            (Existence::MustExist, None) => Some((Reason::NoSuchUser, "does not exist")),
+            _ => None,
+        };
+        if let Some((reason, what)) = problem {
+            return answer(refused(reason, format!("user '{}' {what}", request.name)));
+        }
+        let mut user = existing.unwrap_or_else(|| meta::PutUser { name: request.name, ..meta::PutUser::default() });
+        if let Some(tags) = request.tags {
+            user.tags = tags.tags;
+        }
+        if request.clear_password {
+            (user.password_hash, user.hashing_algorithm) = (String::new(), String::new());
+        }
+        if let Some(password) = request.password {
+            if password.len() > PASSWORD_MAX_BYTES {
+                let text = format!("the password is longer than {PASSWORD_MAX_BYTES} octets");
+                return answer(refused(Reason::Invalid, text));
+            }
+            let hashed = blocking(move || hash_password(&password)).await?;
+            match hashed {
+                Ok(stored) => (user.password_hash, user.hashing_algorithm) = (stored.hash, stored.algorithm),
+                Err(why) => return answer(refused(Reason::Invalid, format!("the password cannot be used: {why}"))),
+            }
+        }
+        answer(self.propose(Command { kind: Some(Kind::PutUser(user)) }).await?)
+    }
+
+    async fn list_catalog(&self, request: Request<ListCatalogRequest>) -> Reply<Self::ListCatalogStream> {
+        let catalog = self.catalog().await?;
+        let request = request.into_inner();
+        let parts = blocking(move || {
+            let items = lists::catalog_items(&catalog, &request);
+            lists::parts(items, prost_size)
+        })
+        .await?;
+        Ok(stream_of(parts.into_iter().map(|items| CatalogPart { items })))
+    }
+
+    async fn list_queues(&self, request: Request<ListQueuesRequest>) -> Reply<Self::ListQueuesStream> {
+        let catalog = self.catalog().await?;
+        let vhost = request.into_inner().vhost;
+        let declared = blocking(move || lists::queues(&catalog.topology(), vhost.as_deref())).await?;
+        let shard = self.shard.clone();
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        tokio::spawn(async move {
+            for together in declared.chunks(QUEUES_TOGETHER) {
+                let ids = together.iter().map(|(id, _)| *id).collect();
+                let Ok(counts) = shard.ask(|answer| ShardRequest::QueueCounts(ids, answer)).await else { return };
+                // What went meanwhile has no counts.
+                let queues = together.iter().zip(counts).filter_map(|((id, declared), counts)| {
+                    let counts = counts?;
+                    Some(Queue {
+                        declared: Some(declared.clone()),
+                        messages_ready: counts.ready,
+                        messages_unacknowledged: counts.unacknowledged,
+                        consumers: counts.consumers,
+                        resident_bytes: counts.resident_bytes,
+                        id: id.0,
+                    })
+                });
+                for queues in lists::parts(queues.collect(), prost_size) {
+                    if sender.send(Ok(QueuePart { queues })).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn list_connections(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListConnectionsStream> {
+        let vhost = request.into_inner().vhost;
+        let is_wanted = move |one: &proto::admin::v1::Connection| is_of(vhost.as_deref(), &one.vhost);
+        Ok(self.stream_parts(ShardRequest::Connections, is_wanted, |connections| ConnectionPart { connections }))
+    }
+
+    async fn list_channels(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListChannelsStream> {
+        let vhost = request.into_inner().vhost;
+        let is_wanted = move |one: &proto::admin::v1::Channel| {
+            is_of(vhost.as_deref(), one.connection.as_ref().map_or("", |connection| &connection.vhost))
+        };
+        Ok(self.stream_parts(ShardRequest::Channels, is_wanted, |channels| ChannelPart { channels }))
+    }
+
+    async fn list_consumers(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListConsumersStream> {
+        let vhost = request.into_inner().vhost;
+        let is_wanted = move |one: &proto::admin::v1::Consumer| is_of(vhost.as_deref(), &one.vhost);
+        Ok(self.stream_parts(ShardRequest::Consumers, is_wanted, |consumers| ConsumerPart { consumers }))
+    }
+
+    async fn purge_queue(&self, request: Request<PurgeQueueRequest>) -> Reply<QueueAnswer> {
+        let PurgeQueueRequest { vhost, name } = request.into_inner();
+        let (vhost, name) = (vhost.as_str().into(), name.as_str().into());
+        queue_answer(self.shard.ask(|answer| ShardRequest::Purge(vhost, name, answer)).await?)
+    }
+
+    async fn delete_queue(&self, request: Request<DeleteQueueRequest>) -> Reply<QueueAnswer> {
+        let DeleteQueueRequest { vhost, name, if_unused, if_empty } = request.into_inner();
+        let (vhost, name) = (vhost.as_str().into(), name.as_str().into());
+        let ask = |answer| ShardRequest::Delete { vhost, name, if_unused, if_empty, answer };
+        queue_answer(self.shard.ask(ask).await?)
+    }
+
+    async fn close_connections(&self, request: Request<CloseConnectionsRequest>) -> Reply<CloseConnectionsResponse> {
+        let CloseConnectionsRequest { number, vhost, user, reason, limit } = request.into_inner();
+        let selection = Selection { number, vhost, user, limit: limit as usize };
+        let closed = self.shard.ask(|answer| ShardRequest::Close(selection, reason, answer)).await?;
+        Ok(Response::new(CloseConnectionsResponse { closed }))
+    }
+
+    async fn set_alarm_limits(&self, request: Request<AlarmLimits>) -> Reply<AlarmLimitsInEffect> {
+        let AlarmLimits { memory, disk } = request.into_inner();
+        let is_share = |share: f64| (0.0..=1000.0).contains(&share);
+        let bad = |what| Err(Status::invalid_argument(format!("{what} is not between 0 and its greatest value")));
+        let limits = {
+            let mut config = self.node.alarm_config.lock().unwrap_or_else(PoisonError::into_inner);
+            match memory {
+                Some(Memory::MemoryRelative(share)) if !(0.0..=1.0).contains(&share) => return bad("the watermark"),
+                Some(Memory::MemoryRelative(share)) => config.memory_watermark = MemoryWatermark::Relative(share),
+                Some(Memory::MemoryBytes(bytes)) => config.memory_watermark = MemoryWatermark::Absolute(bytes),
+                None => {}
+            }
+            match disk {
+                Some(Disk::DiskRelativeToMemory(share)) if !is_share(share) => return bad("the disk limit"),
+                Some(Disk::DiskRelativeToMemory(share)) => {
+                    config.disk_free_limit = DiskFreeLimit::RelativeToMemory(share);
+                }
+                Some(Disk::DiskFreeBytes(bytes)) => config.disk_free_limit = DiskFreeLimit::Absolute(bytes),
+                None => {}
+            }
+            self.node.limits_of(&config)
+        };
+        self.node.alarms.set_limits(limits);
+        tracing::warn!(
+            memory_bytes = limits.memory_bytes,
+            disk_free_bytes = limits.disk_free_bytes,
+            "an operator has changed the limits of the alarms, until the next start"
+        );
+        Ok(Response::new(self.alarms()))
+    }
+
+    async fn export_definitions(&self, _: Request<ExportDefinitionsRequest>) -> Reply<Self::ExportDefinitionsStream> {
+        let catalog = self.catalog().await?;
+        let document = blocking(move || export(&catalog.to_snapshot())).await?;
+        let parts: Vec<_> =
+            document.chunks(DOCUMENT_PART_BYTES).map(|part| DocumentPart { octets: part.to_vec() }).collect();
+        Ok(stream_of(parts.into_iter()))
+    }
+
+    async fn import_definitions(&self, request: Request<Streaming<DocumentPart>>) -> Reply<ImportDefinitionsResponse> {
+        let mut stream = request.into_inner();
+        let mut document = Vec::new();
+        while let Some(part) = stream.message().await? {
+            if document.len() + part.octets.len() > DOCUMENT_MAX_BYTES {
+                let text = format!("the definitions are longer than {DOCUMENT_MAX_BYTES} octets; split them");
+                return Err(Status::resource_exhausted(text));
+            }
+            document.extend_from_slice(&part.octets);
+        }
+        let before = self.catalog().await?.topology();
+        let shard = self.shard.clone();
+        let imported = blocking(move || {
+            let has_vhost = |name: &str| before.vhost(name).is_some();
+            let imported = import(read(&document)?, &has_vhost, &mut |commands| shard.propose_blocking(commands))?;
+            tell("the admin service".as_ref(), &imported);
+            Ok::<Imported, String>(imported)
+        })
+        .await?;
+        Ok(Response::new(match imported {
+            Ok(Imported { commands, changes, kept, kept_count }) => ImportDefinitionsResponse {
+                outcome: Some(Outcome { changed: changes > 0, ..Outcome::default() }),
+                commands: commands as u64,
+                changes: changes as u64,
+                kept,
+                kept_count: kept_count as u64,
+            },
+            Err(problem) => ImportDefinitionsResponse {
+                outcome: Some(refused(Reason::Invalid, problem)),
+                ..ImportDefinitionsResponse::default()
+            },
+        }))
+    }
+}
+
+impl Service {
+    /// Asks the shard for one part after the other, as fast as the client takes them.
+    fn stream_parts<T, M>(
+        &self,
+        ask: impl Fn(usize, Answer<Part<T>>) -> ShardRequest + Send + Sync + 'static,
+        is_wanted: impl Fn(&T) -> bool + Send + 'static,
+        message: impl Fn(Vec<T>) -> M + Send + 'static,
+    ) -> Response<Parts<M>>
+    where
+        T: prost::Message + 'static,
+        M: Send + 'static,
+    {
+        let shard = self.shard.clone();
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        tokio::spawn(async move {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let Ok(part) = shard.ask(|answer| ask(from, answer)).await else { return };
+                next = part.next;
+                let items = part.items.into_iter().filter(&is_wanted).collect();
+                for items in lists::parts(items, prost_size) {
+                    if sender.send(Ok(message(items))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Response::new(Box::pin(ReceiverStream::new(receiver)))
+    }
+}
+
+impl From<Stopping> for Status {
+    fn from(stopping: Stopping) -> Self {
+        Status::unavailable(stopping.to_string())
+    }
+}
+
+fn prost_size(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
+
+fn is_of(wanted: Option<&str>, vhost: &str) -> bool {
+    wanted.is_none_or(|wanted| wanted == vhost)
+}
+
+fn queue_answer(answer: Result<u64, Refusal>) -> Reply<QueueAnswer> {
+    let messages = answer.as_ref().copied().unwrap_or_default();
+    Ok(Response::new(QueueAnswer { outcome: Some(outcome(answer.map(|_| true))), messages }))
+}
+
+fn stream_of<T: Send + 'static>(items: impl Iterator<Item = T> + Send + 'static) -> Response<Parts<T>> {
+    Response::new(Box::pin(tokio_stream::iter(items.map(Ok))))
+}
+
+/// Work that takes long, away from the thread that answers.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+}
