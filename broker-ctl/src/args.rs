@@ -1,0 +1,450 @@
+//! The command line: `brokerctl NOUN VERB`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Operates a running brokerd through the socket in its data directory. Whoever may open the socket is the operator; there is no password.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "brokerctl", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// How and where to ask.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+const AFTER_HELP: &str = "\
+The broker is found at --socket, else at admin.sock in --data-dir, else in ./data.
+Old scripts: `brokerctl compat rabbitmqctl add_vhost v` speaks as rabbitmqctl does; so does a link to brokerctl named rabbitmqctl.
+
+Exit codes: 0 done; 64 wrong command line; 65 bad data, or what is named does not exist; 67 no such user; 69 the broker cannot be
+reached or refuses; 70 a fault; 75 no answer in time; 77 not permitted.
+
+Examples:
+  brokerctl status
+  brokerctl vhost create shop
+  printf secret | brokerctl user create ann --tags management
+  brokerctl perm set ann '.*' '.*' '.*' -p shop
+  brokerctl policy set bounded '^events' '{\"max-length\": 1000}' -p shop --apply-to queues
+  brokerctl queue list -p shop -o json
+  brokerctl definitions export > broker.json";
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Data directory of the broker [default: ./data]
+    #[arg(long, global = true, value_name = "DIR", env = "BROKERCTL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Its socket, where it is not in the data directory
+    #[arg(long, global = true, value_name = "PATH", env = "BROKERCTL_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Form of lists
+    #[arg(long, short, global = true, value_name = "FORM", default_value = "table")]
+    pub output: Form,
+    /// Vhost that is meant; lists without it show all
+    #[arg(long, short = 'p', global = true, value_name = "VHOST")]
+    pub vhost: Option<String>,
+    /// Columns of a list, with commas between them
+    #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Seconds to wait for the broker
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+}
+
+/// Form of lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Columns.
+    Table,
+    /// A JSON list of objects.
+    Json,
+}
+
+/// What it is about.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Noun {
+    /// Shows the node: version, counts, alarms, listeners
+    Status,
+    /// Definitions files: users, vhosts, policies, queues and bindings as JSON that RabbitMQ reads too
+    #[command(subcommand)]
+    Definitions(Definitions),
+    /// Policies and operator policies
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Virtual hosts and their limits
+    #[command(subcommand)]
+    Vhost(Vhost),
+    /// Users, their passwords, tags and limits
+    #[command(subcommand)]
+    User(User),
+    /// Permissions of users in vhosts
+    #[command(subcommand)]
+    Perm(Perm),
+    /// Runtime parameters of components, and global ones
+    #[command(subcommand)]
+    Param(Param),
+    /// Queues
+    #[command(subcommand)]
+    Queue(Queue),
+    /// Exchanges
+    #[command(subcommand)]
+    Exchange(ListOnly),
+    /// Bindings
+    #[command(subcommand)]
+    Binding(ListOnly),
+    /// Client connections
+    #[command(subcommand)]
+    Connection(Connection),
+    /// Channels of client connections
+    #[command(subcommand)]
+    Channel(ListOnly),
+    /// Consumers
+    #[command(subcommand)]
+    Consumer(ListOnly),
+    /// Limits of memory and disk, at which publishers are blocked
+    #[command(subcommand)]
+    Alarm(Alarm),
+    /// Speaks as rabbitmqctl: `brokerctl compat rabbitmqctl COMMAND ...`
+    #[command(disable_help_flag = true)]
+    Compat {
+        /// Tool and command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+/// Verbs of what can only be listed.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ListOnly {
+    /// Lists them
+    List,
+}
+
+/// Verbs of definitions.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Definitions {
+    /// Writes all definitions to a file or to standard output
+    Export {
+        /// The file; `-` or nothing for standard output
+        file: Option<PathBuf>,
+    },
+    /// Merges a file into what is there: users, permissions, policies and parameters are overwritten; queues and exchanges that exist stay
+    Import {
+        /// The file; `-` for standard input
+        file: PathBuf,
+    },
+}
+
+/// Verbs of policies.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Policy {
+    /// Creates a policy or replaces it
+    Set {
+        /// Its name
+        name: String,
+        /// Regular expression over the names of queues and exchanges
+        pattern: String,
+        /// What is set, as JSON: '{"max-length": 1000}'
+        definition: String,
+        /// The higher one wins
+        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+        priority: i64,
+        /// all, queues, exchanges, classic_queues, quorum_queues or streams
+        #[arg(long, default_value = "all")]
+        apply_to: String,
+        /// An operator policy: it bounds what policies and arguments set
+        #[arg(long)]
+        operator: bool,
+    },
+    /// Deletes a policy
+    Delete {
+        /// Its name
+        name: String,
+        /// An operator policy
+        #[arg(long)]
+        operator: bool,
+    },
+    /// Lists policies
+    List {
+        /// Operator policies
+        #[arg(long)]
+        operator: bool,
+    },
+}
+
+/// Verbs of vhosts.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Vhost {
+    /// Creates a vhost
+    Create {
+        /// Its name
+        name: String,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+        /// Tags, with commas between them
+        #[arg(long, value_delimiter = ',')]
+        tags: Vec<String>,
+        /// classic or quorum: type of durable queues declared without one
+        #[arg(long, default_value = "")]
+        default_queue_type: String,
+    },
+    /// Deletes a vhost with all it holds
+    Delete {
+        /// Its name
+        name: String,
+    },
+    /// Lists vhosts
+    List,
+    /// Changes a vhost; what is not said stays
+    Update {
+        /// Its name
+        name: String,
+        /// What it is for
+        #[arg(long)]
+        description: Option<String>,
+        /// Tags, with commas between them
+        #[arg(long)]
+        tags: Option<String>,
+        /// classic or quorum
+        #[arg(long)]
+        default_queue_type: Option<String>,
+        /// Whether messages are copied to amq.rabbitmq.trace
+        #[arg(long)]
+        trace: Option<Switch>,
+    },
+    /// Limits of a vhost
+    #[command(subcommand)]
+    Limits(Limits),
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// Verbs of limits.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Limits {
+    /// Sets limits; those that are not said are lifted
+    Set {
+        /// The vhost or user
+        name: String,
+        /// As JSON: '{"max-connections": 100}'
+        limits: String,
+    },
+    /// Lifts all limits
+    Clear {
+        /// The vhost or user
+        name: String,
+    },
+    /// Lists limits
+    List,
+}
+
+/// Verbs of users.
+#[derive(Clone, Debug, Subcommand)]
+pub enum User {
+    /// Creates a user; the password is read from standard input or a file
+    Create {
+        /// Its name
+        name: String,
+        /// administrator, monitoring, policymaker, management, with commas between them
+        #[arg(long, value_delimiter = ',')]
+        tags: Vec<String>,
+        /// Where its password comes from
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Deletes a user with its permissions
+    Delete {
+        /// Its name
+        name: String,
+    },
+    /// Changes a password; it is read from standard input or a file
+    Passwd {
+        /// The user
+        name: String,
+        /// Where its password comes from
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Replaces a user's tags; without any takes them all
+    Tags {
+        /// The user
+        name: String,
+        /// The tags
+        tags: Vec<String>,
+    },
+    /// Lists users
+    List,
+    /// Limits of a user
+    #[command(subcommand)]
+    Limits(Limits),
+}
+
+/// Where a password comes from. Never from the command line, which every process can read.
+#[derive(Clone, Debug, Args)]
+pub struct Password {
+    /// File that holds the password; a line break at its end does not count [default: standard input]
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// No login with a password
+    #[arg(long, conflicts_with = "password_file")]
+    pub no_password: bool,
+}
+
+/// Verbs of permissions.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Perm {
+    /// Gives a user permissions in a vhost: CONFIGURE WRITE READ, or with --topic WRITE READ; regular expressions
+    Set {
+        /// The user
+        user: String,
+        /// The patterns
+        #[arg(required = true, num_args = 2..=3, allow_hyphen_values = true)]
+        patterns: Vec<String>,
+        /// Topic permissions: over routing keys of this exchange
+        #[arg(long, value_name = "EXCHANGE")]
+        topic: Option<String>,
+    },
+    /// Takes a user's permissions in a vhost
+    Clear {
+        /// The user
+        user: String,
+        /// Topic permissions: of this exchange, or of all without a name
+        #[arg(long, value_name = "EXCHANGE", num_args = 0..=1)]
+        topic: Option<Option<String>>,
+    },
+    /// Lists permissions
+    List {
+        /// Topic permissions
+        #[arg(long)]
+        topic: bool,
+        /// Only this user's
+        #[arg(long)]
+        user: Option<String>,
+    },
+}
+
+/// Verbs of parameters.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Param {
+    /// Sets a parameter: COMPONENT NAME JSON, or with --global NAME JSON
+    Set {
+        /// Component, name and value
+        #[arg(required = true, num_args = 2..=3, allow_hyphen_values = true)]
+        words: Vec<String>,
+        /// A global parameter
+        #[arg(long)]
+        global: bool,
+    },
+    /// Deletes a parameter: COMPONENT NAME, or with --global NAME
+    Delete {
+        /// Component and name
+        #[arg(required = true, num_args = 1..=2)]
+        words: Vec<String>,
+        /// A global parameter
+        #[arg(long)]
+        global: bool,
+    },
+    /// Lists parameters
+    List {
+        /// Global ones
+        #[arg(long)]
+        global: bool,
+    },
+}
+
+/// Verbs of queues.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Queue {
+    /// Lists queues
+    List,
+    /// Throws a queue's ready messages away
+    Purge {
+        /// Its name
+        name: String,
+    },
+    /// Deletes a queue with its messages
+    Delete {
+        /// Its name
+        name: String,
+        /// Only without consumers
+        #[arg(long)]
+        if_unused: bool,
+        /// Only without ready messages
+        #[arg(long)]
+        if_empty: bool,
+    },
+}
+
+/// Verbs of connections.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Connection {
+    /// Lists connections
+    List,
+    /// Closes connections: one by its pid or number, those of a user, of a vhost (-p), or all
+    Close {
+        /// pid or number as `connection list` shows it
+        connection: Option<String>,
+        /// Those of this user
+        #[arg(long)]
+        user: Option<String>,
+        /// All, or all of the vhost
+        #[arg(long)]
+        all: bool,
+        /// What the client is told
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// Verbs of alarms.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Alarm {
+    /// Shows limits and what is used
+    List,
+    /// Changes limits until the next start: lower ones set an alarm, higher ones clear it
+    Set {
+        /// Memory of the broker above which publishers are blocked: 0.4 (a share) or 2GB
+        #[arg(long, value_name = "SHARE|SIZE")]
+        memory_watermark: Option<String>,
+        /// Free disk below which publishers are blocked: 2GB, or mem:1.0 (a multiple of memory)
+        #[arg(long, value_name = "SIZE|mem:FACTOR")]
+        disk_limit: Option<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn patterns_and_priorities_may_begin_with_anything() {
+        let cli = Cli::try_parse_from(["brokerctl", "perm", "set", "u", "^-", "", ".*", "-p", "v"]).unwrap();
+        assert_eq!(cli.global.vhost.as_deref(), Some("v"));
+        assert!(matches!(cli.noun, Noun::Perm(Perm::Set { patterns, .. }) if patterns == ["^-", "", ".*"]));
+        Cli::try_parse_from(["brokerctl", "policy", "set", "p", "", "{}", "--priority", "-5"]).unwrap();
+        assert!(
+            Cli::try_parse_from(["brokerctl", "user", "create", "u", "password"]).is_err(),
+            "never on the command line"
+        );
+    }
+}

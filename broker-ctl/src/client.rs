@@ -1,0 +1,219 @@
+//! The admin service of a broker, as calls that give whole answers.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use proto::admin::v1::admin_client::AdminClient;
+use proto::admin::v1::{
+    AlarmLimits, AlarmLimitsInEffect, CatalogKind, ChangeRequest, Channel, CloseConnectionsRequest, Connection,
+    Consumer, DeleteQueueRequest, DocumentPart, ExportDefinitionsRequest, GetStatusRequest, ImportDefinitionsResponse,
+    ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, PurgeQueueRequest, PutUserRequest, Queue,
+    QueueAnswer, Status, catalog_item,
+};
+use proto::admin::{MESSAGE_MAX_BYTES, SOCKET_NAME};
+use proto::meta::Command;
+use proto::meta::command::Kind;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel as Transport, Endpoint, Uri};
+
+use crate::exit::{Exit, Failure, accepted};
+
+/// Octets of a document in one message.
+const DOCUMENT_PART_BYTES: usize = 256 * 1024;
+/// The data directory unless told otherwise, as brokerd has it.
+const DEFAULT_DATA_DIR: &str = "data";
+
+/// A connection to a broker.
+pub struct Client {
+    service: AdminClient<Transport>,
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Where the socket is: named, in a data directory, or in the default one.
+pub fn socket_path(socket: Option<&Path>, data_dir: Option<&Path>) -> PathBuf {
+    match (socket, data_dir) {
+        (Some(socket), _) => socket.into(),
+        (None, data_dir) => data_dir.unwrap_or(Path::new(DEFAULT_DATA_DIR)).join(SOCKET_NAME),
+    }
+}
+
+/// Runs work that talks to a broker, for as long as it may take.
+pub fn block_on<T>(timeout: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Software, format!("cannot start: {error}")))?;
+    let late = |_| {
+        let text = format!("no answer within {} seconds; try again, or allow more with --timeout", timeout.as_secs());
+        Failure::new(Exit::TryAgain, text)
+    };
+    runtime.block_on(async { tokio::time::timeout(timeout, work).await.map_err(late)? })
+}
+
+impl Client {
+    /// Connects to the broker whose socket this is.
+    pub async fn connect(socket: &Path) -> Result<Client> {
+        // Tried first by itself, as its error says more than the transport's.
+        UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
+        let path = socket.to_owned();
+        let connector = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        });
+        // The address is not looked at: the connector knows the way.
+        let endpoint = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
+        let transport = endpoint.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
+        let service = AdminClient::new(transport)
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES);
+        Ok(Client { service })
+    }
+
+    /// The node.
+    pub async fn status(&mut self) -> Result<Status> {
+        Ok(self.service.get_status(GetStatusRequest {}).await?.into_inner())
+    }
+
+    /// Carries out one change; whether anything is otherwise now.
+    pub async fn change(&mut self, kind: Kind) -> Result<bool> {
+        self.change_with(kind, false).await
+    }
+
+    /// The same; a vhost that is created must not be there.
+    pub async fn change_with(&mut self, kind: Kind, must_be_new: bool) -> Result<bool> {
+        let commands = vec![Command { kind: Some(kind) }];
+        let answer = self.service.change(ChangeRequest { commands, must_be_new }).await?.into_inner();
+        answer.outcomes.first().map_or_else(|| Err(no_answer()), accepted)
+    }
+
+    /// Creates or changes a user.
+    pub async fn put_user(&mut self, request: PutUserRequest) -> Result<bool> {
+        let answer = self.service.put_user(request).await?.into_inner();
+        answer.outcomes.first().map_or_else(|| Err(no_answer()), accepted)
+    }
+
+    /// What the catalog holds of a kind.
+    pub async fn catalog(&mut self, kind: CatalogKind, vhost: Option<&str>) -> Result<Vec<catalog_item::Kind>> {
+        let request = ListCatalogRequest { kinds: vec![kind.into()], vhost: vhost.map(str::to_owned) };
+        let mut parts = self.service.list_catalog(request).await?.into_inner();
+        let mut items = Vec::new();
+        while let Some(part) = parts.message().await? {
+            items.extend(part.items.into_iter().filter_map(|item| item.kind));
+        }
+        Ok(items)
+    }
+
+    /// Queues.
+    pub async fn queues(&mut self, vhost: Option<&str>) -> Result<Vec<Queue>> {
+        let request = ListQueuesRequest { vhost: vhost.map(str::to_owned) };
+        let mut parts = self.service.list_queues(request).await?.into_inner();
+        let mut items = Vec::new();
+        while let Some(part) = parts.message().await? {
+            items.extend(part.queues);
+        }
+        Ok(items)
+    }
+
+    /// Connections.
+    pub async fn connections(&mut self) -> Result<Vec<Connection>> {
+        let mut parts = self.service.list_connections(ListConnectionsRequest::default()).await?.into_inner();
+        let mut items = Vec::new();
+        while let Some(part) = parts.message().await? {
+            items.extend(part.connections);
+        }
+        Ok(items)
+    }
+
+    /// Channels.
+    pub async fn channels(&mut self, vhost: Option<&str>) -> Result<Vec<Channel>> {
+        let request = ListConnectionsRequest { vhost: vhost.map(str::to_owned) };
+        let mut parts = self.service.list_channels(request).await?.into_inner();
+        let mut items = Vec::new();
+        while let Some(part) = parts.message().await? {
+            items.extend(part.channels);
+        }
+        Ok(items)
+    }
+
+    /// Consumers.
+    pub async fn consumers(&mut self, vhost: Option<&str>) -> Result<Vec<Consumer>> {
+        let request = ListConnectionsRequest { vhost: vhost.map(str::to_owned) };
+        let mut parts = self.service.list_consumers(request).await?.into_inner();
+        let mut items = Vec::new();
+        while let Some(part) = parts.message().await? {
+            items.extend(part.consumers);
+        }
+        Ok(items)
+    }
+
+    /// Throws a queue's ready messages away; how many they were.
+    pub async fn purge(&mut self, vhost: &str, name: &str) -> Result<u64> {
+        let request = PurgeQueueRequest { vhost: vhost.into(), name: name.into() };
+        messages(&self.service.purge_queue(request).await?.into_inner())
+    }
+
+    /// Deletes a queue; how many messages were ready.
+    pub async fn delete_queue(&mut self, request: DeleteQueueRequest) -> Result<u64> {
+        messages(&self.service.delete_queue(request).await?.into_inner())
+    }
+
+    /// Closes connections; how many.
+    pub async fn close_connections(&mut self, request: CloseConnectionsRequest) -> Result<u64> {
+        Ok(self.service.close_connections(request).await?.into_inner().closed)
+    }
+
+    /// Changes when alarms go off.
+    pub async fn set_alarm_limits(&mut self, limits: AlarmLimits) -> Result<AlarmLimitsInEffect> {
+        Ok(self.service.set_alarm_limits(limits).await?.into_inner())
+    }
+
+    /// All definitions, as JSON.
+    pub async fn export_definitions(&mut self) -> Result<Vec<u8>> {
+        let mut parts = self.service.export_definitions(ExportDefinitionsRequest {}).await?.into_inner();
+        let mut document = Vec::new();
+        while let Some(part) = parts.message().await? {
+            document.extend_from_slice(&part.octets);
+        }
+        Ok(document)
+    }
+
+    /// Merges definitions into what is there.
+    pub async fn import_definitions(&mut self, document: &[u8]) -> Result<ImportDefinitionsResponse> {
+        let parts: Vec<_> =
+            document.chunks(DOCUMENT_PART_BYTES).map(|part| DocumentPart { octets: part.to_vec() }).collect();
+        let answer = self.service.import_definitions(tokio_stream::iter(parts)).await?.into_inner();
+        accepted(&answer.outcome.clone().unwrap_or_default())?;
+        Ok(answer)
+    }
+}
+
+fn messages(answer: &QueueAnswer) -> Result<u64> {
+    accepted(&answer.outcome.clone().unwrap_or_default())?;
+    Ok(answer.messages)
+}
+
+fn no_answer() -> Failure {
+    Failure::new(Exit::Software, "the broker gave no answer")
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> Failure {
+    let path = socket.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(
+            Exit::Unavailable,
+            format!(
+                "there is no broker at {path}. Start brokerd, or name its data directory with --data-dir or its socket with --socket"
+            ),
+        ),
+        io::ErrorKind::ConnectionRefused => {
+            Failure::new(Exit::Unavailable, format!("the broker of {path} does not run. Start brokerd"))
+        }
+        io::ErrorKind::PermissionDenied => Failure::new(
+            Exit::Denied,
+            format!("{path} may not be opened. Run brokerctl as the user that runs brokerd, or as root"),
+        ),
+        _ => Failure::new(Exit::Unavailable, format!("cannot connect to {path}: {error}")),
+    }
+}
