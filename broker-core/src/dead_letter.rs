@@ -1,7 +1,8 @@
 //! Dead letters: what becomes of a message that its queue gives up, as RabbitMQ 3.10 writes it.
 //!
-//! The letter is a new message: same body, the dead letter exchange and routing key as its route, the header `x-death` telling its history (newest
-//! first, one table for each queue and reason), and no expiration. `x-first-death-*` are set by the first death only.
+//! The letter is a new message: same body, the dead letter exchange and routing key as its route, the header `x-death` telling its history (one
+//! table for each queue and reason, the newest first and the others in the order RabbitMQ leaves them in: turned round each time), and no
+//! expiration. `x-first-death-*` are set by the first death only.
 
 use smallvec::SmallVec;
 
@@ -191,7 +192,7 @@ fn deaths(headers: FieldTable<'_>, entry: &Entry<'_>, death: &Death<'_>) -> Tabl
         }
         _ => array.item(Value::Table(entry.table(1, true).table())),
     }
-    others.iter().for_each(|value| array.item(*value));
+    others.iter().rev().for_each(|value| array.item(*value));
     array
 }
 

@@ -65,17 +65,21 @@ impl Consumers {
         let Some(at) = self.position(key) else { return false };
         let number = self.consumers.remove(at).number;
         self.turns.remove(number);
-        if let Some(first) = self.consumers.first_mut()
-            && std::mem::take(&mut first.waits)
-        {
-            take_turn(first, &mut self.turns);
+        if self.single_active && self.consumers.iter().all(|consumer| consumer.waits) {
+            // The highest priority, and of several the one that came first.
+            let next = self.consumers.iter_mut().rev().max_by_key(|consumer| consumer.settings.priority);
+            if let Some(next) = next {
+                next.waits = false;
+                take_turn(next, &mut self.turns);
+            }
         }
         true
     }
 
     /// The one that gets everything, where that is one.
     pub(super) fn active(&self) -> Option<ConsumerKey> {
-        self.consumers.first().filter(|_| self.single_active).map(|consumer| consumer.settings.key)
+        let active = self.consumers.iter().find(|consumer| !consumer.waits);
+        active.filter(|_| self.single_active).map(|consumer| consumer.settings.key)
     }
 
     /// Takes the next turn for a message of this size, if any consumer has room.

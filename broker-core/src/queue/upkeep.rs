@@ -86,7 +86,7 @@ impl Queue {
     }
 
     fn give_up_heads(&mut self, out: &mut impl Outlet) {
-        for lane in 0..=self.rules.lanes.highest {
+        for lane in (0..=self.rules.lanes.highest).rev() {
             while let Some(reason) = self.ready.lane(lane).front().and_then(|head| doom(&self.watch, head, self.now_ms))
             {
                 if !self.give_up_head(lane, reason, out) {
@@ -97,9 +97,9 @@ impl Queue {
         }
     }
 
-    /// The oldest messages of the lowest lane give way until the rest is few enough.
+    /// The messages that are next give way until the rest is few enough: of a queue with priorities, as in RabbitMQ, those of the highest.
     fn drop_heads(&mut self, out: &mut impl Outlet) {
-        for lane in 0..=self.rules.lanes.highest {
+        for lane in (0..=self.rules.lanes.highest).rev() {
             while self.rules.exceeded_by(self.ready.len(), self.ready.body_bytes()) {
                 if self.ready.lane(lane).front().is_none() || !self.give_up_head(lane, Reason::MaxLength, out) {
                     break;

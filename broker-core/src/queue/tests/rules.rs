@@ -105,12 +105,12 @@ fn no_time_to_live_is_time_enough_for_a_waiting_consumer() {
 }
 
 #[test]
-fn the_oldest_give_way_lowest_priority_first() {
+fn what_is_next_gives_way_the_highest_priority_first() {
     let mut queue = with_rules(Rules { max_length: Some(2), lanes: Lanes { highest: 1 }, ..Rules::default() });
     send(&mut queue, NOW, &[numbered(1, Some(1), None), numbered(2, None, None), numbered(3, None, None)]);
     assert_eq!(queue.ready_count(), 2);
-    send(&mut queue, NOW, &[numbered(4, Some(1), None), numbered(5, Some(1), None)]);
-    assert_eq!(drain(&mut queue, NOW), [4, 5]);
+    send(&mut queue, NOW, &[numbered(4, Some(1), None), numbered(5, None, None)]);
+    assert_eq!(drain(&mut queue, NOW), [3, 5]);
     let mut queue = with_rules(Rules { max_length_bytes: Some(20), ..Rules::default() });
     send(&mut queue, NOW, &(1..6).map(|n| numbered(n, None, None)).collect::<Vec<_>>());
     assert_eq!(drain(&mut queue, NOW), [4, 5]);
@@ -265,7 +265,7 @@ impl Naive {
             || self.rules.max_length_bytes.is_some_and(|max| len as u64 * 8 > max)
     }
 
-    /// Heads that are over go; then, where the oldest give way, the oldest of the lowest lane.
+    /// Heads that are over go; then, where the oldest give way, those that are next.
     fn tend(&mut self) {
         for lane in (0..=self.rules.lanes.highest).map(std::cmp::Reverse) {
             while let Some((&key, &expires)) = self.ready.range((lane, 0)..=(lane, u64::MAX)).next()
@@ -276,9 +276,7 @@ impl Naive {
             }
         }
         while self.rules.overflow == Overflow::DropHead && self.exceeds(self.ready.len()) {
-            let Some((lane, _)) = self.ready.keys().next_back().copied() else { break };
-            let Some((&key, _)) = self.ready.range((lane, 0)..).next() else { break };
-            self.ready.remove(&key);
+            let Some((key, _)) = self.ready.pop_first() else { break };
             self.dead.push((key.1, Reason::MaxLength));
         }
     }
