@@ -309,9 +309,12 @@ pub enum Perm {
     Set {
         /// The user
         user: String,
-        /// The patterns
-        #[arg(required = true, num_args = 2..=3, allow_hyphen_values = true)]
-        patterns: Vec<String>,
+        /// CONFIGURE, or WRITE of topic permissions
+        first: String,
+        /// WRITE, or READ of topic permissions
+        second: String,
+        /// READ
+        third: Option<String>,
         /// Topic permissions: over routing keys of this exchange
         #[arg(long, value_name = "EXCHANGE")]
         topic: Option<String>,
@@ -340,9 +343,14 @@ pub enum Perm {
 pub enum Param {
     /// Sets a parameter: COMPONENT NAME JSON, or with --global NAME JSON
     Set {
-        /// Component, name and value
-        #[arg(required = true, num_args = 2..=3, allow_hyphen_values = true)]
-        words: Vec<String>,
+        /// COMPONENT, or NAME of a global parameter
+        first: String,
+        /// NAME, or JSON of a global parameter
+        #[arg(allow_negative_numbers = true)]
+        second: String,
+        /// JSON
+        #[arg(allow_negative_numbers = true)]
+        third: Option<String>,
         /// A global parameter
         #[arg(long)]
         global: bool,
@@ -440,7 +448,9 @@ mod tests {
     fn patterns_and_priorities_may_begin_with_anything() {
         let cli = Cli::try_parse_from(["brokerctl", "perm", "set", "u", "^-", "", ".*", "-p", "v"]).unwrap();
         assert_eq!(cli.global.vhost.as_deref(), Some("v"));
-        assert!(matches!(cli.noun, Noun::Perm(Perm::Set { patterns, .. }) if patterns == ["^-", "", ".*"]));
+        let Noun::Perm(Perm::Set { first, second, third, .. }) = cli.noun else { unreachable!() };
+        assert_eq!((&*first, &*second, third.as_deref()), ("^-", "", Some(".*")));
+        Cli::try_parse_from(["brokerctl", "param", "set", "limit", "-5", "--global"]).unwrap();
         Cli::try_parse_from(["brokerctl", "policy", "set", "p", "", "{}", "--priority", "-5"]).unwrap();
         assert!(
             Cli::try_parse_from(["brokerctl", "user", "create", "u", "password"]).is_err(),

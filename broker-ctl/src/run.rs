@@ -402,24 +402,24 @@ impl Session<'_> {
     async fn perm(&mut self, verb: &Perm) -> Result<String> {
         let vhost = self.vhost_name();
         match verb {
-            Perm::Set { user, patterns, topic } => {
-                let kind = match (topic, patterns.as_slice()) {
-                    (None, [configure, write, read]) => Kind::SetPermissions(meta::SetPermissions {
+            Perm::Set { user, first, second, third, topic } => {
+                let kind = match (topic, [first, second], third) {
+                    (None, [configure, write], Some(read)) => Kind::SetPermissions(meta::SetPermissions {
                         user: user.clone(),
                         vhost,
                         configure: configure.clone(),
                         write: write.clone(),
                         read: read.clone(),
                     }),
-                    (Some(exchange), [write, read]) => Kind::SetTopicPermissions(meta::SetTopicPermissions {
+                    (Some(exchange), [write, read], None) => Kind::SetTopicPermissions(meta::SetTopicPermissions {
                         user: user.clone(),
                         vhost,
                         exchange: exchange.clone(),
                         write: write.clone(),
                         read: read.clone(),
                     }),
-                    (None, _) => return Err(Failure::usage("three patterns are needed: CONFIGURE WRITE READ")),
-                    (Some(_), _) => return Err(Failure::usage("with --topic, two patterns are needed: WRITE READ")),
+                    (None, ..) => return Err(Failure::usage("three patterns are needed: CONFIGURE WRITE READ")),
+                    (Some(_), ..) => return Err(Failure::usage("with --topic, two patterns are needed: WRITE READ")),
                 };
                 self.change(kind).await
             }
@@ -448,12 +448,12 @@ impl Session<'_> {
 
     async fn param(&mut self, verb: &Param) -> Result<String> {
         match verb {
-            Param::Set { words, global } => {
-                let (vhost, component, name, value) = match (global, words.as_slice()) {
-                    (true, [name, value]) => (String::new(), String::new(), name, value),
-                    (false, [component, name, value]) => (self.vhost_name(), component.clone(), name, value),
-                    (true, _) => return Err(Failure::usage("a global parameter is set with NAME JSON")),
-                    (false, _) => return Err(Failure::usage("a parameter is set with COMPONENT NAME JSON")),
+            Param::Set { first, second, third, global } => {
+                let (vhost, component, name, value) = match (global, [first, second], third) {
+                    (true, [name, value], None) => (String::new(), String::new(), name, value),
+                    (false, [component, name], Some(value)) => (self.vhost_name(), component.clone(), name, value),
+                    (true, ..) => return Err(Failure::usage("a global parameter is set with NAME JSON")),
+                    (false, ..) => return Err(Failure::usage("a parameter is set with COMPONENT NAME JSON")),
                 };
                 let value = policy::json_value(value)?;
                 self.change(Kind::SetParameter(meta::SetParameter { vhost, component, name: name.clone(), value }))

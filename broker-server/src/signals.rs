@@ -11,7 +11,7 @@ use signal_hook::iterator::{Handle, Signals};
 pub enum Request {
     /// SIGTERM or SIGINT: finish what is under way and end.
     Shutdown,
-    /// SIGHUP: read log levels and TLS certificates again, reopen the log file.
+    /// SIGHUP: read log levels, TLS certificates and definitions again, reopen the log file.
     Reload,
     /// SIGUSR1: write the state of the node to the log.
     Dump,
