@@ -4,50 +4,20 @@
 //! and a request for a direct reply is given its address.
 
 use broker_core::message::{INLINE_BODY_MAX_BYTES, Message};
+use broker_core::properties::{self, Values};
 use bytes::Bytes;
 
 use crate::exception::Exception;
 use crate::reply_to;
 use crate::table;
 
-/// A content header's payload before its property flags: class, weight and body size.
-pub(crate) const FIXED_BYTES: usize = 12;
+pub(crate) use broker_core::properties::FIXED_BYTES;
 /// Bodies that are held apart from their message are gathered in pieces of this size.
 const PIECE_BYTES: usize = 128 * 1024;
 /// The longest expiration, in milliseconds: ten years.
 const EXPIRATION_MAX_MS: i128 = 315_360_000_000;
 
-/// The property flags, by the property's name.
-pub mod flag {
-    /// `content-type`
-    pub const CONTENT_TYPE: u16 = 1 << 15;
-    /// `content-encoding`
-    pub const CONTENT_ENCODING: u16 = 1 << 14;
-    /// `headers`
-    pub const HEADERS: u16 = 1 << 13;
-    /// `delivery-mode`
-    pub const DELIVERY_MODE: u16 = 1 << 12;
-    /// `priority`
-    pub const PRIORITY: u16 = 1 << 11;
-    /// `correlation-id`
-    pub const CORRELATION_ID: u16 = 1 << 10;
-    /// `reply-to`
-    pub const REPLY_TO: u16 = 1 << 9;
-    /// `expiration`
-    pub const EXPIRATION: u16 = 1 << 8;
-    /// `message-id`
-    pub const MESSAGE_ID: u16 = 1 << 7;
-    /// `timestamp`
-    pub const TIMESTAMP: u16 = 1 << 6;
-    /// `type`
-    pub const TYPE: u16 = 1 << 5;
-    /// `user-id`
-    pub const USER_ID: u16 = 1 << 4;
-    /// `app-id`
-    pub const APP_ID: u16 = 1 << 3;
-    /// `cluster-id`
-    pub const CLUSTER_ID: u16 = 1 << 2;
-}
+pub use broker_core::properties::{flag, property};
 
 /// Properties whose values are rules, not just data.
 const RULES: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
@@ -65,7 +35,8 @@ pub struct Facts {
 
 /// Reads property flags and properties from end to end. `None` if they are not well formed.
 pub fn check(properties: &[u8]) -> Option<Facts> {
-    let (flags, rest) = split_flags(properties)?;
+    let mut values = Values::new(properties)?;
+    let Values { flags, rest } = values;
     // Most messages have no property but the delivery mode.
     match (flags & !0b11, rest) {
         (0, []) => return Some(Facts { persistent: false, has_rules: false, wants_reply: false }),
@@ -74,7 +45,6 @@ pub fn check(properties: &[u8]) -> Option<Facts> {
         }
         _ => {}
     }
-    let mut values = Values { flags, rest };
     let mut persistent = false;
     let mut has_rules = flags & RULES != 0;
     let mut wants_reply = false;
@@ -99,26 +69,10 @@ fn is_known_mode(mode: u8) -> bool {
     matches!(mode, 1 | 2)
 }
 
-/// A property's value: a string's or table's octets without length, numbers as they are. `None` if it is not set.
-pub fn property(properties: &[u8], which: u16) -> Option<&[u8]> {
-    let (flags, rest) = split_flags(properties)?;
-    if flags & which == 0 {
-        return None;
-    }
-    let mut values = Values { flags, rest };
-    while let Some((at, value)) = values.next_value()? {
-        if at == which {
-            return Some(value);
-        }
-    }
-    None
-}
-
 /// All properties that are set with their values, as [`property`] gives them, in the order of their flags.
 pub fn each_property(properties: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let (flags, rest) = split_flags(properties).unwrap_or_default();
-    let mut values = Values { flags, rest };
-    std::iter::from_fn(move || values.next_value().flatten())
+    let mut values = Values::new(properties);
+    std::iter::from_fn(move || values.as_mut()?.next_value().flatten())
 }
 
 /// The routing keys in the headers `CC` and `BCC`.
@@ -131,54 +85,25 @@ pub fn extra_routes(properties: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter_map(|item| table::content_of(item, b'S'))
 }
 
-/// The same message without its `BCC` header, or `None` if it has none.
+/// The same message without its `BCC` header, whose keys are kept where nobody who receives it sees them; `None` if it has none.
 pub fn without_bcc(message: &Message) -> Option<Message> {
-    let header = message.header();
     let headers = property(message.properties(), flag::HEADERS)?;
-    let (name, value) = table::fields(headers).find(|(name, _)| *name == b"BCC")?;
-    // All of these are slices of the header: their places follow from their lengths.
-    let field_len = 1 + name.len() + value.len();
-    let before: usize = table::fields(headers)
-        .take_while(|(name, _)| *name != b"BCC")
-        .map(|(name, value)| 1 + name.len() + value.len())
-        .sum();
-    let table_at = header.windows(headers.len()).rposition(|window| std::ptr::eq(window, headers))?;
-    let mut shorter = header.get(..table_at.checked_sub(4)?)?.to_vec();
-    shorter.extend_from_slice(&((headers.len() - field_len) as u32).to_be_bytes());
-    shorter.extend_from_slice(headers.get(..before)?);
-    shorter.extend_from_slice(headers.get(before + field_len..)?);
-    shorter.extend_from_slice(header.get(table_at + headers.len()..)?);
-    with_header(message, message.route(), &shorter)
+    let hidden = table::content_of(table::lookup(headers, b"BCC")?, b'A').into_iter().flat_map(table::items);
+    let mut seen = Vec::with_capacity(headers.len());
+    for (name, value) in table::fields(headers).filter(|(name, _)| *name != b"BCC") {
+        seen.push(name.len() as u8);
+        seen.extend_from_slice(name);
+        seen.extend_from_slice(value);
+    }
+    let header = properties::changed(message.header(), &[(flag::HEADERS, Some(&seen))])?;
+    message.changed(message.route(), &header, hidden.filter_map(|item| table::content_of(item, b'S')))
 }
 
-/// The same message with another `reply-to`, everything else untouched. `None` if it has none, or if the new one is too long.
-pub(crate) fn with_reply_to(message: &Message, reply_to: &[u8]) -> Option<Message> {
-    let header = message.header();
-    let (flags, rest) = split_flags(message.properties())?;
-    let mut values = Values { flags, rest };
-    while let Some((which, value)) = values.next_value()? {
-        if which != flag::REPLY_TO {
-            continue;
-        }
-        let end = header.len() - values.rest.len();
-        // With the octet that tells its length.
-        let start = end.checked_sub(value.len() + 1)?;
-        let mut other = Vec::with_capacity(header.len() + reply_to.len());
-        other.extend_from_slice(header.get(..start)?);
-        other.push(u8::try_from(reply_to.len()).ok()?);
-        other.extend_from_slice(reply_to);
-        other.extend_from_slice(values.rest);
-        return with_header(message, message.route(), &other);
-    }
-    None
-}
-
-/// The same body under another route and content header.
-pub(crate) fn with_header(message: &Message, route: &[u8], header: &[u8]) -> Option<Message> {
-    match (message.chunks(), message.inline_body()) {
-        (Some(chunks), _) => Message::with_chunks(route, header, chunks.to_vec(), message.persistent()),
-        (None, body) => Message::new(route, header, body.unwrap_or_default(), message.persistent(), &mut Vec::new()),
-    }
+/// The same message with another `reply-to`; `None` if it has none, or that would be too long.
+pub(crate) fn with_reply_to(message: &Message, address: &[u8]) -> Option<Message> {
+    property(message.properties(), flag::REPLY_TO)?;
+    let header = properties::changed(message.header(), &[(flag::REPLY_TO, Some(address))])?;
+    message.changed(message.route(), &header, message.hidden_keys())
 }
 
 /// Why a publish with these properties is refused, in the order RabbitMQ looks at them.
@@ -230,38 +155,6 @@ pub fn parse_expiration(text: &[u8]) -> Result<u64, String> {
         Ok(value) if negative && value > 0 => Err(format!("{{value_negative,-{value}}}")),
         Ok(value) if value <= EXPIRATION_MAX_MS => Ok(value as u64),
         _ => Err(format!("{{value_too_large,{number}}}")),
-    }
-}
-
-fn split_flags(properties: &[u8]) -> Option<(u16, &[u8])> {
-    let (flags, rest) = properties.split_first_chunk()?;
-    Some((u16::from_be_bytes(*flags), rest))
-}
-
-/// Walks property values in the order of their flags.
-struct Values<'a> {
-    flags: u16,
-    rest: &'a [u8],
-}
-
-impl<'a> Values<'a> {
-    /// The next value; `Some(None)` at the end, `None` if the octets do not suffice.
-    fn next_value(&mut self) -> Option<Option<(u16, &'a [u8])>> {
-        let flags = self.flags & !0b11;
-        if flags == 0 {
-            return Some(None);
-        }
-        let which = 1 << (15 - flags.leading_zeros());
-        self.flags = flags & !which;
-        let (skip, len) = match which {
-            flag::HEADERS => (4, u32::from_be_bytes(*self.rest.first_chunk()?) as usize),
-            flag::DELIVERY_MODE | flag::PRIORITY => (0, 1),
-            flag::TIMESTAMP => (0, 8),
-            _ => (1, usize::from(*self.rest.first()?)),
-        };
-        let (value, rest) = self.rest.get(skip..)?.split_at_checked(len)?;
-        self.rest = rest;
-        Some(Some((which, value)))
     }
 }
 

@@ -80,12 +80,18 @@ pub fn expiration_ms(header: &[u8]) -> Option<u64> {
     if !has(header, flag::EXPIRATION) {
         return None;
     }
-    std::str::from_utf8(of_header(header, flag::EXPIRATION)?).ok()?.parse().ok()
+    let number: i128 = std::str::from_utf8(of_header(header, flag::EXPIRATION)?).ok()?.parse().ok()?;
+    u64::try_from(number).ok()
+}
+
+/// The headers, if there are any.
+pub fn headers_if_any(header: &[u8]) -> Option<FieldTable<'_>> {
+    of_header(header, flag::HEADERS).map(FieldTable::unchecked)
 }
 
 /// The headers; an empty table if there are none.
 pub fn headers(header: &[u8]) -> FieldTable<'_> {
-    of_header(header, flag::HEADERS).map(FieldTable::unchecked).unwrap_or_default()
+    headers_if_any(header).unwrap_or_default()
 }
 
 /// A content header's payload with properties set (to these values, without lengths) or taken away. `None` if the payload is not well formed, or a

@@ -206,7 +206,13 @@ mod tests {
     fn topology() -> Topology {
         let mut topology = Topology::default();
         let (description, tags) = (String::new(), Vec::new());
-        topology.add_vhost(VhostRecord { name: "/".into(), description, tags, tracing: false });
+        topology.add_vhost(VhostRecord {
+            name: "/".into(),
+            description,
+            tags,
+            tracing: false,
+            default_queue_type: Default::default(),
+        });
         topology.add_exchange(ExchangeRecord {
             vhost: "/".into(),
             name: "inner".into(),
@@ -215,6 +221,7 @@ mod tests {
             auto_delete: false,
             internal: true,
             arguments: Default::default(),
+            policies: Default::default(),
         });
         topology
     }

@@ -10,19 +10,16 @@ use imbl::OrdMap;
 use smallvec::SmallVec;
 
 use super::Routed;
-use super::properties::{Property, property};
 use super::targets::Target;
 use crate::field_table::{Arguments, FieldTable, TableBuilder, Value};
+use crate::properties::{self, flag};
 use crate::refusal::Refusal;
 
 const HASH_HEADER: &str = "hash-header";
 const HASH_PROPERTY: &str = "hash-property";
 /// The properties that `hash-property` may name.
-const PROPERTIES: [(&str, Property); 3] = [
-    ("message_id", Property::MessageId),
-    ("correlation_id", Property::CorrelationId),
-    ("timestamp", Property::Timestamp),
-];
+const PROPERTIES: [(&str, u16); 3] =
+    [("message_id", flag::MESSAGE_ID), ("correlation_id", flag::CORRELATION_ID), ("timestamp", flag::TIMESTAMP)];
 
 #[derive(Clone, Debug)]
 pub(crate) struct ConsistentHashTable {
@@ -35,7 +32,7 @@ pub(crate) struct ConsistentHashTable {
 enum Hashed {
     Routing,
     Header(Box<[u8]>),
-    Property(Property),
+    Property(u16),
 }
 
 #[derive(Clone, Debug)]
@@ -111,7 +108,9 @@ impl Hashed {
         match self {
             // Keys of CC and BCC do not count.
             Hashed::Routing => message.keys.iter().take(1).for_each(|key| hash.part(key)),
-            Hashed::Property(name) => property(message.header, *name).into_iter().for_each(|octets| hash.part(octets)),
+            Hashed::Property(name) => {
+                properties::of_header(message.header, *name).into_iter().for_each(|octets| hash.part(octets))
+            }
             Hashed::Header(name) => match message.headers.and_then(|headers| headers.lookup(name)) {
                 Some(Value::LongString(octets)) => hash.part(octets),
                 Some(value) => {

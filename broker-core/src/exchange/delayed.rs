@@ -4,8 +4,8 @@
 //! has come, the message is routed from that exchange again with the header negated ([`with_delay_over`]), which is no delay any more.
 
 use super::ExchangeKind;
-use super::properties::{Property, message_headers, place};
 use crate::field_table::{FieldTable, TableBuilder, Value};
+use crate::properties::{self, flag, headers_if_any};
 use crate::refusal::Refusal;
 
 /// The longest delay that counts; a longer one is none.
@@ -16,7 +16,7 @@ const DELAY: &[u8] = b"x-delay";
 /// How long a message shall be held back, from its content header's payload. None if it says nothing, or nothing that makes sense: it is routed
 /// at once then.
 pub fn delay_ms(header: &[u8]) -> Option<u64> {
-    delay_of(message_headers(header)?)
+    delay_of(headers_if_any(header)?)
 }
 
 /// The same for headers.
@@ -28,19 +28,14 @@ pub(super) fn delay_of(headers: FieldTable<'_>) -> Option<u64> {
 /// The content header's payload with the delay negated, as consumers see it and as no exchange holds it back again. None if there was no delay.
 pub fn with_delay_over(header: &[u8]) -> Option<Vec<u8>> {
     let delay = i64::try_from(delay_ms(header)?).ok()?;
-    let table_place = place(header, Property::Headers)?;
     let mut fields = TableBuilder::default();
     // Of several fields of that name the first counts.
     let mut delay = Some(delay);
-    for (name, value) in message_headers(header)? {
+    for (name, value) in headers_if_any(header)? {
         let delay = delay.take_if(|_| name == DELAY);
         fields.push(name, delay.map_or(value, |delay| over(value, delay)));
     }
-    let mut changed = header.get(..table_place.start.checked_sub(4)?)?.to_vec();
-    changed.extend_from_slice(&u32::try_from(fields.octets().len()).ok()?.to_be_bytes());
-    changed.extend_from_slice(fields.octets());
-    changed.extend_from_slice(header.get(table_place.end..)?);
-    Some(changed)
+    properties::changed(header, &[(flag::HEADERS, Some(fields.octets()))])
 }
 
 /// The negative delay, of the type it had if that is a signed integer.

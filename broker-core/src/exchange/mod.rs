@@ -9,7 +9,6 @@ mod direct;
 mod fanout;
 mod headers;
 mod pattern_bits;
-mod properties;
 mod random;
 mod recent_history;
 mod targets;
@@ -19,8 +18,6 @@ use smallvec::SmallVec;
 
 pub use delayed::{DELAY_MAX_MS, delay_ms, with_delay_over};
 pub use headers::check_match;
-pub use properties::message_headers;
-pub(crate) use properties::{FIXED_BYTES as HEADER_FIXED_BYTES, Property};
 pub use recent_history::{HISTORIES_MAX_BYTES, HISTORY_MAX_BYTES, HISTORY_MAX_MESSAGES, Histories};
 pub(crate) use recent_history::{is_kept, length as history_length};
 pub use targets::Target;

@@ -511,11 +511,11 @@ fn alternate_exchanges_come_by_policy_but_not_for_the_default_exchange() {
     assert_eq!(exchange(&topology, "").alternate_exchange(), None);
     assert_eq!(exchange(&topology, "").policies.policy.as_ref().unwrap().name(), "ae");
     // A route that may end at an exchange of type headers is not remembered by its key.
-    assert!(topology.vhost("/").unwrap().depends_on_headers("plain"));
-    assert!(!topology.vhost("/").unwrap().depends_on_headers(""));
+    assert!(!topology.vhost("/").unwrap().routes_by_key("plain"));
+    assert!(topology.vhost("/").unwrap().routes_by_key(""));
     assert!(topology.remove_policy("/", "ae", false, &mut changes));
     assert_eq!(exchange(&topology, "plain").alternate_exchange(), None);
-    assert!(!topology.vhost("/").unwrap().depends_on_headers("plain"));
+    assert!(topology.vhost("/").unwrap().routes_by_key("plain"));
 }
 
 #[test]

@@ -31,7 +31,6 @@ pub use record::{Binding, Destination, ExchangeRecord, PREDECLARED_EXCHANGES, Qu
 pub use route::{NoSuchExchange, Reached, Routable, copy_keys_in, has_copy_keys};
 
 use crate::exchange::MatchingTable;
-pub use crate::exchange::message_headers;
 use crate::name::{ExchangeName, QueueId, QueueName, VhostName};
 use crate::policy::Policies;
 

@@ -106,7 +106,8 @@ impl ExchangeRecord {
         if !self.arguments.is_empty()
             && let Some(name) = self.arguments.table().lookup(ALTERNATE_EXCHANGE.as_bytes())
         {
-            return name.text();
+            // The default exchange cannot be one, as in RabbitMQ.
+            return name.text().filter(|name| !name.is_empty());
         }
         if self.policies.is_empty() || self.name.is_empty() {
             return None;

@@ -6,11 +6,10 @@ use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use super::{Exchange, ExchangeRecord, Topology, Vhost};
-use crate::exchange::{
-    ExchangeKind, HEADER_FIXED_BYTES, Property, Routed, Target, has_delay, is_kept, message_headers, next_dice,
-};
+use crate::exchange::{ExchangeKind, Routed, Target, has_delay, is_kept, next_dice};
 use crate::field_table::{FieldTable, Value};
 use crate::name::QueueId;
+use crate::properties::{self, flag, headers_if_any};
 use crate::refusal::Refusal;
 
 /// A message, as far as its way depends on it.
@@ -64,7 +63,7 @@ impl Vhost {
     pub fn route(&self, exchange: &str, message: &Routable<'_>, out: &mut Reached) -> Result<(), NoSuchExchange> {
         out.clear();
         let exchange = self.exchanges.get(exchange).ok_or(NoSuchExchange)?;
-        let headers = message_headers(message.header);
+        let headers = headers_if_any(message.header);
         let mut keys: SmallVec<[&[u8]; 4]> = SmallVec::new();
         keys.push(message.routing_key);
         if let Some(headers) = headers {
@@ -184,14 +183,11 @@ impl Exchange {
 /// Whether a message names further routing keys, so that its route cannot be cached by its routing key; refused if they are no arrays.
 #[inline]
 pub fn has_copy_keys(header: &[u8]) -> Result<bool, Refusal> {
-    match header.get(HEADER_FIXED_BYTES) {
-        Some(&flags) if Property::Headers.is_flagged(flags) => finds_copy_keys(header),
-        _ => Ok(false),
-    }
+    if properties::has(header, flag::HEADERS) { finds_copy_keys(header) } else { Ok(false) }
 }
 
 fn finds_copy_keys(header: &[u8]) -> Result<bool, Refusal> {
-    let Some(headers) = message_headers(header) else { return Ok(false) };
+    let Some(headers) = headers_if_any(header) else { return Ok(false) };
     let mut has = false;
     for name in COPY_HEADERS {
         match headers.lookup(name.as_bytes()) {
@@ -206,7 +202,7 @@ fn finds_copy_keys(header: &[u8]) -> Result<bool, Refusal> {
 /// The further routing keys a message names.
 pub fn copy_keys_in(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let copies = matches!(has_copy_keys(header), Ok(true));
-    copies.then(|| message_headers(header)).flatten().into_iter().flat_map(copy_keys)
+    copies.then(|| headers_if_any(header)).flatten().into_iter().flat_map(copy_keys)
 }
 
 /// Routing keys in the CC and BCC headers: the long strings in their arrays.

@@ -2,6 +2,7 @@
 //! application variable `channel_tick_interval` at 1 s answered each of these the same, but for the time.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use conformance::client::PATIENCE;
 use conformance::play::{Target, play};
 use conformance::script::{Needs, Scenario};
 use harness::{Broker, Brokerd, Options};
@@ -88,7 +89,11 @@ fn a_channel_that_holds_a_delivery_for_too_long_is_closed() {
                 let steps = ["open a", &declare].into_iter().chain(steps.iter().copied()).chain(["quiet a 4000"]);
                 let steps = steps.map(str::to_owned).collect();
                 let scenario = Scenario { name: (*name).to_owned(), needs: Needs::Nothing, steps };
-                let transcript = play::<Brokerd>(&scenario, &mut Target { port, broker: None }).unwrap();
+                let transcript = play::<Brokerd>(
+                    &scenario,
+                    &mut Target { port, broker: None, control: None, patience: PATIENCE, stop_at: None },
+                )
+                .unwrap();
                 assert_eq!(transcript.iter().any(|line| line == CLOSE), *closed, "{name}: {transcript:#?}");
                 let closes = transcript.iter().filter(|line| line.contains(".close ")).count();
                 assert_eq!(closes, usize::from(*closed), "{name}: {transcript:#?}");
