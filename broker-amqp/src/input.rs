@@ -44,7 +44,7 @@ pub enum Input {
     },
     /// The node is short of something and takes no publishes, or no longer is.
     Alarm {
-        /// `low on memory`, `low on disk`, `low on memory & disk`, or none.
+        /// `low on memory`, `low on disk`, `low on disk & memory`, or none.
         reason: Option<&'static str>,
     },
     /// The operator or the node's end closes the connection: see [`Exception::forced`] and [`Exception::shutdown`].

@@ -135,6 +135,10 @@ pub enum Refusal {
     UnknownExchangeType(String),
     /// An argument that RabbitMQ knows and this broker does not.
     ArgumentNotSupported(String),
+    /// It consumed from a quorum queue under a limit over the whole channel.
+    GlobalQosOfQuorum(Resource),
+    /// It asked for the deletion of a quorum queue with a condition, which is named: if-empty or if-unused.
+    ConditionOfQuorum(Resource, &'static str),
     /// A message header that must be an array is none: its name and type.
     HeaderNotArray(&'static str, &'static str),
     /// Arguments larger than [`crate::arguments::ARGUMENTS_MAX_BYTES`].
@@ -205,7 +209,9 @@ impl Refusal {
             | Refusal::VhostRefused { .. }
             | Refusal::VhostFull { .. }
             | Refusal::UserFull { .. } => (530, "NOT_ALLOWED", true),
-            Refusal::ArgumentNotSupported(_) => (540, "NOT_IMPLEMENTED", true),
+            Refusal::ArgumentNotSupported(_) | Refusal::GlobalQosOfQuorum(_) | Refusal::ConditionOfQuorum(..) => {
+                (540, "NOT_IMPLEMENTED", true)
+            }
             Refusal::Command(_) => (541, "INTERNAL_ERROR", true),
         }
     }
@@ -276,6 +282,11 @@ impl fmt::Display for Refusal {
             Refusal::UnknownExchangeType(name) if name.is_empty() => write!(f, "invalid exchange type ''"),
             Refusal::UnknownExchangeType(name) => write!(f, "unknown exchange type '{name}'"),
             Refusal::ArgumentNotSupported(name) => write!(f, "queue argument '{name}' is not supported"),
+            Refusal::GlobalQosOfQuorum(resource) => write!(f, "{resource} does not support global qos"),
+            Refusal::ConditionOfQuorum(resource, flag) => write!(
+                f,
+                "cannot delete {resource}. queue.delete operations with {flag} flag set are not supported by quorum queues"
+            ),
             Refusal::HeaderNotArray(header, type_name) => {
                 write!(f, "invalid message: {{unacceptable_type_in_header,\"{header}\",{type_name}}}")
             }

@@ -276,7 +276,7 @@ fn reason(alarms: Alarms) -> Option<&'static str> {
         (false, false) => None,
         (true, false) => Some("low on memory"),
         (false, true) => Some("low on disk"),
-        (true, true) => Some("low on memory & disk"),
+        (true, true) => Some("low on disk & memory"),
     }
 }
 

@@ -27,6 +27,11 @@ impl Connection {
     pub(super) fn channel_method(&mut self, number: u16, payload: &[u8], out: &mut Vec<Output>) -> Flow {
         match *payload {
             [0, 60, 0, method @ (80 | 90 | 120), ref fields @ ..] => self.acknowledge(number, method, fields, out),
+            // As in RabbitMQ it waits where it is, with all that comes after it.
+            [0, 60, 0, 40, ..] if self.alarm.is_some() => {
+                self.block(out);
+                Flow::Hold
+            }
             [0, 60, 0, 40, ..] => {
                 let Some(channel) = self.channels.find_mut(number) else { return Flow::Next };
                 match channel.publish_method(payload) {

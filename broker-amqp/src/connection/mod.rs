@@ -621,6 +621,7 @@ impl Connection {
                 continue;
             }
             if self.phase == Phase::Running
+                && self.alarm.is_none()
                 && let Some(publish) = codec::parse_publish(rest, self.payload_max())
                 && self.take_publish(&publish, place.map(|place| place + at), out)
             {
@@ -647,7 +648,7 @@ impl Connection {
             return false;
         }
         let Publish { route, header, body, facts, mandatory, .. } = *publish;
-        let plain = !facts.has_rules && channel.tx.is_none() && self.alarm.is_none();
+        let plain = !facts.has_rules && channel.tx.is_none();
         if let Some(content) = place.filter(|_| plain).and_then(|at| Incoming::read(at, publish)) {
             self.hand_on(publish.channel, mandatory, content, out);
             return true;
@@ -687,9 +688,6 @@ impl Connection {
                 Some(exception) => Output::PublishInvalid { channel: number, message, exception: Box::new(exception) },
                 None => Output::TxPublish { channel: number, message },
             });
-        }
-        if self.alarm.is_some() {
-            self.block(out);
         }
     }
 

@@ -287,7 +287,8 @@ impl Queue {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        let mut stored = self.durable && content.persistent();
+        // A quorum queue stores everything.
+        let mut stored = self.durable && (content.persistent() || self.rules.counts_deliveries);
         // A consumer that is waiting has emptied the ready list: the message goes to it without being queued.
         let next = if self.ready.is_empty() { self.consumers.next(content.memory() as i64) } else { None };
         match next {
@@ -393,6 +394,8 @@ impl Queue {
                 }
                 let Some(entry) = self.ready.pop() else { break };
                 let Get { channel, no_ack } = self.gets[answered];
+                // What comes to the head now may be over: it does not remain.
+                self.tend(out);
                 let (redelivered, remaining) = (entry.redelivered, self.ready.len());
                 let counted = self.with_delivery_count(&entry, true);
                 let message = counted.unwrap_or_else(|| entry.message.clone());

@@ -366,14 +366,20 @@ fn check_equivalent_exchange(exchange: &ExchangeRecord, declaration: &ExchangeDe
         return Err(Refusal::Inequivalent {
             resource: resource(),
             argument: "type".into(),
-            received: format!("'{}'", declaration.kind.name()),
-            current: format!("'{}'", exchange.kind.name()),
+            received: type_in_text(declaration.kind),
+            current: type_in_text(exchange.kind),
         });
     }
     compare_property("durable", declaration.durable, exchange.durable, resource)?;
     compare_property("auto_delete", declaration.auto_delete, exchange.auto_delete, resource)?;
     compare_property("internal", declaration.internal, exchange.internal, resource)?;
     compare_arguments(COMPARED_FOR_EXCHANGES, declaration.arguments, None, &exchange.arguments, resource)
+}
+
+/// RabbitMQ shows the names of types as Erlang's atoms, of which some stand in quotes of their own.
+fn type_in_text(kind: ExchangeKind) -> String {
+    let name = kind.name();
+    if name.contains('-') { format!("''{name}''") } else { format!("'{name}'") }
 }
 
 fn compare_property(

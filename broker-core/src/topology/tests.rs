@@ -28,6 +28,7 @@ fn topology(lines: &[&str]) -> Topology {
             exclusive_owner: None,
             arguments: Arguments::default(),
             node: NodeId(1),
+            policies: Default::default(),
         };
         assert!(topology.add_queue(Arc::new(record)));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use broker_amqp::reply_to;
 use broker_amqp::{Binding as AskedBinding, Exception, Input, Output, Reply, ReplyCode, Request};
 use broker_core::access::Operation;
+use broker_core::arguments::QueueType;
 use broker_core::exchange::ExchangeKind;
 use broker_core::field_table::{FieldTable, Value};
 use broker_core::message::{Content, split_route};
@@ -276,6 +277,12 @@ impl Shard {
             Delete::Missing => return Ok(Some(Reply::Deleted { messages: 0 })),
             Delete::Existing(record) => record,
         };
+        if record.queue_type() == QueueType::Quorum {
+            let flag = if_unused.then_some("if-unused").or_else(|| if_empty.then_some("if-empty"));
+            if let Some(flag) = flag {
+                return Err(exception(Refusal::ConditionOfQuorum(record.resource(), flag)));
+            }
+        }
         let mut messages = 0;
         if let Some(local) = self.queues.get_mut(&record.id) {
             // As in RabbitMQ, what is delivered and not settled does not count.
@@ -317,11 +324,16 @@ impl Shard {
         channel: u16,
         request: &Request,
     ) -> Result<(QueueId, ConsumerSettings), Exception> {
-        let Request::Consume { queue, no_ack, exclusive, prefetch, arguments, .. } = request else {
+        let Request::Consume { queue, no_ack, exclusive, prefetch, arguments, under_channel_limit, .. } = request
+        else {
             return Err(Exception::internal("not a consume"));
         };
         let id = self.usable_queue(place, queue, &Operation::Consume { queue })?;
         let vhost = self.vhost_name(place)?;
+        let quorum = self.queues.get(&id).is_some_and(|local| local.record.queue_type() == QueueType::Quorum);
+        if quorum && *under_channel_limit {
+            return Err(exception(Refusal::GlobalQosOfQuorum(queue_resource(&vhost, queue))));
+        }
         let priority = consumer_arguments(table(arguments)?, &queue_resource(&vhost, queue))?;
         let free = self.queues.get(&id).is_some_and(|local| local.queue.may_consume(*exclusive));
         if !free {
