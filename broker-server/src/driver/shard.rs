@@ -336,7 +336,7 @@ impl Shard {
     fn next_timeout(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let settles_due = self.settles_due.filter(|_| self.batch.is_some());
-        let queue = self.queue_timers.peek().map(|Reverse((at_ms, _))| {
+        let queue = self.queue_timers.peek().filter(|_| self.stopping.is_none()).map(|Reverse((at_ms, _))| {
             self.started.0 + Duration::from_millis(at_ms.saturating_sub(self.started.1).min(TIMER_MAX_MS))
         });
         [
@@ -639,6 +639,10 @@ impl Shard {
     }
 
     fn fire_queue_timers(&mut self) {
+        if self.stopping.is_some() {
+            // A queue is not to expire because the node takes its time to stop.
+            return;
+        }
         let mut due: Vec<QueueId> = Vec::new();
         while let Some(Reverse((at_ms, id))) =
             self.queue_timers.peek().copied().filter(|Reverse((at, _))| *at <= self.now_ms)
