@@ -351,17 +351,8 @@ fn definitions_are_imported_and_exported_live() {
     for list in ["queues", "exchanges", "bindings"] {
         assert_ne!(exported(&second)[list], exported(&broker)[list]);
     }
-    // Without what this version's catalog does not change yet: the descriptions of vhosts.
-    let mut document: Value = serde_json::from_str(&fs::read_to_string(&again).unwrap()).unwrap();
-    document["vhosts"] = json!([{"name": "/"}, {"name": "shop"}]);
-    document["users"]
-        .as_array_mut()
-        .unwrap()
-        .iter_mut()
-        .for_each(|user| drop(user.as_object_mut().unwrap().remove("limits")));
-    fs::write(&again, document.to_string()).unwrap();
     ok(&second, &["definitions", "import", again.to_str().unwrap()]);
-    for list in ["users", "permissions", "queues", "exchanges", "bindings"] {
+    for list in ["users", "vhosts", "permissions", "queues", "exchanges", "bindings"] {
         assert_eq!(exported(&second)[list], exported(&broker)[list], "{list}");
     }
     block_on(async { connect(&second, "ann", "secret", "shop").await.unwrap() });
@@ -380,6 +371,14 @@ fn content(mut document: Value) -> Value {
     for exchange in document["exchanges"].as_array_mut().unwrap() {
         exchange.as_object_mut().unwrap().entry("internal").or_insert(false.into());
     }
+    // A negative limit is none, which the catalog does not keep.
+    let is_a_limit = |_: &String, limit: &mut Value| limit.as_i64().is_none_or(|limit| limit >= 0);
+    for user in document["users"].as_array_mut().unwrap() {
+        user["limits"].as_object_mut().unwrap().retain(is_a_limit);
+    }
+    for parameter in document["parameters"].as_array_mut().unwrap() {
+        parameter["value"].as_object_mut().unwrap().retain(is_a_limit);
+    }
     let fields = document.as_object_mut().unwrap();
     fields.retain(|key, _| !key.starts_with("product"));
     fields.values_mut().filter_map(Value::as_array_mut).for_each(|list| list.sort_by_key(Value::to_string));
@@ -387,7 +386,6 @@ fn content(mut document: Value) -> Value {
 }
 
 #[test]
-#[ignore = "needs a catalog that keeps policies, parameters, topic permissions and limits"]
 fn a_file_of_rabbitmq_is_imported_and_exported_again() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(RECORDED);
     let broker = start(Options::default().conf(&format!("load_definitions = {}", file.display())));
@@ -399,7 +397,6 @@ fn a_file_of_rabbitmq_is_imported_and_exported_again() {
 }
 
 #[test]
-#[ignore = "needs a catalog that keeps policies, parameters, topic permissions and limits"]
 fn policies_parameters_and_limits() {
     let broker = start(Options::default());
     ok(&broker, &["policy", "set", "p", "^q", r#"{"max-length":5}"#, "--apply-to", "queues", "--priority", "-2"]);
