@@ -24,7 +24,7 @@ const AFTER_HELP: &str = "\
 Environment: RABBITMQ_CONFIG_FILE, RABBITMQ_NODE_PORT, RABBITMQ_DEFAULT_USER and others of RabbitMQ's image;
 BROKER__SECTION__KEY for any key (BROKER__LOG__CONSOLE__LEVEL=debug). Flags win over the environment, which
 wins over files. The keys are listed in docs/operating/configuration.md.
-Signals: SIGTERM and SIGINT shut down, SIGHUP reads log levels and definitions again, SIGUSR1 logs the state of the node.";
+Signals: SIGTERM and SIGINT shut down, SIGHUP reads log levels, certificates and definitions again, SIGUSR1 logs the state of the node.";
 
 impl Args {
     /// Reads the arguments, the program's name first.

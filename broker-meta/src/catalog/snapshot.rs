@@ -33,7 +33,6 @@ impl Catalog {
             parameters: self.parameters.iter().map(|(key, value)| parameter_message(key, value)).collect(),
             topic_permissions: topic_permission_messages(&self.access),
             limits: limit_messages(&self.access),
-            ..Snapshot::default()
         }
     }
 
