@@ -101,18 +101,18 @@ impl Destination {
 }
 
 impl ExchangeRecord {
-    /// The exchange that gets what this one could not route: the argument names it, or else the policy. The default exchange has none.
+    /// The exchange that gets what this one could not route: the argument names it, or else the policy. The default exchange has none and is none,
+    /// for as in RabbitMQ it routes only what is published to it.
     pub fn alternate_exchange(&self) -> Option<&str> {
         if !self.arguments.is_empty()
             && let Some(name) = self.arguments.table().lookup(ALTERNATE_EXCHANGE.as_bytes())
         {
-            // The default exchange cannot be one, as in RabbitMQ.
             return name.text().filter(|name| !name.is_empty());
         }
         if self.policies.is_empty() || self.name.is_empty() {
             return None;
         }
-        self.policies.alternate_exchange()
+        self.policies.alternate_exchange().filter(|name| !name.is_empty())
     }
 
     /// The type that finds targets: the inner one of an exchange that delays.

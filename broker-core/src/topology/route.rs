@@ -89,8 +89,7 @@ impl Vhost {
         if exchange.is_plain() || !exchange.is_by_key() {
             return exchange.is_by_key();
         }
-        // What the default exchange does as another one's alternate exchange changes also when a queue is declared.
-        self.reachable(exchange).skip(1).all(|next| next.is_by_key() && !next.record.name.is_empty())
+        self.reachable(exchange).skip(1).all(Exchange::is_by_key)
     }
 
     /// Whether that exchange holds messages back that ask for a delay.

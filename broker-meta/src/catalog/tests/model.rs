@@ -202,7 +202,8 @@ impl Model {
     fn alternate(&self, name: &str) -> Option<String> {
         let exchange = &self.exchanges[name];
         let by_policy = || self.governing(name, None, false).and_then(|(_, set)| set.alternate.clone());
-        exchange.alternate.clone().or_else(by_policy).filter(|_| !name.is_empty())
+        let alternate = exchange.alternate.clone().or_else(by_policy).filter(|_| !name.is_empty());
+        alternate.filter(|alternate| !alternate.is_empty())
     }
 
     /// Names of policy and operator policy, longest length, limit of deliveries, lazy.
