@@ -21,6 +21,8 @@ pub enum Reason {
     MaxLength,
     /// It was delivered too often.
     DeliveryLimit,
+    /// Its delay is over: it is no dead letter, but goes on from the exchange that held it back.
+    Due,
 }
 
 impl Reason {
@@ -31,6 +33,7 @@ impl Reason {
             Reason::Expired => "expired",
             Reason::MaxLength => "maxlen",
             Reason::DeliveryLimit => "delivery_limit",
+            Reason::Due => "due",
         }
     }
 }

@@ -145,6 +145,7 @@ pub fn declare_exchange(vhost: &str, declaration: &ExchangeDeclaration<'_>) -> C
         auto_delete: declaration.auto_delete,
         internal: declaration.internal,
         arguments: declaration.arguments.octets().to_vec(),
+        holder: 0,
     }))
 }
 

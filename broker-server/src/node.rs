@@ -3,6 +3,7 @@
 //! Lock the data directory; read the catalog; recover the store for the queues the catalog knows; open the listeners; start the threads that block;
 //! run the shard. A listener is opened after recovery, so a client that can connect finds every message that was kept.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use broker_core::name::NodeId;
 use broker_core::queue::{Lanes, Queue, Recovered, RecoveredLane, Rules, Stretch};
 use broker_core::store::disk::RealDisk;
 use broker_core::store::{QueueId, RecoveredQueue, RecoveredRun, StoreOptions, recover};
+use broker_core::topology::QueueRecord;
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -27,7 +29,7 @@ use crate::driver::admission::AdmissionLimits;
 use crate::driver::events::Event;
 use crate::driver::mailbox::{Mailbox, mailbox};
 use crate::driver::overdue::Overdue;
-use crate::driver::queues::LocalQueue;
+use crate::driver::queues::{LocalQueue, rules_of};
 use crate::driver::replies::Replies;
 use crate::driver::shard::{Door, Parts, Shard, WAKER};
 use crate::driver::trace::Tracing;
@@ -61,8 +63,13 @@ pub fn run_with(
     admin::definitions::import_at_boot(&mut catalog, data_dir.path(), config)?;
     let topology = catalog.catalog().topology();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let exchanges = || topology.vhosts().flat_map(|vhost| vhost.exchanges());
+    let holding: HashMap<QueueId, Arc<QueueRecord>> = exchanges()
+        .filter_map(|record| record.holding_queue(THIS_NODE))
+        .map(|record| (record.id, record.into()))
+        .collect();
     let known = |queue: QueueId| {
-        let record = topology.queue_by_id(queue).filter(|record| record.durable)?;
+        let record = topology.queue_by_id(queue).or_else(|| holding.get(&queue)).filter(|record| record.durable)?;
         Some(Lanes { highest: record.settings().max_priority })
     };
     let options = StoreOptions::new(data_dir.path().join("store"), u64::from_le_bytes(random()?));
@@ -71,16 +78,14 @@ pub fn run_with(
     for line in &recovered.report {
         tracing::warn!("{line}");
     }
-    let mut found = recovered
-        .queues
-        .into_iter()
-        .map(|queue| (queue.queue, of_store(queue)))
-        .collect::<std::collections::HashMap<_, _>>();
-    let queues: Vec<(QueueId, LocalQueue)> = topology
-        .queues()
-        .map(|record| {
+    let mut found = recovered.queues.into_iter().map(|queue| (queue.queue, of_store(queue))).collect::<HashMap<_, _>>();
+    let no_rules = Arc::default();
+    let holding_rules = Arc::new(Rules::holding_back());
+    let ruled = topology.queues().map(|record| (record, rules_of(record, &no_rules)));
+    let queues: Vec<(QueueId, LocalQueue)> = ruled
+        .chain(holding.values().map(|record| (record, holding_rules.clone())))
+        .map(|(record, rules)| {
             let state = found.remove(&record.id).unwrap_or_default();
-            let rules = Arc::new(Rules::of(&record.settings()));
             (record.id, LocalQueue::new(record.clone(), Queue::recovered(record.durable, rules, now_ms, state)))
         })
         .collect();

@@ -222,6 +222,7 @@ mod tests {
             internal: true,
             arguments: Default::default(),
             policies: Default::default(),
+            holder: None,
         });
         topology
     }

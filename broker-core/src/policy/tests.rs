@@ -497,6 +497,7 @@ fn alternate_exchanges_come_by_policy_but_not_for_the_default_exchange() {
             internal: false,
             arguments: arguments.arguments(),
             policies: Governing::default(),
+            holder: None,
         });
     };
     add(&mut topology, "plain", None);

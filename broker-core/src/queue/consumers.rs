@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::entry::{LETTER, NO_CONSUMER};
+use super::entry::{HELD, LETTER, NO_CONSUMER};
 use super::{CONSUMER_ROOM_BYTES, ChannelLimit, ConsumerKey, ConsumerSettings};
 
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ impl Consumers {
 
     /// So many deliveries of the consumer with this number were settled.
     pub(super) fn settled(&mut self, number: u64, count: u32) {
-        if matches!(number, NO_CONSUMER | LETTER) {
+        if matches!(number, NO_CONSUMER | LETTER | HELD) {
             return;
         }
         if let Some(consumer) = find(&mut self.consumers, number) {

@@ -38,6 +38,8 @@ pub(super) struct Unacked {
 pub(super) const NO_CONSUMER: u64 = 0;
 /// The consumer of a message on its way to a dead letter exchange.
 pub(super) const LETTER: u64 = u64::MAX;
+/// The consumer of a message that is held back.
+pub(super) const HELD: u64 = u64::MAX - 1;
 
 /// Whether a message in memory is also in a run: in none, on its way to one with a page-out, or in this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -253,7 +253,7 @@ impl Queue {
 
     /// Deliveries not settled yet.
     pub fn unacked_count(&self) -> u64 {
-        (self.unacked.len() as u64).saturating_sub(self.watch.letters.into())
+        (self.unacked.len() as u64).saturating_sub(u64::from(self.watch.letters) + self.watch.held_count())
     }
 
     /// Consumers.
@@ -264,6 +264,11 @@ impl Queue {
     /// The consumers, to cancel them when the queue is deleted.
     pub fn consumer_keys(&self) -> impl Iterator<Item = ConsumerKey> {
         self.consumers.keys()
+    }
+
+    /// Whether it holds messages back for an exchange.
+    pub fn holds_back(&self) -> bool {
+        self.rules.holds_back
     }
 
     /// The consumer that gets everything, where there is one that does.
@@ -279,6 +284,9 @@ impl Queue {
     #[inline]
     fn take_publish(&mut self, publish: Publish<'_>, at_once: &mut AtOnce, out: &mut impl Outlet) {
         let Publish { channel, publish_seq, content } = publish;
+        if self.rules.holds_back {
+            return self.hold_back(publish, at_once, out);
+        }
         if self.watches_publishes && self.refuses(&content, out) {
             if publish_seq != 0 {
                 at_once.answer(false, channel, publish_seq, out.outputs());
@@ -319,6 +327,20 @@ impl Queue {
                 }
             }
         }
+        self.answer(seq, stored, channel, publish_seq, at_once, out);
+    }
+
+    /// A publish is taken: its publisher hears so at once, or when it is stored.
+    #[inline]
+    fn answer(
+        &mut self,
+        seq: Seq,
+        stored: bool,
+        channel: ChannelKey,
+        publish_seq: u64,
+        at_once: &mut AtOnce,
+        out: &mut impl Outlet,
+    ) {
         if publish_seq == 0 {
             return;
         }

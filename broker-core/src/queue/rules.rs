@@ -24,6 +24,8 @@ pub struct Rules {
     pub delivery_limit: Option<u64>,
     /// One consumer gets everything; the others wait for its end.
     pub single_active_consumer: bool,
+    /// Messages are held back for their delay and given up when it is over: it belongs to an exchange of type x-delayed-message.
+    pub holds_back: bool,
     /// How many priorities are told apart.
     pub lanes: Lanes,
 }
@@ -48,13 +50,19 @@ impl Rules {
             counts_deliveries: arguments.queue_type == QueueType::Quorum,
             delivery_limit: arguments.delivery_limit,
             single_active_consumer: arguments.single_active_consumer,
+            holds_back: false,
             lanes: Lanes { highest: arguments.max_priority },
         }
     }
 
+    /// What an exchange asks of the queue that holds its messages back.
+    pub fn holding_back() -> Rules {
+        Rules { holds_back: true, has_dead_letters: true, ..Rules::default() }
+    }
+
     /// Whether a publish has to be looked at more closely than its expiration.
     pub(super) fn watch_publishes(&self) -> bool {
-        self.message_ttl_ms.is_some() || self.refuses()
+        self.message_ttl_ms.is_some() || self.refuses() || self.holds_back
     }
 
     /// Publishes beyond the limit are refused.

@@ -3,13 +3,16 @@
 //! Only the message that is next in its lane is looked at, as in RabbitMQ: what expires behind it goes when its turn comes. Where there is a dead
 //! letter exchange, a message that is given up stays among the unacked until the driver says that its letter is safe.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
-use super::entry::{Entry, LETTER, Unacked};
+use super::confirms::AtOnce;
+use super::entry::{Entry, HELD, LETTER, Place, Unacked};
 use super::output::{Outlet, Output};
-use super::{LOAD_BYTES, Queue, Rules, settled};
+use super::{LOAD_BYTES, Publish, Queue, Rules, settled};
 use crate::arguments::Overflow;
 use crate::dead_letter::Reason;
+use crate::exchange::delay_ms;
 use crate::field_table::{TableBuilder, Value};
 use crate::message::{Content, Message};
 use crate::properties::{self, flag};
@@ -33,11 +36,18 @@ pub(super) struct Watch {
     pub letters: u32,
     /// The queue was last used then, in milliseconds since 1970.
     pub used_ms: u64,
+    /// Messages that are held back: when they are due, and their queue tags.
+    held: BinaryHeap<Reverse<(u64, u64)>>,
 }
 
 impl Watch {
     pub fn new(expires: bool, used_ms: u64) -> Self {
         Watch { expires, used_ms, ..Watch::default() }
+    }
+
+    /// Messages that are held back.
+    pub fn held_count(&self) -> u64 {
+        self.held.len() as u64
     }
 
     /// A message is gone.
@@ -70,6 +80,9 @@ impl Watch {
 impl Queue {
     /// Gives up what is over or too much, and asks for what has to be read to know.
     pub(super) fn tend(&mut self, out: &mut impl Outlet) {
+        if self.rules.holds_back {
+            return self.let_go(out);
+        }
         if self.watch.wants_heads() {
             if self.ready.is_empty() {
                 self.watch.expires = false;
@@ -83,6 +96,56 @@ impl Queue {
         {
             self.drop_heads(out);
         }
+    }
+
+    /// A message is to be held back for its delay.
+    pub(super) fn hold_back(&mut self, publish: Publish<'_>, at_once: &mut AtOnce, out: &mut impl Outlet) {
+        let Publish { channel, publish_seq, content } = publish;
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let stored = self.durable && content.persistent();
+        let message = content.keep();
+        // When it is due is kept where other messages keep when they expire.
+        let expires_ms = self.now_ms.saturating_add(delay_ms(content.header()).unwrap_or(0)).max(1);
+        if stored {
+            self.confirms.store(seq, expires_ms, &message);
+        }
+        self.unacked_bytes += message.memory();
+        self.hold(Entry { seq, message, place: Place::MEMORY, expires_ms, lane: 0, redelivered: false, stored });
+        self.answer(seq, stored, channel, publish_seq, at_once, out);
+    }
+
+    fn hold(&mut self, entry: Entry) {
+        let due_ms = entry.expires_ms;
+        let tag = self.unacked.push(Unacked::new(entry, HELD));
+        self.watch.held.push(Reverse((due_ms, tag)));
+    }
+
+    /// What is due goes on; what a start has found, or what had to be read for being due, is taken as it comes from the disk.
+    fn let_go(&mut self, out: &mut impl Outlet) {
+        while let Some(head) = self.ready.front() {
+            match self.watch.condemned.contains_key(&head.seq) {
+                true if !self.give_up_head(0, Reason::Due, out) => break,
+                true => {}
+                false => {
+                    let Some(entry) = self.ready.pop() else { break };
+                    self.unacked_bytes += entry.message.memory();
+                    self.hold(entry);
+                }
+            }
+        }
+        self.load_head(0, out);
+        while self.watch.letters < LETTERS_MAX
+            && let Some(&Reverse((due_ms, tag))) = self.watch.held.peek()
+            && due_ms <= self.now_ms
+        {
+            self.watch.held.pop();
+            let Some(held) = self.unacked.remove(tag) else { continue };
+            self.unacked_bytes -= held.memory();
+            self.give_up(held, Reason::Due, out);
+        }
+        // What was given up and lies on the disk is to be read now.
+        self.load_head(0, out);
     }
 
     fn give_up_heads(&mut self, out: &mut impl Outlet) {
@@ -194,6 +257,10 @@ impl Queue {
     pub fn next_timeout(&mut self) -> Option<u64> {
         let unused = self.rules.expires_ms.filter(|_| self.consumers.is_empty());
         let unused = unused.map(|ms| self.watch.used_ms.saturating_add(ms));
+        if self.rules.holds_back {
+            let due = self.watch.held.peek().map(|Reverse((due_ms, _))| *due_ms);
+            return due.filter(|_| self.watch.letters < LETTERS_MAX);
+        }
         let waits = !self.watch.expires || (self.rules.has_dead_letters && self.watch.letters >= LETTERS_MAX);
         if waits {
             return unused;
@@ -205,7 +272,7 @@ impl Queue {
     /// Whether there may be something for [`Queue::next_timeout`] to tell.
     #[inline]
     pub fn has_timeouts(&self) -> bool {
-        self.watch.expires || self.rules.expires_ms.is_some()
+        self.watch.expires || self.rules.expires_ms.is_some() || self.rules.holds_back
     }
 
     pub(super) fn time_has_come(&mut self, out: &mut impl Outlet) {

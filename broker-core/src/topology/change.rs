@@ -48,6 +48,7 @@ impl Topology {
                 auto_delete: false,
                 internal,
                 arguments: Default::default(),
+                holder: None,
                 policies: Default::default(),
             });
         }

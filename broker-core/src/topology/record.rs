@@ -43,6 +43,8 @@ pub struct ExchangeRecord {
     pub arguments: Arguments,
     /// The policies that govern it.
     pub policies: Governing,
+    /// The identity under which the store keeps what it holds back, if it is of type x-delayed-message.
+    pub holder: Option<QueueId>,
 }
 
 /// A queue.
@@ -113,6 +115,21 @@ impl ExchangeRecord {
             return None;
         }
         self.policies.alternate_exchange().filter(|name| !name.is_empty())
+    }
+
+    /// What holds its messages back, as a queue that nobody can name. None if it holds nothing back.
+    pub fn holding_queue(&self, node: NodeId) -> Option<QueueRecord> {
+        Some(QueueRecord {
+            id: self.holder?,
+            vhost: self.vhost.clone(),
+            name: self.name.as_str().into(),
+            durable: self.durable,
+            auto_delete: false,
+            exclusive_owner: None,
+            arguments: Arguments::default(),
+            node,
+            policies: Governing::default(),
+        })
     }
 
     /// The type that finds targets: the inner one of an exchange that delays.

@@ -72,6 +72,7 @@ fn exchange(name: &str, kind: &str, arguments: &[&str]) -> ExchangeRecord {
         internal: false,
         arguments: table.arguments(),
         policies: Default::default(),
+        holder: None,
     }
 }
 

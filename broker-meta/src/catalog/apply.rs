@@ -41,7 +41,7 @@ impl Catalog {
             Some(Kind::SetTopicPermissions(command)) => self.set_topic_permissions(command),
             Some(Kind::ClearTopicPermissions(command)) => Ok(self.clear_topic_permissions(command)),
             Some(Kind::SetLimits(command)) => self.set_limits(command),
-            Some(Kind::DeclareExchange(command)) => self.declare_exchange(command),
+            Some(Kind::DeclareExchange(command)) => self.declare_exchange(index, command),
             Some(Kind::DeleteExchange(command)) => self.delete_exchange(command),
             Some(Kind::DeclareQueue(command)) => self.declare_queue(index, command),
             Some(Kind::DeleteQueue(command)) => Ok(self.delete_queue(command)),
@@ -119,7 +119,8 @@ impl Catalog {
         cleared.then_some(CatalogEvent::PermissionsChanged(user, vhost)).into_iter().collect()
     }
 
-    pub(super) fn declare_exchange(&mut self, command: &meta::DeclareExchange) -> Outcome {
+    /// `id` is its identity in the store, should it have something to keep there and be new.
+    pub(super) fn declare_exchange(&mut self, id: u64, command: &meta::DeclareExchange) -> Outcome {
         let vhost = VhostName::from(command.vhost.as_str());
         let declaration = ExchangeDeclaration {
             name: &command.name,
@@ -141,6 +142,7 @@ impl Catalog {
             internal: command.internal,
             arguments: Arguments::new(declaration.arguments),
             policies: self.vhost(&vhost)?.policies().of_exchange(&command.name),
+            holder: (declaration.kind == ExchangeKind::Delayed).then_some(QueueId(id)),
         };
         self.topology.add_exchange(record);
         let record = self.vhost(&vhost)?.exchange_or_refuse(&command.name)?.clone();

@@ -75,7 +75,7 @@ impl Catalog {
             accepted(self.set_policy(policy))?;
         }
         for exchange in &state.exchanges {
-            accepted(self.declare_exchange(exchange))?;
+            accepted(self.declare_exchange(exchange.holder, exchange))?;
         }
         for queue in &state.queues {
             let declaration = queue.queue.as_ref().ok_or_else(|| BadSnapshot("a queue without a name".into()))?;
@@ -177,6 +177,7 @@ fn exchange_message(exchange: &ExchangeRecord) -> meta::DeclareExchange {
         auto_delete: exchange.auto_delete,
         internal: exchange.internal,
         arguments: exchange.arguments.octets().to_vec(),
+        holder: exchange.holder.map_or(0, |holder| holder.0),
     }
 }
 

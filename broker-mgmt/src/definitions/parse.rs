@@ -250,6 +250,7 @@ fn declare_exchange(place: &Place<'_>) -> Result<meta::DeclareExchange> {
         auto_delete: place.must("auto_delete")?.flag()?,
         internal: place.at("internal").map_or(Ok(false), |internal| internal.flag())?,
         arguments: arguments_of(place)?,
+        holder: 0,
     })
 }
 

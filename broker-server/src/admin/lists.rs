@@ -119,6 +119,7 @@ fn exchanges(topology: &Topology, wanted: &dyn Fn(&str) -> bool) -> Vec<Kind> {
                 auto_delete: record.auto_delete,
                 internal: record.internal,
                 arguments: record.arguments.octets().to_vec(),
+                holder: 0,
             })
         }));
     }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use broker_amqp::{Exception, Input, Reply};
 use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
-use broker_core::topology::QueueRecord;
+use broker_core::topology::{ExchangeRecord, QueueRecord};
 use broker_meta::{CatalogEvent, command};
 use hashbrown::hash_map::Entry;
 
 use super::journal;
 use super::meta::Applied;
 use super::pages;
-use super::queues::LocalQueue;
+use super::queues::{LocalQueue, rules_of};
 use super::requests::{Waiter, exception};
 use super::revision::Revision;
 use super::shard::Shard;
+use crate::node::THIS_NODE;
 
 impl Shard {
     /// Commands were applied.
@@ -48,11 +49,15 @@ impl Shard {
                     CatalogEvent::VhostDeleted { vhost, queues } => {
                         vhosts_changed = true;
                         self.histories.forget_vhost(&vhost);
+                        self.holders_deleted(|held| held.vhost == vhost);
                         queues.iter().for_each(|record| cancelled.extend(self.queue_deleted(record)))
                     }
                     CatalogEvent::ExchangeDeleted(record) => {
                         self.generation += 1;
                         self.histories.forget(&record.vhost, &record.name);
+                        if let Some(holder) = record.holder {
+                            self.holders_deleted(|held| held.id == holder);
+                        }
                     }
                     CatalogEvent::Bound { vhost, binding, existed, .. } => {
                         self.generation += 1;
@@ -61,7 +66,8 @@ impl Shard {
                         }
                     }
                     CatalogEvent::VhostCreated { .. } | CatalogEvent::VhostChanged(_) => vhosts_changed = true,
-                    CatalogEvent::ExchangeDeclared { .. } | CatalogEvent::Unchanged => {}
+                    CatalogEvent::ExchangeDeclared { record, .. } => self.holder_declared(&record),
+                    CatalogEvent::Unchanged => {}
                     CatalogEvent::QueueSettingsChanged(record) => self.queue_governed(record),
                     // Routes and rights may have changed.
                     _ => self.generation += 1,
@@ -124,7 +130,7 @@ impl Shard {
                 None => self.propose(command::delete_queues([id]), Waiter::Nobody),
             }
         }
-        let queue = Queue::new(record.durable, self.rules_of(&record), self.now_ms);
+        let queue = Queue::new(record.durable, rules_of(&record, &self.no_rules), self.now_ms);
         self.queues.insert(id, LocalQueue::new(record, queue));
         // From its first moment on it counts as unused.
         if self.queues.get(&id).is_some_and(|local| local.queue.has_timeouts()) {
@@ -137,16 +143,28 @@ impl Shard {
 
     /// Policies ask something else of a queue from now on.
     fn queue_governed(&mut self, record: Arc<QueueRecord>) {
-        let (id, rules) = (record.id, self.rules_of(&record));
+        let (id, rules) = (record.id, rules_of(&record, &self.no_rules));
         let Some(local) = self.queues.get_mut(&id) else { return };
         local.record = record;
         self.feed(id, queue::Input::Rules(rules));
     }
 
-    /// What a queue's arguments and policies ask for. Most ask for nothing, and share that.
-    fn rules_of(&self, record: &QueueRecord) -> Arc<Rules> {
-        let rules = Rules::of(&record.settings());
-        if rules == *self.no_rules { self.no_rules.clone() } else { Arc::new(rules) }
+    /// An exchange that holds messages back is there.
+    fn holder_declared(&mut self, record: &ExchangeRecord) {
+        let Some(queue) = record.holding_queue(THIS_NODE) else { return };
+        if !self.queues.contains_key(&queue.id) {
+            let state = Queue::new(queue.durable, Arc::new(Rules::holding_back()), self.now_ms);
+            self.queues.insert(queue.id, LocalQueue::new(Arc::new(queue), state));
+        }
+    }
+
+    /// Exchanges are gone, and what they held back with them.
+    fn holders_deleted(&mut self, gone: impl Fn(&QueueRecord) -> bool) {
+        let held = self.queues.values().filter(|local| local.queue.holds_back() && gone(&local.record));
+        let records: Vec<Arc<QueueRecord>> = held.map(|local| local.record.clone()).collect();
+        for record in records {
+            self.queue_deleted(&record);
+        }
     }
 
     /// Returns the consumers that are to be told of their end.

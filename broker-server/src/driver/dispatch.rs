@@ -18,6 +18,8 @@ pub struct Route {
     pub key: Box<[u8]>,
     /// Each once.
     pub queues: SmallVec<[QueueId; 4]>,
+    /// How many of the queues only hold the message back until it goes on; of a remembered route there are none.
+    pub held: usize,
     /// Exchanges on the way that keep the message for queues to come; of a remembered route there are none.
     pub kept_by: SmallVec<[Arc<ExchangeRecord>; 1]>,
 }
@@ -70,7 +72,7 @@ mod tests {
     use super::*;
 
     fn route(key: &[u8], queue: u64) -> Arc<Route> {
-        Arc::new(Route { key: key.into(), queues: SmallVec::from_slice(&[QueueId(queue)]), kept_by: SmallVec::new() })
+        Arc::new(Route { key: key.into(), queues: SmallVec::from_slice(&[QueueId(queue)]), ..Route::default() })
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Shard {
         if messages.is_empty() {
             return;
         }
-        let route = Route { key: Box::default(), queues: SmallVec::from_slice(&[queue]), kept_by: SmallVec::new() };
+        let route = Route { queues: SmallVec::from_slice(&[queue]), ..Route::default() };
         let persistent_bytes =
             messages.iter().filter(|message| message.persistent()).map(|message| message.memory()).sum();
         let publishes =

@@ -7,13 +7,14 @@
 use std::collections::VecDeque;
 
 use broker_core::dead_letter::{self, Death, Reason};
+use broker_core::exchange::with_delay_over;
 use broker_core::message::{Content, Message};
+use broker_core::name::ExchangeName;
 use broker_core::queue::{ChannelKey, Input, Outcome, Publish};
 use broker_core::store::QueueId;
 use broker_core::topology::{QueueRecord, Reached, Routable};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use super::dispatch::Route;
 use super::histories;
@@ -75,39 +76,26 @@ impl Shard {
 
     /// The letter and the queues it goes to; `None` if there is no such exchange.
     fn route_letter(&mut self, record: &QueueRecord, reason: Reason, message: &Message) -> Option<(Message, Route)> {
-        let settings = record.settings();
+        let (exchange, letter) = match reason {
+            Reason::Due => due(record, message)?,
+            _ => dead(record, reason, message, self.now_ms / 1000)?,
+        };
         let dice = self.throw_dice();
-        let exchange = settings.dead_letter_exchange?;
         let vhost = self.parts.topology.vhost(&record.vhost)?;
-        let death = Death {
-            queue: &record.name,
-            reason,
-            time_s: self.now_ms / 1000,
-            exchange: &exchange,
-            routing_key: settings.dead_letter_routing_key.as_deref(),
-        };
-        let Some(letter) = dead_letter::letter(message, &death) else {
-            tracing::error!(
-                queue = record.name.as_str(),
-                vhost = record.vhost.as_str(),
-                "a dead letter cannot be written and is dropped"
-            );
-            return None;
-        };
-        let mut targets: SmallVec<[QueueId; 4]> = SmallVec::new();
-        let mut kept_by = SmallVec::new();
+        let mut route = Route { key: letter.route().into(), ..Route::default() };
         let mut reached = Reached::default();
         for routing_key in std::iter::once(letter.routing_key()).chain(letter.hidden_keys()) {
             let message = Routable { routing_key, header: letter.header(), dice, may_wait: true };
             vhost.route(&exchange, &message, &mut reached).ok()?;
-            targets.extend(reached.queues.drain(..));
-            kept_by.append(&mut reached.kept_by);
+            route.queues.extend(reached.queues.drain(..));
+            route.queues.extend(reached.held_by.iter().filter_map(|exchange| exchange.holder));
+            route.kept_by.append(&mut reached.kept_by);
         }
-        targets.sort_unstable();
-        targets.dedup();
-        targets.retain(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
-        if reason != Reason::Rejected {
-            targets.retain(|id| {
+        route.queues.sort_unstable();
+        route.queues.dedup();
+        route.queues.retain(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
+        if matches!(reason, Reason::Expired | Reason::MaxLength | Reason::DeliveryLimit) {
+            route.queues.retain(|id| {
                 let target = self.queues.get(id).map(|local| &local.record);
                 let cycle = target.is_some_and(|target| dead_letter::is_cycle(&letter, &target.name));
                 if cycle {
@@ -120,7 +108,6 @@ impl Shard {
                 !cycle
             });
         }
-        let route = Route { key: letter.route().into(), queues: targets, kept_by };
         Some((letter, route))
     }
 
@@ -161,4 +148,25 @@ impl Shard {
             self.feed(queue, Input::Settle { first: queue_tag, last: queue_tag, outcome: Outcome::Ack });
         }
     }
+}
+
+/// The dead letter that a message becomes, and the exchange it goes to.
+fn dead(record: &QueueRecord, reason: Reason, message: &Message, time_s: u64) -> Option<(ExchangeName, Message)> {
+    let settings = record.settings();
+    let exchange = settings.dead_letter_exchange?;
+    let routing_key = settings.dead_letter_routing_key.as_deref();
+    let death = Death { queue: &record.name, reason, time_s, exchange: &exchange, routing_key };
+    let letter = dead_letter::letter(message, &death);
+    if letter.is_none() {
+        let (queue, vhost) = (record.name.as_str(), record.vhost.as_str());
+        tracing::error!(queue, vhost, "a dead letter cannot be written and is dropped");
+    }
+    Some((exchange, letter?))
+}
+
+/// The message whose delay is over, and the exchange that held it back.
+fn due(record: &QueueRecord, message: &Message) -> Option<(ExchangeName, Message)> {
+    let header = with_delay_over(message.header())?;
+    let message = message.changed(message.route(), &header, message.hidden_keys())?;
+    Some((record.name.as_str().into(), message))
 }

@@ -149,10 +149,11 @@ impl Shard {
         if !route.kept_by.is_empty() {
             histories::keep(&mut self.histories, &route.kept_by, content);
         }
+        // What is held back has not been routed yet.
+        if mandatory && !answers && route.queues.len() == route.held {
+            client.amqp.returned(channel.channel, &content.keep());
+        }
         if route.queues.is_empty() {
-            if mandatory && !answers {
-                client.amqp.returned(channel.channel, &content.keep());
-            }
             if publish_seq != 0 && publish_seq & TRANSACTION == 0 {
                 client.amqp.confirm(channel.channel, publish_seq);
             }

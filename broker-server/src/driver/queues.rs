@@ -7,7 +7,7 @@ use std::sync::Arc;
 use broker_amqp::{Delivery, Reply};
 use broker_core::message::Message;
 use broker_core::queue::{
-    self, CONSUMER_ROOM_BYTES, Input, JournalSink, Outcome, Outlet, Output, Publish, Queue, Stretch,
+    self, CONSUMER_ROOM_BYTES, Input, JournalSink, Outcome, Outlet, Output, Publish, Queue, Rules, Stretch,
 };
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::QueueRecord;
@@ -113,6 +113,12 @@ impl Outlet for ToClients<'_> {
     fn outputs(&mut self) -> &mut Vec<Output> {
         self.outputs
     }
+}
+
+/// What a queue's arguments and policies ask for. Most ask for nothing, and share that.
+pub fn rules_of(record: &QueueRecord, no_rules: &Arc<Rules>) -> Arc<Rules> {
+    let rules = Rules::of(&record.settings());
+    if rules == **no_rules { no_rules.clone() } else { Arc::new(rules) }
 }
 
 impl LocalQueue {

@@ -459,12 +459,15 @@ impl Shard {
         let dice = self.throw_dice();
         let topology = self.vhost(&vhost)?;
         let mut reached = Reached::default();
-        let message = Routable { routing_key: content.routing_key(), header: content.header(), dice, may_wait: false };
+        let message = Routable { routing_key: content.routing_key(), header: content.header(), dice, may_wait: true };
         topology.route(exchange, &message, &mut reached).map_err(|_| Exception::internal("an exchange vanished"))?;
         let cacheable = !copies && topology.routes_by_key(exchange);
-        let Reached { queues: mut ids, kept_by, .. } = reached;
+        let Reached { queues: mut ids, kept_by, held_by } = reached;
         ids.retain(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
-        let route = Arc::new(Route { key: content.route().into(), queues: ids.into_iter().collect(), kept_by });
+        let holders = held_by.iter().filter_map(|exchange| exchange.holder).filter(|id| self.queues.contains_key(id));
+        ids.extend(holders);
+        let held = held_by.len().min(ids.len());
+        let route = Arc::new(Route { key: content.route().into(), queues: ids.into_iter().collect(), held, kept_by });
         // A route to nowhere is not remembered: declaring a queue does not change the generation.
         if cacheable
             && !route.queues.is_empty()

@@ -300,6 +300,23 @@ struct Subject {
 }
 
 impl Subject {
+    fn of(rules: Rules) -> Subject {
+        Subject {
+            queue: with_rules(rules),
+            now_ms: NOW,
+            runs: BTreeMap::new(),
+            pages: Vec::new(),
+            loads: Vec::new(),
+            letters: Vec::new(),
+            dead: Vec::new(),
+            held: Vec::new(),
+            got: Vec::new(),
+            refused: Vec::new(),
+            confirmed: Vec::new(),
+            journal: Journal::default(),
+        }
+    }
+
     fn take(&mut self, out: Out) {
         for one in out.delivered {
             self.got.push(number(&one.message));
@@ -394,20 +411,7 @@ proptest! {
         let lanes = first.lanes;
         let mut naive =
             Naive { rules: first.clone(), now_ms: NOW, ready: BTreeMap::new(), dead: Vec::new() };
-        let mut subject = Subject {
-            queue: with_rules(first),
-            now_ms: NOW,
-            runs: BTreeMap::new(),
-            pages: Vec::new(),
-            loads: Vec::new(),
-            letters: Vec::new(),
-            dead: Vec::new(),
-            held: Vec::new(),
-            got: Vec::new(),
-            refused: Vec::new(),
-            confirmed: Vec::new(),
-            journal: Journal::default(),
-        };
+        let mut subject = Subject::of(first);
         subject.step(Input::Pressure(resident));
         let mut published = 0;
         let (mut refused, mut got) = (Vec::new(), Vec::new());
@@ -502,4 +506,76 @@ proptest! {
         answered.sort_unstable();
         prop_assert_eq!(answered, (1..=published).collect::<Vec<_>>());
     }
+}
+
+/// A message with a delay.
+fn delayed(number: u64, delay_ms: i32) -> Message {
+    let table = crate::field_table::TableBuilder::default().with("x-delay", crate::field_table::Value::Int32(delay_ms));
+    let plain = numbered(number, None, None);
+    let header = properties::changed(plain.header(), &[(flag::HEADERS, Some(table.octets()))]).unwrap();
+    let header = properties::changed(&header, &[(flag::DELIVERY_MODE, Some(&[2]))]).unwrap();
+    Message::new(plain.route(), &header, &number.to_be_bytes(), true, &mut Vec::new()).unwrap()
+}
+
+#[test]
+fn what_is_held_back_goes_on_when_it_is_due_and_in_that_order() {
+    let mut subject = Subject::of(Rules::holding_back());
+    // Hardly anything stays in memory.
+    subject.step(Input::Pressure(300));
+    let delays = [50, 20, 90, 20, 10, 70];
+    for (number, delay) in (1..).zip(delays) {
+        let out = send(&mut subject.queue, subject.now_ms, &[delayed(number, delay)]);
+        subject.take(out);
+        subject.answer_store();
+    }
+    assert_eq!((subject.queue.ready_count(), subject.queue.unacked_count()), (0, 0));
+    assert_eq!(subject.queue.next_timeout(), Some(NOW + 10));
+    let seq = subject.queue.flush(&mut subject.journal);
+    subject.step(Input::Stored(seq));
+    assert_eq!(subject.confirmed, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(subject.journal.stored.len(), 6);
+    for (passed, expected) in [(9, vec![]), (10, vec![5]), (20, vec![5, 2, 4]), (100, vec![5, 2, 4, 1, 6, 3])] {
+        subject.now_ms = NOW + passed;
+        subject.step(Input::Time);
+        subject.answer_store();
+        let gone: Vec<u64> = subject.dead.iter().map(|(number, _)| *number).collect();
+        // Those read from the disk come in the order in which they lie there.
+        let sorted = |mut numbers: Vec<u64>| {
+            numbers.sort_unstable();
+            numbers
+        };
+        assert_eq!(sorted(gone), sorted(expected), "after {passed} ms");
+    }
+    for tag in std::mem::take(&mut subject.letters) {
+        subject.step(Input::Settle { first: tag, last: tag, outcome: Outcome::Ack });
+    }
+    subject.queue.flush(&mut subject.journal);
+    assert!(subject.journal.stored.is_empty());
+    assert_eq!((subject.queue.resident_bytes(), subject.queue.next_timeout()), (0, None));
+}
+
+#[test]
+fn what_was_held_back_before_a_restart_is_held_back_after_it() {
+    let entries: Vec<StoredEntry> = (1..=3)
+        .map(|number| {
+            let (message, expires_ms) = (delayed(number, 50), NOW + 100 * (4 - number));
+            StoredEntry { seq: number, redelivered: true, persistent: true, lane: 0, expires_ms, message }
+        })
+        .collect();
+    let stretch = Stretch { run: RunId(1), first: 1, last: 3 };
+    let lanes = vec![RecoveredLane { lane: 0, messages: 3, stretches: vec![stretch] }];
+    let recovered = Recovered { next_seq: 4, lanes, redelivered: Ranges::from_to(1, 3), body_bytes: 24, expires: true };
+    let mut subject = Subject::of(Rules::holding_back());
+    subject.queue = Queue::recovered(true, Arc::new(Rules::holding_back()), NOW, recovered);
+    subject.runs.insert(1, entries);
+    subject.step(Input::Time);
+    subject.answer_store();
+    assert_eq!((subject.queue.next_timeout(), subject.queue.unacked_count()), (Some(NOW + 100), 0));
+    for (passed, number) in [(100, 3), (200, 2), (300, 1)] {
+        subject.now_ms = NOW + passed;
+        subject.step(Input::Time);
+        subject.answer_store();
+        assert_eq!(subject.dead.last(), Some(&(number, Reason::Due)));
+    }
+    assert_eq!(subject.dead.len(), 3);
 }
