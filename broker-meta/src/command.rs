@@ -218,8 +218,6 @@ pub(crate) fn user_message(user: &User) -> meta::PutUser {
 }
 
 pub(crate) fn policy_message(policy: &Policy) -> meta::SetPolicy {
-    let item =
-        |(key, value): (&str, &PolicyValue)| meta::PolicyItem { key: key.into(), value: Some(value_message(value)) };
     meta::SetPolicy {
         vhost: policy.vhost().as_str().into(),
         name: policy.name().into(),
@@ -227,7 +225,7 @@ pub(crate) fn policy_message(policy: &Policy) -> meta::SetPolicy {
         pattern: policy.pattern().into(),
         apply_to: policy.apply_to().name().into(),
         priority: policy.priority(),
-        definition: policy.definition().iter().map(item).collect(),
+        definition: policy.definition().iter().map(|(key, value)| policy_item(key, value)).collect(),
     }
 }
 
@@ -253,6 +251,11 @@ pub(crate) fn binding_message(vhost: &str, binding: &Binding) -> meta::Bind {
         routing_key: binding.routing_key.to_vec(),
         arguments: binding.arguments.octets().to_vec(),
     }
+}
+
+/// A key of a policy and its value.
+pub fn policy_item(key: &str, value: &PolicyValue) -> meta::PolicyItem {
+    meta::PolicyItem { key: key.into(), value: Some(value_message(value)) }
 }
 
 fn value_message(value: &PolicyValue) -> meta::PolicyValue {

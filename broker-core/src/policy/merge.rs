@@ -1,7 +1,9 @@
 //! What arguments, policy and operator policy come to together: of numbers the lowest counts, of everything else the argument before the
 //! policy. An operator policy has numbers only.
 
-use super::Governing;
+use std::collections::BTreeMap;
+
+use super::{Governing, PolicyValue};
 use crate::arguments::{ALTERNATE_EXCHANGE, Overflow, QueueArguments};
 use crate::field_table::FieldTable;
 
@@ -36,6 +38,23 @@ impl Governing {
             max_priority: declared.max_priority,
             single_active_consumer: declared.single_active_consumer,
         }
+    }
+
+    /// What both policies say together, sorted by key: where both name a number, the lower one.
+    pub fn effective(&self) -> Vec<(&str, PolicyValue)> {
+        let mut said: BTreeMap<&str, PolicyValue> = BTreeMap::new();
+        for (key, value) in
+            [&self.policy, &self.operator].into_iter().flatten().flat_map(|policy| policy.definition().iter())
+        {
+            let lower = match (said.get(key), value) {
+                (Some(PolicyValue::Number(held)), PolicyValue::Number(number)) => {
+                    PolicyValue::Number(*held.min(number))
+                }
+                _ => value.clone(),
+            };
+            said.insert(key, lower);
+        }
+        said.into_iter().collect()
     }
 
     /// The exchange that shall get what another could not route.

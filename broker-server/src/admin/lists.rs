@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use broker_core::name::QueueId;
+use broker_core::policy::Policy;
 use broker_core::topology::{Destination, ExchangeRecord, Topology};
 use broker_meta::Catalog;
+use broker_meta::command::policy_item;
 use proto::admin::v1::catalog_item::Kind;
-use proto::admin::v1::{CatalogItem, CatalogKind, ListCatalogRequest, Vhost};
+use proto::admin::v1::{CatalogItem, CatalogKind, ListCatalogRequest, Queue, Vhost};
 use proto::meta::{self, DestinationKind, Snapshot, set_limits};
 
 /// Octets of the items in one message, about.
@@ -47,8 +49,8 @@ pub fn catalog_items(catalog: &Catalog, request: &ListCatalogRequest) -> Vec<Cat
     items
 }
 
-/// Queues as the catalog has them, by vhost and name.
-pub fn queues(topology: &Topology, vhost: Option<&str>) -> Vec<(QueueId, meta::DeclareQueue)> {
+/// Queues as the catalog has them, without what the shard counts, by vhost and name.
+pub fn queues(topology: &Topology, vhost: Option<&str>) -> Vec<(QueueId, Queue)> {
     let mut records: Vec<_> =
         topology.queues().filter(|record| vhost.is_none_or(|wanted| *record.vhost == *wanted)).collect();
     records.sort_by(|one, two| (&one.vhost, &one.name).cmp(&(&two.vhost, &two.name)));
@@ -62,7 +64,17 @@ pub fn queues(topology: &Topology, vhost: Option<&str>) -> Vec<(QueueId, meta::D
             arguments: record.arguments.octets().to_vec(),
             node: record.node.0,
         };
-        (record.id, declared)
+        let name = |policy: &Option<Arc<Policy>>| policy.as_ref().map(|policy| policy.name().to_owned());
+        let effective = record.policies.effective();
+        let queue = Queue {
+            declared: Some(declared),
+            id: record.id.0,
+            policy: name(&record.policies.policy).unwrap_or_default(),
+            operator_policy: name(&record.policies.operator).unwrap_or_default(),
+            effective_policy_definition: effective.iter().map(|(key, value)| policy_item(key, value)).collect(),
+            ..Queue::default()
+        };
+        (record.id, queue)
     });
     declared.collect()
 }

@@ -205,15 +205,14 @@ impl Admin for Service {
                 let ids = together.iter().map(|(id, _)| *id).collect();
                 let Ok(counts) = shard.ask(|answer| ShardRequest::QueueCounts(ids, answer)).await else { return };
                 // What went meanwhile has no counts.
-                let queues = together.iter().zip(counts).filter_map(|((id, declared), counts)| {
+                let queues = together.iter().zip(counts).filter_map(|((_, queue), counts)| {
                     let counts = counts?;
                     Some(Queue {
-                        declared: Some(declared.clone()),
                         messages_ready: counts.ready,
                         messages_unacknowledged: counts.unacknowledged,
                         consumers: counts.consumers,
                         resident_bytes: counts.resident_bytes,
-                        id: id.0,
+                        ..queue.clone()
                     })
                 });
                 for queues in lists::parts(queues.collect(), prost_size) {

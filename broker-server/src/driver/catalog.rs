@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use broker_amqp::{Exception, Input, Reply};
+use broker_core::arguments::QueueType;
 use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
 use broker_core::topology::{ExchangeRecord, QueueRecord};
@@ -40,8 +41,16 @@ impl Shard {
             for event in events {
                 revision.note(&event);
                 match event {
-                    CatalogEvent::QueueDeclared { record, .. } => {
+                    CatalogEvent::QueueDeclared { record, existed } => {
                         declared = Some(record.id);
+                        if !existed && record.queue_type() == QueueType::Quorum {
+                            let (queue, vhost) = (record.name.as_str(), record.vhost.as_str());
+                            tracing::info!(
+                                queue,
+                                vhost,
+                                "a quorum queue is kept on this node alone, as a durable queue with a delivery limit"
+                            );
+                        }
                         self.queue_declared(record);
                     }
                     CatalogEvent::QueueDeleted(record) => cancelled.extend(self.queue_deleted(&record)),

@@ -408,6 +408,22 @@ fn policies_parameters_and_limits() {
     assert_eq!(rows(&broker, &["policy", "list"]), [row]);
     let listed = old(&broker, &["list_operator_policies", "-q"]).out;
     assert_eq!(listed, "vhost\tname\tpattern\tapply-to\tdefinition\tpriority\n/\to\t\tqueues\t{\"max-length\":3}\t0\n");
+    // Shown where they take effect: a queue that was there before, and one that comes after.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let connection = connect(&broker, "guest", "guest", "/").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare("q1".into(), durable, FieldTable::default()).await.unwrap();
+    });
+    let said =
+        |row: &Value| ["policy", "operator_policy", "effective_policy_definition"].map(|column| row[column].clone());
+    let queue = rows(&broker, &["queue", "list"]);
+    assert_eq!(said(&queue[0]), [json!("p"), json!("o"), json!(r#"{"max-length":3}"#)]);
+    ok(&broker, &["policy", "set", "p2", "^q1", r#"{"message-ttl":7,"max-length":1}"#, "--priority", "1"]);
+    let queue = rows(&broker, &["queue", "list"]);
+    assert_eq!(said(&queue[0]), [json!("p2"), json!("o"), json!(r#"{"max-length":1,"message-ttl":7}"#)]);
+    ok(&broker, &["policy", "delete", "p2"]);
     assert_eq!(ctl(&broker, &["policy", "delete", "none"]).code, 65);
     assert_eq!(old(&broker, &["clear_policy", "none"]).code, 69);
     assert_eq!(old(&broker, &["clear_policy", "p"]).code, 0);
