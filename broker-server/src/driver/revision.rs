@@ -73,18 +73,27 @@ impl Shard {
         let Some(client) = self.clients.get_mut(place) else { return };
         let Some(user) = client.amqp.user().map(|user| UserName::from(&**user)) else { return };
         if revision.users_deleted.contains(&user) {
-            return self.tell(place, Input::ForceClose(Exception::forced(format!("user '{user}' is deleted"))));
+            return self.force_close(place, format!("user '{user}' is deleted"));
         }
         if revision.users_changed.contains(&user) {
             client.amqp.set_impersonator(self.parts.access.is_impersonator(&user));
         }
         let Some(vhost) = client.vhost.as_deref().map(VhostName::from) else { return };
         if revision.vhosts_deleted.contains(&vhost) {
-            return self.tell(place, Input::ForceClose(Exception::forced(format!("vhost '{vhost}' is deleted"))));
+            return self.force_close(place, format!("vhost '{vhost}' is deleted"));
         }
         if revision.permissions.contains(&(user, vhost)) {
             self.end_forbidden_consumers(place);
         }
+    }
+
+    fn force_close(&mut self, place: usize, text: String) {
+        if let Some(client) = self.clients.get_mut(place) {
+            tracing::info!(peer = %client.peer, connection = client.number, "connection closed by force: {text}");
+            // A publisher that an alarm holds is read from again, so that its close-ok is seen.
+            client.blocked = false;
+        }
+        self.tell(place, Input::ForceClose(Exception::forced(text)));
     }
 
     /// Consumers whose user may not read their queue any more are cancelled.
