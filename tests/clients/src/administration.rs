@@ -1,5 +1,6 @@
 //! What suites do to a broker beside the protocol: the one place that knows how each broker is administered.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,20 +22,42 @@ pub struct Administered {
 pub fn start(subject: Subject, options: Options, directory: &Path) -> Result<Administered, Error> {
     match subject {
         Subject::RabbitMq => {
-            let broker = RabbitMq::start_with(options)?;
+            // The harness lets RabbitMQ listen on 127.0.0.1 alone; brokerd listens on all addresses by itself.
+            let broker = RabbitMq::start_with(options.conf("listeners.tcp.ipv6 = ::1:5672"))?;
             let rabbitmqctl = Some(rabbitmqs_own(&broker, directory)?);
             Ok(Administered { broker: Box::new(broker), rabbitmqctl })
         }
-        Subject::Brokerd => Ok(Administered { broker: Box::new(Brokerd::start(options)?), rabbitmqctl: None }),
+        Subject::Brokerd => {
+            let broker = Brokerd::start(options)?;
+            let rabbitmqctl = brokerctl().map(|program| spoken_by(&program, &broker, directory)).transpose()?;
+            Ok(Administered { broker: Box::new(broker), rabbitmqctl })
+        }
     }
 }
 
 /// A script that calls Debian's rabbitmqctl with what it needs to find this node.
 fn rabbitmqs_own(broker: &RabbitMq, directory: &Path) -> Result<PathBuf, Error> {
     let exports = broker.ctl_environment().iter().map(|(name, value)| format!("export {name}='{value}'\n"));
-    let script = format!("#!/bin/sh\n{}exec /usr/lib/rabbitmq/bin/rabbitmqctl \"$@\"\n", exports.collect::<String>());
+    script(directory, &format!("{}exec /usr/lib/rabbitmq/bin/rabbitmqctl \"$@\"", exports.collect::<String>()))
+}
+
+/// A script that speaks as rabbitmqctl to this brokerd.
+fn spoken_by(brokerctl: &Path, broker: &Brokerd, directory: &Path) -> Result<PathBuf, Error> {
+    let (brokerctl, data) = (brokerctl.display(), broker.data_dir().display());
+    script(directory, &format!("exec '{brokerctl}' --data-dir '{data}' compat rabbitmqctl \"$@\""))
+}
+
+/// brokerctl beside the brokerd under test: where BROKERD_BIN lies, else where this program does.
+fn brokerctl() -> Option<PathBuf> {
+    let brokerd = env::var_os("BROKERD_BIN").map(PathBuf::from);
+    let program = brokerd.or_else(|| env::current_exe().ok())?.with_file_name("brokerctl");
+    program.is_file().then_some(program)
+}
+
+fn script(directory: &Path, lines: &str) -> Result<PathBuf, Error> {
     let path = directory.join("rabbitmqctl");
-    let written = fs::write(&path, script).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
+    let written = fs::write(&path, format!("#!/bin/sh\n{lines}\n"));
+    let written = written.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
     written.map_err(Error::io(format!("writing {}", path.display())))?;
     Ok(path)
 }

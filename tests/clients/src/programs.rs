@@ -20,8 +20,8 @@ use crate::suites::{Program, Suite};
 const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
 /// One Python test may take this many seconds.
 const PYTEST_LIMIT: &str = "--timeout=120";
-/// One Node test may take this many milliseconds. The suite's own limit of a second is for an idle machine.
-const NODE_LIMIT: &str = "--test-timeout=20000";
+/// One Node test, and one file of them, may take this many milliseconds. The suite's own limit of a second is for an idle machine.
+const NODE_LIMIT: &str = "--test-timeout=120000";
 /// How often a program is looked at.
 const POLL: Duration = Duration::from_millis(20);
 

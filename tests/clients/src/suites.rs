@@ -153,7 +153,11 @@ pub const ALL: &[Suite] = &[
     Suite {
         name: "aiormq",
         source: "aiormq 7.2.4 (PyPI)",
-        program: Program::Pytest { packages: "aio", directory: "aiormq", arguments: &["tests"] },
+        program: Program::Pytest {
+            packages: "aio",
+            directory: "aiormq",
+            arguments: &["-p", "aiormq_fixtures", "tests"],
+        },
         conf: "",
         environment: LOGIN,
         limit: minutes(20),
@@ -172,7 +176,7 @@ pub const ALL: &[Suite] = &[
         program: Program::Pytest {
             packages: "storm",
             directory: "amqpstorm",
-            arguments: &["amqpstorm/tests/functional"],
+            arguments: &["-p", "amqpstorm_cleanup", "amqpstorm/tests/functional"],
         },
         conf: "",
         environment: AMQPSTORM,
