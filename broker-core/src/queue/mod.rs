@@ -190,6 +190,7 @@ impl Queue {
             }
             Input::Loaded { run, from, entries, next, lost } => {
                 for (first, last) in self.ready.loaded(Loaded { run, from, entries, next, lost }) {
+                    self.watch.lost(first, last);
                     self.forget_range(first, last, out);
                 }
                 self.tend(out);
@@ -248,7 +249,7 @@ impl Queue {
 
     /// Messages that wait to be delivered.
     pub fn ready_count(&self) -> u64 {
-        self.ready.len()
+        self.ready.len().saturating_sub(self.watch.condemned_count())
     }
 
     /// Deliveries not settled yet.
@@ -391,7 +392,7 @@ impl Queue {
 
     fn get(&mut self, get: Get, out: &mut impl Outlet) {
         self.tend(out);
-        if self.ready.len() <= self.gets.len() as u64 {
+        if self.ready_count() <= self.gets.len() as u64 {
             out.outputs().push(Output::GetEmpty(get.channel));
             return;
         }
@@ -405,7 +406,7 @@ impl Queue {
     fn answer_gets(&mut self, out: &mut impl Outlet) {
         let mut answered = 0;
         while answered < self.gets.len() {
-            if self.ready.is_empty() {
+            if self.ready_count() == 0 {
                 out.outputs().push(Output::GetEmpty(self.gets[answered].channel));
             } else {
                 if let Some((lane, reason)) = self.doom_of_next() {
@@ -418,7 +419,7 @@ impl Queue {
                 let Get { channel, no_ack } = self.gets[answered];
                 // What comes to the head now may be over: it does not remain.
                 self.tend(out);
-                let (redelivered, remaining) = (entry.redelivered, self.ready.len());
+                let (redelivered, remaining) = (entry.redelivered, self.ready_count());
                 let counted = self.with_delivery_count(&entry, true);
                 let message = counted.unwrap_or_else(|| entry.message.clone());
                 let queue_tag = if no_ack {
@@ -475,14 +476,16 @@ impl Queue {
     }
 
     fn purge(&mut self, out: &mut impl Outlet) {
-        let purged = self.ready.len();
+        let purged = self.ready_count();
         let (resident, on_disk) = self.ready.take_all();
+        let resident = self.give_up_condemned(resident, out);
         for entry in &resident {
             self.watch.forget(entry.seq);
             settled(&mut self.confirms, entry.seq, entry.stored, entry.place, out);
         }
         // Ranges on disk may enclose messages that were delivered from memory before the range was written: those stay unacked.
         let mut held: Vec<Seq> = self.unacked.iter().map(|(_, unacked)| unacked.seq).collect();
+        held.extend(self.watch.condemned_places());
         held.sort_unstable();
         for (first, last) in on_disk {
             let mut from = first;
@@ -493,6 +496,7 @@ impl Queue {
             }
             self.forget_range(from, last, out);
         }
+        self.keep_condemned();
         out.outputs().push(Output::Purged(purged));
         self.answer_gets(out);
     }

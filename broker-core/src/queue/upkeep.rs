@@ -16,7 +16,7 @@ use crate::exchange::delay_ms;
 use crate::field_table::{TableBuilder, Value};
 use crate::message::{Content, Message};
 use crate::properties::{self, flag};
-use crate::store::Seq;
+use crate::store::{RunId, Seq};
 
 /// Messages that are given up by themselves wait in the queue while so many letters of it are on their way.
 pub const LETTERS_MAX: u32 = 1024;
@@ -28,8 +28,9 @@ const X_DELIVERY_COUNT: &[u8] = b"x-delivery-count";
 pub(super) struct Watch {
     /// Some of the ready messages may expire.
     pub expires: bool,
-    /// Ready messages that are given up as soon as they are read from the disk.
-    condemned: BTreeMap<Seq, Reason>,
+    /// Messages that are given up as soon as they are read from the disk. They lie among the ready ones and count for nothing there.
+    condemned: BTreeMap<Seq, Condemned>,
+    condemned_bytes: u64,
     /// How often messages were returned, where that is counted.
     returns: BTreeMap<Seq, u64>,
     /// Messages given up whose letters are not safe yet.
@@ -38,6 +39,16 @@ pub(super) struct Watch {
     pub used_ms: u64,
     /// Messages that are held back: when they are due, and their queue tags.
     held: BinaryHeap<Reverse<(u64, u64)>>,
+}
+
+/// A message that is given up as soon as it is read, and where it lies.
+#[derive(Clone, Copy, Debug)]
+struct Condemned {
+    reason: Reason,
+    body_bytes: u32,
+    run: RunId,
+    lane: u8,
+    redelivered: bool,
 }
 
 impl Watch {
@@ -68,8 +79,42 @@ impl Watch {
     }
 
     fn doom(&self, seq: Seq, expires_ms: u64, now_ms: u64) -> Option<Reason> {
-        let condemned = if self.condemned.is_empty() { None } else { self.condemned.get(&seq).copied() };
-        condemned.or_else(|| (expires_ms != 0 && expires_ms <= now_ms).then_some(Reason::Expired))
+        let condemned = if self.condemned.is_empty() { None } else { self.condemned.get(&seq) };
+        condemned
+            .map(|condemned| condemned.reason)
+            .or_else(|| (expires_ms != 0 && expires_ms <= now_ms).then_some(Reason::Expired))
+    }
+
+    fn condemn(&mut self, held: &Unacked, run: RunId, reason: Reason) {
+        let Unacked { seq, lane, redelivered, body_bytes, .. } = *held;
+        self.condemned_bytes += u64::from(body_bytes);
+        self.condemned.insert(seq, Condemned { reason, body_bytes, run, lane, redelivered });
+    }
+
+    /// A message has been read, or cannot be: what was to become of it, if it was to be given up.
+    fn carry_out(&mut self, seq: Seq) -> Option<Reason> {
+        let condemned = self.condemned.remove(&seq)?;
+        self.condemned_bytes -= u64::from(condemned.body_bytes);
+        Some(condemned.reason)
+    }
+
+    /// Messages cannot be read any more.
+    pub fn lost(&mut self, first: Seq, last: Seq) {
+        let lost: Vec<Seq> = self.condemned.range(first..=last).map(|(&seq, _)| seq).collect();
+        for seq in lost {
+            self.carry_out(seq);
+        }
+        self.returns.retain(|seq, _| !(first..=last).contains(seq));
+    }
+
+    /// Places of the messages that are given up as soon as they are read.
+    pub fn condemned_places(&self) -> impl Iterator<Item = Seq> {
+        self.condemned.keys().copied()
+    }
+
+    /// How many of the ready messages are given up as soon as they are read.
+    pub fn condemned_count(&self) -> u64 {
+        self.condemned.len() as u64
     }
 
     fn wants_heads(&self) -> bool {
@@ -87,13 +132,12 @@ impl Queue {
             if self.ready.is_empty() {
                 self.watch.expires = false;
                 self.watch.condemned.clear();
+                self.watch.condemned_bytes = 0;
             } else {
                 self.give_up_heads(out);
             }
         }
-        if self.rules.overflow == Overflow::DropHead
-            && self.rules.exceeded_by(self.ready.len(), self.ready.body_bytes())
-        {
+        if self.rules.overflow == Overflow::DropHead && self.is_too_full() {
             self.drop_heads(out);
         }
     }
@@ -148,6 +192,17 @@ impl Queue {
         self.load_head(0, out);
     }
 
+    fn is_too_full(&self) -> bool {
+        let (messages, body_bytes) = self.counted();
+        self.rules.exceeded_by(messages, body_bytes)
+    }
+
+    /// Ready messages that count, and octets of their bodies.
+    fn counted(&self) -> (u64, u64) {
+        let body_bytes = self.ready.body_bytes().saturating_sub(self.watch.condemned_bytes);
+        (self.ready_count(), body_bytes)
+    }
+
     fn give_up_heads(&mut self, out: &mut impl Outlet) {
         for lane in (0..=self.rules.lanes.highest).rev() {
             while let Some(reason) = self.ready.lane(lane).front().and_then(|head| doom(&self.watch, head, self.now_ms))
@@ -163,8 +218,11 @@ impl Queue {
     /// The messages that are next give way until the rest is few enough: of a queue with priorities, as in RabbitMQ, those of the highest.
     fn drop_heads(&mut self, out: &mut impl Outlet) {
         for lane in (0..=self.rules.lanes.highest).rev() {
-            while self.rules.exceeded_by(self.ready.len(), self.ready.body_bytes()) {
-                if self.ready.lane(lane).front().is_none() || !self.give_up_head(lane, Reason::MaxLength, out) {
+            while self.is_too_full()
+                && let Some(head) = self.ready.lane(lane).front()
+            {
+                let reason = doom(&self.watch, head, self.now_ms).unwrap_or(Reason::MaxLength);
+                if !self.give_up_head(lane, reason, out) {
                     break;
                 }
             }
@@ -198,7 +256,7 @@ impl Queue {
             return false;
         }
         let Some(entry) = self.ready.lane(lane).pop() else { return false };
-        self.watch.condemned.remove(&entry.seq);
+        self.watch.carry_out(entry.seq);
         if self.rules.has_dead_letters {
             self.unacked_bytes += entry.message.memory();
             self.send_letter(Unacked::new(entry, LETTER), reason, out);
@@ -213,14 +271,40 @@ impl Queue {
     pub(super) fn give_up(&mut self, held: Unacked, reason: Reason, out: &mut impl Outlet) {
         match held.place.run() {
             Some(run) if held.message.is_none() => {
+                self.watch.condemn(&held, run, reason);
                 let Unacked { seq, lane, redelivered, body_bytes, .. } = held;
-                self.watch.condemned.insert(seq, reason);
                 self.ready.insert_on_disk(lane, run, seq, redelivered, body_bytes.into());
             }
             _ => {
                 self.unacked_bytes += held.memory();
                 self.send_letter(Unacked { consumer: LETTER, ..held }, reason, out);
             }
+        }
+    }
+
+    /// Of what a purge has taken from memory, what was to be given up is; the rest comes back.
+    pub(super) fn give_up_condemned(&mut self, purged: Vec<Entry>, out: &mut impl Outlet) -> Vec<Entry> {
+        if self.watch.condemned.is_empty() {
+            return purged;
+        }
+        let mut rest = Vec::with_capacity(purged.len());
+        for entry in purged {
+            match self.watch.carry_out(entry.seq) {
+                Some(reason) => {
+                    self.unacked_bytes += entry.message.memory();
+                    self.send_letter(Unacked::new(entry, LETTER), reason, out);
+                }
+                None => rest.push(entry),
+            }
+        }
+        rest
+    }
+
+    /// What is to be given up and lies on the disk is not purged.
+    pub(super) fn keep_condemned(&mut self) {
+        for (&seq, condemned) in &self.watch.condemned {
+            let Condemned { body_bytes, run, lane, redelivered, .. } = *condemned;
+            self.ready.insert_on_disk(lane, run, seq, redelivered, body_bytes.into());
         }
     }
 
@@ -242,7 +326,8 @@ impl Queue {
 
     /// Whether a message that enters now is refused, and what then becomes of it.
     pub(super) fn refuses(&mut self, content: &Content<'_>, out: &mut impl Outlet) -> bool {
-        let (messages, body_bytes) = (self.ready.len() + 1, self.ready.body_bytes() + content.body_bytes());
+        let (messages, body_bytes) = self.counted();
+        let (messages, body_bytes) = (messages + 1, body_bytes + content.body_bytes());
         if !self.rules.refuses() || !self.rules.exceeded_by(messages, body_bytes) {
             return false;
         }

@@ -405,7 +405,7 @@ proptest! {
     #[test]
     fn a_queue_does_what_its_rules_say(
         first in rules(),
-        steps in prop::collection::vec((0_u8..9, 0_u64..30, rules()), 1..150),
+        steps in prop::collection::vec((0_u8..10, 0_u64..30, rules()), 1..150),
         resident in 300_usize..3000,
     ) {
         let lanes = first.lanes;
@@ -456,6 +456,10 @@ proptest! {
                     for tag in std::mem::take(&mut subject.letters).into_iter().filter(|tag| *tag != 0) {
                         subject.step(Input::Settle { first: tag, last: tag, outcome: Outcome::Ack });
                     }
+                }
+                9 if a < 4 => {
+                    naive.ready.clear();
+                    subject.step(Input::Purge);
                 }
                 7 if a < 4 => {
                     naive.rules = Rules { lanes, ..rules };
