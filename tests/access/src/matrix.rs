@@ -159,12 +159,18 @@ pub const OPERATIONS: &[Operation] = &[
     )
     .undone_by("queue.delete", &[]),
     asks(
-        DEAD_LETTERS,
+        "queue.declare with a dead letter exchange",
         "queue.declare",
         &[("queue", "p-new"), ("arguments", "{x-dead-letter-exchange:S s-x}")],
         &[(CONFIGURE, "queue 'p-new'"), (READ, "queue 'p-new'"), (WRITE + THEIRS, "exchange 's-x'")],
     )
     .undone_by("queue.delete", &[("queue", "p-new")]),
+    asks(
+        "queue.declare of an existing one with a dead letter exchange",
+        "queue.declare",
+        &[("queue", "p-dl"), ("arguments", "{x-dead-letter-exchange:S s-x}")],
+        &[(CONFIGURE, "queue 'p-dl'")],
+    ),
     asks(
         "queue.bind",
         "queue.bind",
@@ -243,8 +249,6 @@ pub const OPERATIONS: &[Operation] = &[
 const PUBLISH: &str = "basic.publish";
 /// A publish on a transactional channel, and its commit.
 const PUBLISH_AND_COMMIT: &str = "basic.publish, tx.commit";
-/// Refused with 540 by a broker that has no dead letters yet.
-pub const DEAD_LETTERS: &str = "queue.declare with a dead letter exchange";
 
 /// What each operation came to for each user.
 pub type Outcomes = Vec<Vec<String>>;
@@ -258,6 +262,7 @@ const WORLD: &[(&str, Arguments<'static>)] = &[
     ("exchange.declare", &[("exchange", "p-ae"), ("type", "direct"), ("arguments", "{alternate-exchange:S s-x}")]),
     ("queue.declare", &[("queue", "p-q")]),
     ("queue.declare", &[("queue", "p-empty")]),
+    ("queue.declare", &[("queue", "p-dl"), ("arguments", "{x-dead-letter-exchange:S s-x}")]),
 ];
 
 fn user_name(user: usize) -> String {
