@@ -53,6 +53,8 @@ pub struct Client {
     pub read_at: Instant,
     /// Write what is left, then close.
     pub closing: Option<String>,
+    /// It asked for the close: the socket is its to shut, once it has read the answer.
+    pub lingers: bool,
     /// It counts among the connections of its user and vhost.
     pub counted: bool,
     /// The vhost it opened.
@@ -152,6 +154,7 @@ impl Client {
             target: None,
             read_at: now,
             closing: None,
+            lingers: false,
             counted: false,
             vhost: None,
             routes: RouteCache::default(),
@@ -228,7 +231,7 @@ impl Client {
     pub fn write(&mut self) -> Progress {
         match &mut self.stream {
             Stream::Plain(socket) => write(socket, self.amqp.send_buffer()),
-            Stream::Tls(stream) => stream.write(self.amqp.send_buffer(), self.closing.is_some()),
+            Stream::Tls(stream) => stream.write(self.amqp.send_buffer(), self.closing.is_some() && !self.lingers),
         }
     }
 

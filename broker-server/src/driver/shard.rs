@@ -71,7 +71,7 @@ const HANDSHAKES_PER_TURN: usize = 4;
 const CROWD_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Connections have so long to close at a shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-/// A closed connection's last octets may take so long to leave.
+/// A closed connection's last octets may take so long to leave, and its client may take so long to shut the socket.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// Publishes to be stored may be gathered so long, while each turn brings more: a client that sends its whole window then waits for one sync.
 const GATHER_MAX: Duration = Duration::from_millis(1);
@@ -572,7 +572,10 @@ impl Shard {
                 Progress::Dry(_) => {}
                 Progress::Some(_) => {
                     if client.closing.is_some() {
-                        self.remove_client(place);
+                        // What a client still sends after its close must not meet a shut socket: the reset would reach it before close-ok does.
+                        if !client.lingers || self.stopping.is_some() {
+                            self.remove_client(place);
+                        }
                     } else {
                         self.arm_timer(place);
                         self.give_room(place);
@@ -605,7 +608,7 @@ impl Shard {
             }
             client.timer_at = None;
             if client.closing.is_some() {
-                // It does not take what it was to be told.
+                // It does not take what it was to be told, or does not shut the socket.
                 self.remove_client(place);
                 continue;
             }
@@ -812,6 +815,7 @@ impl Shard {
         if let Some(client) = self.clients.get_mut(place) {
             if client.closing.is_none() {
                 client.closing = Some(format!("{reason:?}"));
+                client.lingers = matches!(reason, CloseReason::ByClient);
                 let at = self.now + CLOSE_PATIENCE;
                 client.timer_at = Some(at);
                 self.timers.push(Reverse((at, client.number)));
@@ -877,6 +881,10 @@ impl Shard {
         for place in places {
             if let Some(client) = self.clients.get_mut(place) {
                 client.blocked = false;
+                if client.lingers && client.amqp.send_buffer().is_empty() {
+                    self.remove_client(place);
+                    continue;
+                }
             }
             self.tell(place, Input::ForceClose(Exception::shutdown("shutdown")));
         }
