@@ -14,6 +14,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::config::{AlarmConfig, DiskFreeLimit, MemoryWatermark};
 
 pub use memory::total_memory_bytes;
@@ -79,12 +81,19 @@ pub fn next_interval(sample: Sample, limits: AlarmLimits) -> Duration {
     if memory_is_near || disk_is_near { TENSE_INTERVAL } else { CALM_INTERVAL }
 }
 
+/// Limits to watch for, and who is told that they are in effect.
+#[derive(Debug)]
+struct NewLimits {
+    limits: AlarmLimits,
+    in_effect: oneshot::Sender<()>,
+}
+
 /// Watches memory and disk until it is dropped.
 #[derive(Debug)]
 pub struct AlarmWatcher {
     latest: Arc<Latest>,
     /// New limits; dropped to end the thread.
-    limits: Option<mpsc::Sender<AlarmLimits>>,
+    limits: Option<mpsc::Sender<NewLimits>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -110,11 +119,13 @@ impl AlarmWatcher {
         Ok(Self { latest, limits: Some(sender), thread: Some(thread) })
     }
 
-    /// Watches for these limits from now on.
-    pub fn set_limits(&self, limits: AlarmLimits) {
-        if let Some(Err(_)) = self.limits.as_ref().map(|sender| sender.send(limits)) {
+    /// Watches for these limits from now on. What is returned comes once a sample was held against them and `on_change` was told.
+    pub fn set_limits(&self, limits: AlarmLimits) -> oneshot::Receiver<()> {
+        let (in_effect, told) = oneshot::channel();
+        if let Some(Err(_)) = self.limits.as_ref().map(|sender| sender.send(NewLimits { limits, in_effect })) {
             tracing::error!("the alarm thread has ended");
         }
+        told
     }
 
     /// The latest sample.
@@ -169,16 +180,23 @@ struct Watch<F> {
 }
 
 impl<F: FnMut(Alarms)> Watch<F> {
-    fn run(&mut self, mut sample: Sample, latest: &Latest, changes: &mpsc::Receiver<AlarmLimits>) {
+    fn run(&mut self, mut sample: Sample, latest: &Latest, changes: &mpsc::Receiver<NewLimits>) {
         loop {
-            match changes.recv_timeout(next_interval(sample, self.limits)) {
-                Ok(limits) => self.limits = limits,
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            let changed = match changes.recv_timeout(next_interval(sample, self.limits)) {
+                Ok(changed) => Some(changed),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            if let Some(changed) = &changed {
+                self.limits = changed.limits;
             }
             sample = self.sample_after(sample);
             latest.store(sample);
             self.see(sample);
+            if let Some(changed) = changed {
+                // Who asked may have gone.
+                let _ = changed.in_effect.send(());
+            }
         }
     }
 
@@ -315,8 +333,10 @@ mod tests {
         let watcher =
             AlarmWatcher::start(limits, directory.path(), move |alarms| sender.send(alarms).unwrap()).unwrap();
         assert_eq!(receiver.recv(), Ok(Alarms { memory: true, disk: false }));
-        watcher.set_limits(AlarmLimits { memory_bytes: u64::MAX, disk_free_bytes: u64::MAX });
-        assert_eq!(receiver.recv(), Ok(Alarms { memory: false, disk: true }));
+        let told = watcher.set_limits(AlarmLimits { memory_bytes: u64::MAX, disk_free_bytes: u64::MAX });
+        assert_eq!(told.blocking_recv(), Ok(()));
+        // It was told of before the answer came.
+        assert_eq!(receiver.try_recv(), Ok(Alarms { memory: false, disk: true }));
         assert!(watcher.latest().memory_bytes > 100_000 && watcher.latest().disk_free_bytes > 0);
         drop(watcher);
         assert!(receiver.recv().is_err());

@@ -287,7 +287,10 @@ impl Admin for Service {
             }
             self.node.limits_of(&config)
         };
-        self.node.alarms.set_limits(limits);
+        let ended = |_| Status::internal("the thread that watches memory and disk has ended");
+        self.node.alarms.set_limits(limits).await.map_err(ended)?;
+        // The shard takes what it is told in order: with this answer it has acted on the alarm.
+        self.shard.ask(ShardRequest::Totals).await?;
         tracing::warn!(
             memory_bytes = limits.memory_bytes,
             disk_free_bytes = limits.disk_free_bytes,

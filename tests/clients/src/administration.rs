@@ -44,7 +44,7 @@ fn rabbitmqs_own(broker: &RabbitMq, directory: &Path) -> Result<PathBuf, Error> 
 /// A script that speaks as rabbitmqctl to this brokerd.
 fn spoken_by(brokerctl: &Path, broker: &Brokerd, directory: &Path) -> Result<PathBuf, Error> {
     let (brokerctl, data) = (brokerctl.display(), broker.data_dir().display());
-    script(directory, &format!("exec '{brokerctl}' --data-dir '{data}' compat rabbitmqctl \"$@\""))
+    script(directory, &format!("BROKERCTL_DATA_DIR='{data}' exec '{brokerctl}' compat rabbitmqctl \"$@\""))
 }
 
 /// brokerctl beside the brokerd under test: where BROKERD_BIN lies, else where this program does.
