@@ -186,6 +186,7 @@ impl Queue {
             Input::Paged { ticket, stretches } => {
                 self.paged(ticket, &stretches);
                 self.tend(out);
+                self.go_on_with_gets(out);
                 self.deliver(out);
             }
             Input::Loaded { run, from, entries, next, lost } => {
@@ -212,10 +213,12 @@ impl Queue {
                 self.rules = Arc::new(Rules { lanes, single_active_consumer, ..(*rules).clone() });
                 self.watches_publishes = self.rules.watch_publishes();
                 self.tend(out);
+                self.go_on_with_gets(out);
             }
             Input::Used => self.watch.used_ms = self.now_ms,
             Input::Time => {
                 self.tend(out);
+                self.go_on_with_gets(out);
                 self.time_has_come(out);
             }
         }
@@ -285,14 +288,16 @@ impl Queue {
     #[inline]
     fn take_publish(&mut self, publish: Publish<'_>, at_once: &mut AtOnce, out: &mut impl Outlet) {
         let Publish { channel, publish_seq, content } = publish;
-        if self.rules.holds_back {
-            return self.hold_back(publish, at_once, out);
-        }
-        if self.watches_publishes && self.refuses(&content, out) {
-            if publish_seq != 0 {
-                at_once.answer(false, channel, publish_seq, out.outputs());
+        if self.watches_publishes {
+            if self.rules.holds_back {
+                return self.hold_back(publish, at_once, out);
             }
-            return;
+            if self.refuses(&content, out) {
+                if publish_seq != 0 {
+                    at_once.answer(false, channel, publish_seq, out.outputs());
+                }
+                return;
+            }
         }
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -403,6 +408,17 @@ impl Queue {
         }
     }
 
+    /// A get may have waited for letters to be safe, and what it waited for may be over by now.
+    fn go_on_with_gets(&mut self, out: &mut impl Outlet) {
+        if self.gets.is_empty() {
+            return;
+        }
+        self.answer_gets(out);
+        if !self.gets.is_empty() {
+            self.load(out);
+        }
+    }
+
     fn answer_gets(&mut self, out: &mut impl Outlet) {
         let mut answered = 0;
         while answered < self.gets.len() {
@@ -472,6 +488,7 @@ impl Queue {
             self.give_up(held, reason, out);
         }
         self.tend(out);
+        self.go_on_with_gets(out);
         self.deliver(out);
     }
 
@@ -496,6 +513,7 @@ impl Queue {
             }
             self.forget_range(from, last, out);
         }
+        self.watch.purged(&held);
         self.keep_condemned();
         out.outputs().push(Output::Purged(purged));
         self.answer_gets(out);

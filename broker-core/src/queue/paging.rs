@@ -126,8 +126,9 @@ impl Queue {
             }
         }
         self.unacked_bytes -= dropped;
-        // What could not leave now is not looked at again before there is a good deal more.
-        self.unacked_max = resident_max.max(settling - dropped - bytes) + step;
+        // What could not leave now is not looked at again before there is a good deal more. Messages that are settled while they are on their way
+        // count as being on it until they are written, so more may have been found than there seemed to be.
+        self.unacked_max = resident_max.max(settling.saturating_sub(dropped + bytes)) + step;
         self.hand_out(pages, None, out);
     }
 

@@ -121,6 +121,26 @@ impl JournalSink for Journal {
 }
 
 #[test]
+fn a_large_message_held_after_another_that_was_settled_on_its_way_to_the_store() {
+    let mut queue = queue(true);
+    let mut out = Out::default();
+    queue.step(NOW, Input::Pressure(64 * 1024), &mut out);
+    for (number, size) in [(1, 1_000_000), (2, 1_200_000)] {
+        let large = message(number, true, size);
+        let publish = Publish { channel: CHANNEL, publish_seq: 0, content: Content::Kept(&large) };
+        queue.step(NOW, Input::Get { channel: CHANNEL, no_ack: false }, &mut out);
+        queue.publish(NOW, std::iter::once(publish), &mut out);
+        queue.step(NOW, Input::Get { channel: CHANNEL, no_ack: false }, &mut out);
+        // The first is settled while its page-out is under way.
+        if number == 1 {
+            queue.step(NOW, Input::Settle { first: 1, last: 1, outcome: Outcome::Ack }, &mut out);
+        }
+    }
+    let pages = out.outputs.iter().filter(|output| matches!(output, Output::Page { .. })).count();
+    assert_eq!((pages, queue.unacked_count()), (2, 1));
+}
+
+#[test]
 fn consumers_take_turns_and_stop_at_their_prefetch() {
     let mut queue = queue(false);
     let mut out = Out::default();

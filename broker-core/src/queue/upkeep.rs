@@ -100,11 +100,17 @@ impl Watch {
 
     /// Messages cannot be read any more.
     pub fn lost(&mut self, first: Seq, last: Seq) {
-        let lost: Vec<Seq> = self.condemned.range(first..=last).map(|(&seq, _)| seq).collect();
-        for seq in lost {
+        while let Some((&seq, _)) = self.condemned.range(first..=last).next() {
             self.carry_out(seq);
         }
-        self.returns.retain(|seq, _| !(first..=last).contains(seq));
+        while let Some((&seq, _)) = self.returns.range(first..=last).next() {
+            self.returns.remove(&seq);
+        }
+    }
+
+    /// All messages are gone but those at these places, which are sorted.
+    pub fn purged(&mut self, held: &[Seq]) {
+        self.returns.retain(|seq, _| held.binary_search(seq).is_ok());
     }
 
     /// Places of the messages that are given up as soon as they are read.

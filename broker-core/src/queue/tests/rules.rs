@@ -170,6 +170,51 @@ fn letters_on_their_way_are_bounded() {
 }
 
 #[test]
+fn a_get_that_waits_for_letters_is_answered_once_they_are_safe() {
+    for left in [None, Some(2000)] {
+        let mut queue = with_rules(Rules { message_ttl_ms: Some(10), has_dead_letters: true, ..Rules::default() });
+        let messages: Vec<Message> = (1..=1500).map(|n| numbered(n, None, None)).collect();
+        send(&mut queue, NOW, &messages);
+        if let Some(number) = left {
+            send(&mut queue, NOW + 5, &[numbered(number, None, None)]);
+        }
+        let out = step(&mut queue, NOW + 10, Input::Get { channel: CHANNEL, no_ack: true });
+        assert_eq!(letters(&out).len(), 1024);
+        assert!(!out.outputs.iter().any(|output| matches!(output, Output::GetOk { .. } | Output::GetEmpty(_))));
+        let out = step(&mut queue, NOW + 12, Input::Settle { first: 1, last: 1024, outcome: Outcome::Ack });
+        assert_eq!(letters(&out).len(), 1500 - 1024);
+        let answers: Vec<Option<u64>> = out
+            .outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::GetOk { message, .. } => Some(Some(number(message))),
+                Output::GetEmpty(_) => Some(None),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(answers, [left]);
+    }
+}
+
+#[test]
+fn what_was_counted_of_purged_messages_is_forgotten_wherever_they_lay() {
+    let mut subject = Subject::of(Rules { counts_deliveries: true, ..Rules::default() });
+    for number in 1..=20 {
+        let out = send(&mut subject.queue, NOW, &[numbered(number, None, None)]);
+        subject.take(out);
+        subject.step(Input::Get { channel: CHANNEL, no_ack: false });
+    }
+    subject.step(Input::Settle { first: 1, last: 20, outcome: Outcome::Requeue });
+    subject.step(Input::Pressure(300));
+    subject.answer_store();
+    assert!(!subject.runs.is_empty());
+    subject.step(Input::Get { channel: CHANNEL, no_ack: false });
+    subject.step(Input::Purge);
+    let watch = format!("{:?}", subject.queue.watch);
+    assert!(watch.contains("returns: {1: 1}"), "only the one that is held is remembered: {watch}");
+}
+
+#[test]
 fn rejected_messages_become_letters_and_rejections_are_counted_where_that_is_asked() {
     let rules = Rules { has_dead_letters: true, counts_deliveries: true, delivery_limit: Some(1), ..Rules::default() };
     let mut queue = with_rules(rules);
