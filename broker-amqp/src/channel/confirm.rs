@@ -18,6 +18,10 @@ struct Open {
 }
 
 impl Open {
+    fn from(base: u64) -> Open {
+        Open { runs: VecDeque::new(), next: base + 1, count: 0 }
+    }
+
     fn add(&mut self) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -52,6 +56,8 @@ impl Open {
 /// The publishes of a channel that wants confirms.
 #[derive(Debug)]
 pub(crate) struct Confirms {
+    /// To the driver publishes have their number on the wire and this: an answer for a channel that is gone fits no later one of its number.
+    base: u64,
     open: Open,
     /// Confirmed since the last flush: runs of numbers, mostly in order.
     confirmed: Vec<(u64, u64)>,
@@ -60,8 +66,8 @@ pub(crate) struct Confirms {
 }
 
 impl Confirms {
-    pub(crate) fn new() -> Confirms {
-        Confirms { open: Open { runs: VecDeque::new(), next: 1, count: 0 }, confirmed: Vec::new(), refused: Vec::new() }
+    pub(crate) fn new(base: u64) -> Confirms {
+        Confirms { base, open: Open::from(base), confirmed: Vec::new(), refused: Vec::new() }
     }
 
     /// The number of the next publish.
@@ -95,10 +101,14 @@ impl Confirms {
         self.refused.sort_unstable();
         let first_refused = self.refused.first().copied().unwrap_or(u64::MAX);
         let first_confirmed = self.confirmed.first().map_or(u64::MAX, |(first, _)| *first);
+        let base = self.base;
+        let mut write = |out: &mut Vec<u8>, method, number: u64, multiple| {
+            codec::write_confirm(out, channel, method, number - base, multiple);
+        };
         send.append(|out| {
             let refused = self.refused.iter().map(|&number| (number, number));
-            write_runs(out, channel, NACK, refused, open.min(first_confirmed));
-            write_runs(out, channel, ACK, self.confirmed.iter().copied(), open.min(first_refused));
+            write_runs(out, &mut write, NACK, refused, open.min(first_confirmed));
+            write_runs(out, &mut write, ACK, self.confirmed.iter().copied(), open.min(first_refused));
         });
         self.refused.clear();
         self.confirmed.clear();
@@ -111,7 +121,7 @@ impl Confirms {
 /// One answer for all numbers below `cutoff`, and one each for the rest. A lone number is never `multiple`.
 fn write_runs(
     out: &mut Vec<u8>,
-    channel: u16,
+    write: &mut impl FnMut(&mut Vec<u8>, u8, u64, bool),
     method: u8,
     runs: impl Iterator<Item = (u64, u64)> + Clone,
     cutoff: u64,
@@ -119,18 +129,18 @@ fn write_runs(
     let count: u64 = runs.clone().map(|(first, last)| last - first + 1).take(2).sum();
     if count == 1 {
         if let Some((only, _)) = runs.last() {
-            codec::write_confirm(out, channel, method, only, false);
+            write(out, method, only, false);
         }
         return;
     }
     // No run straddles the cutoff: that number is open, or was answered the other way.
     let below = runs.clone().take_while(|(_, last)| *last < cutoff).last();
     if let Some((_, last)) = below {
-        codec::write_confirm(out, channel, method, last, true);
+        write(out, method, last, true);
     }
     for (first, last) in runs.skip_while(|(_, last)| *last < cutoff) {
         for number in first..=last {
-            codec::write_confirm(out, channel, method, number, false);
+            write(out, method, number, false);
         }
     }
 }
@@ -159,7 +169,7 @@ mod tests {
     }
 
     fn with_open(count: u64) -> Confirms {
-        let mut confirms = Confirms::new();
+        let mut confirms = Confirms::new(0);
         for number in 1..=count {
             assert_eq!(confirms.publish(), number);
         }

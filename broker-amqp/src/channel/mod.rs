@@ -41,6 +41,8 @@ pub(crate) struct Channel {
     pub(crate) content: Option<Box<Content>>,
     pub(crate) waiting: Option<Box<Waiting>>,
     pub(crate) confirms: Option<Box<Confirms>>,
+    /// From where its publishes are numbered for the driver.
+    pub(crate) confirms_base: u64,
     pub(crate) tx: Option<Box<Tx>>,
     /// The queue that an empty name stands for.
     pub(crate) last_queue: Option<Box<str>>,
@@ -126,6 +128,7 @@ impl Channel {
             content: None,
             waiting: None,
             confirms: None,
+            confirms_base: 0,
             tx: None,
             last_queue: None,
             place: None,

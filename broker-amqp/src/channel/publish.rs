@@ -19,7 +19,7 @@ impl Channel {
         if self.tx.is_some() {
             return Err(Exception::precondition("cannot switch from tx to confirm mode"));
         }
-        self.confirms.get_or_insert_with(|| Box::new(Confirms::new()));
+        self.confirms.get_or_insert_with(|| Box::new(Confirms::new(self.confirms_base)));
         Ok(())
     }
 

@@ -78,7 +78,8 @@ impl Connection {
             }
             reply => {
                 if let Then::Close = waiting.then {
-                    self.channels.remove(number);
+                    let confirms = self.channels.remove(number).and_then(|channel| channel.confirms);
+                    self.unanswered += u64::from(confirms.is_some_and(|confirms| confirms.open() > 0));
                     method::write_empty(&mut self.send, number, 20, 41);
                     return;
                 }

@@ -9,6 +9,11 @@ use crate::frame::{self, Head};
 use crate::method;
 use crate::output::{CloseReason, Output};
 
+/// A channel's publishes are numbered from a multiple of this power of two...
+const CONFIRMS_BASE_BITS: u32 = 40;
+/// ...of which there are so many: the driver's highest bit is its own.
+const CONFIRMS_BASES: u64 = 1 << 22;
+
 /// A connection that is being closed.
 #[derive(Debug)]
 pub(super) struct Closing {
@@ -231,7 +236,8 @@ impl Connection {
         channel.consumers = Vec::new();
         channel.replies = None;
         channel.content = None;
-        channel.confirms = None;
+        let unanswered = channel.confirms.take().is_some_and(|confirms| confirms.open() > 0);
+        self.unanswered += u64::from(unanswered);
         channel.last_queue = None;
         channel.place = None;
         if channel.waiting.take().is_some() {
@@ -239,6 +245,11 @@ impl Connection {
             self.orphans.push(number);
         }
         self.answered(number);
+    }
+
+    /// From where publishes are numbered on a channel that is opened now: what was left unanswered on earlier ones has other numbers.
+    pub(super) fn confirms_base(&self) -> u64 {
+        (self.unanswered % CONFIRMS_BASES) << CONFIRMS_BASE_BITS
     }
 
     /// A channel waits no longer: octets that are held for that may go on.

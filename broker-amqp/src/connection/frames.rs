@@ -205,6 +205,7 @@ impl Connection {
             }
             (Some((20, 10)), _) => {
                 let mut channel = Channel::new(number);
+                channel.confirms_base = self.confirms_base();
                 channel.place = match self.take_place() {
                     Ok(place) => place,
                     Err(exception) => return self.raise_on_connection(exception, out),

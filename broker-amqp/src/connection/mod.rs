@@ -109,6 +109,8 @@ pub struct Connection {
     to_flush: Vec<u16>,
     /// Channels that ended while a request was outstanding, once per answer to be ignored.
     orphans: Vec<u16>,
+    /// Channels that ended with publishes nobody had answered yet.
+    unanswered: u64,
     alarm: Option<&'static str>,
     /// Something was delivered since [`Connection::check_deliveries`] last found nothing outstanding.
     delivered: bool,
@@ -227,6 +229,7 @@ impl Connection {
             waiting: 0,
             to_flush: Vec::new(),
             orphans: Vec::new(),
+            unanswered: 0,
             alarm: None,
             delivered: false,
             blocked_sent: false,
