@@ -270,6 +270,11 @@ impl Queue {
         self.consumers.keys()
     }
 
+    /// Whether it stores every message, persistent or not, as a quorum queue does.
+    pub fn stores_all(&self) -> bool {
+        self.durable && self.rules.counts_deliveries
+    }
+
     /// Whether it holds messages back for an exchange.
     pub fn holds_back(&self) -> bool {
         self.rules.holds_back

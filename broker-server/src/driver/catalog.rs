@@ -183,6 +183,9 @@ impl Shard {
         self.feed(id, queue::Input::Delete);
         let Some(local) = self.queues.remove(&id) else { return Vec::new() };
         self.resident_bytes = self.resident_bytes.saturating_sub(local.queue.resident_bytes());
+        if let Some(at) = local.timer_at {
+            self.queue_timers.remove(&(at, id));
+        }
         self.parts.pages.send(pages::Work::Drop(id));
         self.parts.journal.send(journal::Work::Forget(id));
         if let Some(owner) = record.exclusive_owner

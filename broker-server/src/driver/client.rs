@@ -97,6 +97,8 @@ pub struct SharedConfirm {
 pub struct Transaction {
     /// Its channel.
     pub channel: u16,
+    /// Its publishes have numbers above this one: those of an earlier one, whose channel is gone, are not taken for them.
+    pub after: u64,
     /// Publishes that no queue has answered yet.
     pub missing: u64,
     /// A queue has refused one.
@@ -250,6 +252,11 @@ impl Client {
     pub fn consumer_key(&self, handle: u32) -> Option<ConsumerKey> {
         let consumer = self.consumers.get(handle as usize)?;
         Some(ConsumerKey { channel: self.channel_key(consumer.channel), consumer: handle })
+    }
+
+    /// The transaction that a publish of this number belongs to. A channel has several only if it was closed while the earlier ones were being stored.
+    pub fn transaction_of(&self, channel: u16, number: u64) -> Option<usize> {
+        self.transactions.iter().rposition(|transaction| transaction.channel == channel && transaction.after < number)
     }
 
     /// The limit over a channel, if it has one.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker_core::message::Content;
 use broker_core::store::QueueId;
 use broker_core::topology::ExchangeRecord;
 use foldhash::fast::RandomState;
@@ -18,10 +19,20 @@ pub struct Route {
     pub key: Box<[u8]>,
     /// Each once.
     pub queues: SmallVec<[QueueId; 4]>,
+    /// One of the queues stores every message, persistent or not.
+    pub stores_all: bool,
     /// How many of the queues only hold the message back until it goes on; of a remembered route there are none.
     pub held: usize,
     /// Exchanges on the way that keep the message for queues to come; of a remembered route there are none.
     pub kept_by: SmallVec<[Arc<ExchangeRecord>; 1]>,
+}
+
+impl Route {
+    /// Octets of a message that are to be stored, about: it may be that no queue of the route has to.
+    #[inline]
+    pub fn to_store(&self, content: Content<'_>) -> usize {
+        if self.stores_all || content.persistent() { content.memory() } else { 0 }
+    }
 }
 
 type Routes = HashMap<Box<[u8]>, Arc<Route>, RandomState>;
@@ -69,6 +80,8 @@ impl RouteCache {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use broker_core::message::Message;
+
     use super::*;
 
     fn route(key: &[u8], queue: u64) -> Arc<Route> {
@@ -85,6 +98,17 @@ mod tests {
             assert_eq!(cache.find(1, key).unwrap().queues[0], QueueId(queue));
         }
         assert!(cache.find(2, b"\0\x01a").is_none());
+    }
+
+    #[test]
+    fn what_is_to_be_stored_is_what_is_persistent_or_all_there_is() {
+        let message = |persistent| Message::new(b"\0\x01q", &[0; 14], b"body", persistent, &mut Vec::new()).unwrap();
+        let to_store = |stores_all, persistent| {
+            Route { stores_all, ..Route::default() }.to_store(Content::Kept(&message(persistent)))
+        };
+        let all = Content::Kept(&message(true)).memory();
+        assert_eq!((to_store(false, false), to_store(false, true)), (0, all));
+        assert_eq!((to_store(true, false), to_store(true, true)), (all, all));
     }
 
     #[test]

@@ -32,11 +32,11 @@ impl Shard {
         if messages.is_empty() {
             return;
         }
-        let route = Route { queues: SmallVec::from_slice(&[queue]), ..Route::default() };
-        let persistent_bytes =
-            messages.iter().filter(|message| message.persistent()).map(|message| message.memory()).sum();
+        let stores_all = self.any_stores_all(&[queue]);
+        let route = Route { queues: SmallVec::from_slice(&[queue]), stores_all, ..Route::default() };
+        let bytes_to_store = messages.iter().map(|message| route.to_store(Content::Kept(message))).sum();
         let publishes =
             messages.iter().map(|message| Publish { channel: NOBODY, publish_seq: 0, content: Content::Kept(message) });
-        self.publish_to_all(&route, persistent_bytes, publishes);
+        self.publish_to_all(&route, bytes_to_store, publishes);
     }
 }

@@ -108,6 +108,7 @@ impl Shard {
                 !cycle
             });
         }
+        route.stores_all = self.any_stores_all(&route.queues);
         Some((letter, route))
     }
 
@@ -124,9 +125,8 @@ impl Shard {
             self.letters.next_seq = publish_seq;
             self.letters.published.insert(publish_seq, Published { queue, queue_tag, missing: route.queues.len() });
         }
-        let persistent_bytes = if content.persistent() { content.memory() } else { 0 };
         let publish = Publish { channel: LETTERS, publish_seq, content };
-        self.publish_to_all(route, persistent_bytes, std::iter::once(publish));
+        self.publish_to_all(route, route.to_store(content), std::iter::once(publish));
     }
 
     /// A queue has stored letters, or has refused them: then they are lost, as in RabbitMQ.

@@ -62,16 +62,14 @@ impl Shard {
         };
         let Some(route) = client.routes.find(self.generation, content.content(octets).route()) else { return 0 };
         let number = client.number;
-        let mut persistent_bytes = 0;
+        let mut bytes_to_store = 0;
         let goes_there = |output: &&Output| {
             let Output::Publish { content, .. } = output else { return false };
             let content = content.content(octets);
             if *content.route() != *route.key || !matches!(has_copy_keys(content.header()), Ok(false)) {
                 return false;
             }
-            if content.persistent() {
-                persistent_bytes += content.memory();
-            }
+            bytes_to_store += route.to_store(content);
             true
         };
         let count = outputs.iter().take_while(goes_there).count();
@@ -85,7 +83,7 @@ impl Shard {
         if count > 0 {
             client.publisher = true;
             client.target = route.queues.first().copied();
-            self.publish_to_all(&route, persistent_bytes, publishes);
+            self.publish_to_all(&route, bytes_to_store, publishes);
         }
         count
     }
@@ -161,8 +159,7 @@ impl Shard {
         }
         client.publisher = true;
         client.target = route.queues.first().copied();
-        let persistent_bytes = if content.persistent() { content.memory() } else { 0 };
-        self.publish_to_all(route, persistent_bytes, std::iter::once(Publish { channel, publish_seq, content }));
+        self.publish_to_all(route, route.to_store(content), std::iter::once(Publish { channel, publish_seq, content }));
         true
     }
 
@@ -257,7 +254,8 @@ impl Shard {
     fn commit_transaction(&mut self, place: usize, commit: TxCommit) {
         let TxCommit { channel, publishes, settles } = commit;
         let Some(client) = self.clients.get_mut(place) else { return };
-        client.transactions.push_back(Transaction { channel, missing: u64::MAX, refused: false });
+        let after = client.transaction_publishes;
+        client.transactions.push_back(Transaction { channel, after, missing: u64::MAX, refused: false });
         let mut wanted = 0;
         for (mandatory, message) in publishes {
             let content = Content::Kept(&message);
@@ -278,7 +276,7 @@ impl Shard {
         }
         let Some(client) = self.clients.get_mut(place) else { return };
         let number = client.number;
-        if let Some(at) = client.transactions.iter().position(|transaction| transaction.channel == channel) {
+        if let Some(at) = client.transactions.iter().rposition(|transaction| transaction.channel == channel) {
             let transaction = &mut client.transactions[at];
             // Answers may have come already: they were taken from the largest number there is.
             let answered = u64::MAX - transaction.missing;

@@ -1,7 +1,6 @@
 //! The queues of this shard: publishes into them, and what they want done.
 
 use std::cell::OnceCell;
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use broker_amqp::{Delivery, Reply};
@@ -153,8 +152,11 @@ impl Shard {
             && let Some(at) = local.queue.next_timeout()
             && local.timer_at.is_none_or(|armed| at < armed)
         {
-            local.timer_at = Some(at);
-            self.queue_timers.push(Reverse((at, id)));
+            // What was armed for a later time would only pile up.
+            if let Some(later) = local.timer_at.replace(at) {
+                self.queue_timers.remove(&(later, id));
+            }
+            self.queue_timers.insert((at, id));
         }
         self.resident_bytes = (self.resident_bytes + local.queue.resident_bytes()).saturating_sub(before);
         self.carry_out_queue(id, &mut out);
@@ -255,23 +257,17 @@ impl Shard {
     }
 
     fn transaction_answered(&mut self, place: usize, channel: u16, first: u64, last: u64, taken: bool) {
-        let Some(client) = self.clients.get_mut(place) else { return };
-        let (mut count, mut refused) = (0, false);
-        for seq in first..=last {
-            if let Some(taken) = answered(client, channel, seq, taken) {
-                count += 1;
-                refused |= !taken;
+        for publish_seq in first..=last {
+            let Some(client) = self.clients.get_mut(place) else { return };
+            let Some(taken) = answered(client, channel, publish_seq, taken) else { continue };
+            let Some(at) = client.transaction_of(channel, publish_seq & !TRANSACTION) else { continue };
+            let transaction = &mut client.transactions[at];
+            transaction.missing = transaction.missing.saturating_sub(1);
+            transaction.refused |= !taken;
+            if transaction.missing == 0 {
+                self.committed_transactions.push((client.number, channel, transaction.refused));
+                client.transactions.remove(at);
             }
-        }
-        let Some(at) = client.transactions.iter().position(|transaction| transaction.channel == channel) else {
-            return;
-        };
-        let transaction = &mut client.transactions[at];
-        transaction.missing = transaction.missing.saturating_sub(count);
-        transaction.refused |= refused;
-        if transaction.missing == 0 {
-            self.committed_transactions.push((client.number, channel, transaction.refused));
-            client.transactions.remove(at);
         }
     }
 
@@ -283,14 +279,19 @@ impl Shard {
         }
     }
 
-    /// Hands publishes to the queues of their route, in order. Persistent ones among them take `persistent_bytes` of memory.
+    /// Whether one of these queues stores every message, persistent or not.
+    pub(super) fn any_stores_all(&self, queues: &[QueueId]) -> bool {
+        queues.iter().any(|id| self.queues.get(id).is_some_and(|local| local.queue.stores_all()))
+    }
+
+    /// Hands publishes to the queues of their route, in order. Those of them that are to be stored take `bytes_to_store` of memory.
     pub(super) fn publish_to_all<'a>(
         &mut self,
         route: &Route,
-        persistent_bytes: usize,
+        bytes_to_store: usize,
         publishes: impl Iterator<Item = Publish<'a>> + Clone,
     ) {
-        self.unflushed_bytes += persistent_bytes;
+        self.unflushed_bytes += bytes_to_store;
         if let [queue] = *route.queues {
             return self.publish_to(queue, publishes);
         }

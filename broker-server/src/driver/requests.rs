@@ -22,6 +22,7 @@ use broker_meta::command::{self, Command};
 use super::client::ClientConsumer;
 use super::dispatch::Route;
 use super::events::Told;
+use super::queues::TRANSACTION;
 use super::replies::is_reply;
 use super::shard::Shard;
 use crate::node::THIS_NODE;
@@ -370,9 +371,11 @@ impl Shard {
     pub(super) fn cancel_consumers(&mut self, place: usize, channel: u16) {
         let Some(client) = self.clients.get_mut(place) else { return };
         client.limits.retain(|(other, ..)| *other != channel);
-        client.transactions.retain(|transaction| transaction.channel != channel);
         if !client.shared_confirms.is_empty() {
-            client.shared_confirms.retain(|(other, _), _| *other != channel);
+            // A transaction that is being stored still has its answer, which the connection then passes over.
+            client
+                .shared_confirms
+                .retain(|(other, publish_seq), _| *other != channel || publish_seq & TRANSACTION != 0);
         }
         let handles: Vec<u32> = client
             .consumers
@@ -467,7 +470,8 @@ impl Shard {
         let holders = held_by.iter().filter_map(|exchange| exchange.holder).filter(|id| self.queues.contains_key(id));
         ids.extend(holders);
         let held = held_by.len().min(ids.len());
-        let route = Arc::new(Route { key: content.route().into(), queues: ids.into_iter().collect(), held, kept_by });
+        let (key, stores_all) = (content.route().into(), self.any_stores_all(&ids));
+        let route = Arc::new(Route { key, queues: ids.into_iter().collect(), stores_all, held, kept_by });
         // A route to nowhere is not remembered: declaring a queue does not change the generation.
         if cacheable
             && !route.queues.is_empty()

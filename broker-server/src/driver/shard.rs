@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -200,8 +200,8 @@ pub struct Shard {
     /// Transactions all of whose publishes are stored.
     pub(super) committed_transactions: Vec<(u64, u16, bool)>,
     pub(super) letters: Letters,
-    /// When queues want to be told of the time, in milliseconds since 1970.
-    pub(super) queue_timers: BinaryHeap<Reverse<(u64, QueueId)>>,
+    /// When queues want to be told of the time, in milliseconds since 1970; each queue once.
+    pub(super) queue_timers: BTreeSet<(u64, QueueId)>,
     /// What queues ask for that ask for nothing.
     pub(super) no_rules: Arc<Rules>,
     /// Keyed hashes of logins that were found right.
@@ -222,10 +222,14 @@ impl Shard {
         for (at, (listener, _)) in parts.listeners.iter_mut().enumerate() {
             parts.poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
         }
-        let queues: HashMap<QueueId, LocalQueue, RandomState> = std::mem::take(&mut parts.queues).into_iter().collect();
-        let timed = queues.iter().filter(|(_, local)| local.queue.has_timeouts());
-        // They are asked at the first turn what they wait for.
-        let queue_timers = timed.map(|(&id, _)| Reverse((0, id))).collect();
+        let mut queues: HashMap<QueueId, LocalQueue, RandomState> =
+            std::mem::take(&mut parts.queues).into_iter().collect();
+        // Those that wait for a time are asked at the first turn which it is.
+        let mut queue_timers = BTreeSet::new();
+        for (&id, local) in queues.iter_mut().filter(|(_, local)| local.queue.has_timeouts()) {
+            local.timer_at = Some(0);
+            queue_timers.insert((0, id));
+        }
         let batch = parts.batch.take();
         Ok(Shard {
             now_ms,
@@ -336,7 +340,7 @@ impl Shard {
     fn next_timeout(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let settles_due = self.settles_due.filter(|_| self.batch.is_some());
-        let queue = self.queue_timers.peek().filter(|_| self.stopping.is_none()).map(|Reverse((at_ms, _))| {
+        let queue = self.queue_timers.first().filter(|_| self.stopping.is_none()).map(|(at_ms, _)| {
             self.started.0 + Duration::from_millis(at_ms.saturating_sub(self.started.1).min(TIMER_MAX_MS))
         });
         [
@@ -546,7 +550,9 @@ impl Shard {
         }
         self.flush_forgotten();
         let behind = self.unflushed_bytes + self.flushing_bytes + self.paging_bytes;
-        self.held_back = if self.held_back { behind > STORE_BEHIND_BYTES / 2 } else { behind > STORE_BEHIND_BYTES };
+        // Letters that wait in spite of all a turn may publish: what refused publishes become must not gather without end.
+        self.held_back = self.letters.wait()
+            || if self.held_back { behind > STORE_BEHIND_BYTES / 2 } else { behind > STORE_BEHIND_BYTES };
         self.balance_memory();
     }
 
@@ -647,16 +653,11 @@ impl Shard {
             return;
         }
         let mut due: Vec<QueueId> = Vec::new();
-        while let Some(Reverse((at_ms, id))) =
-            self.queue_timers.peek().copied().filter(|Reverse((at, _))| *at <= self.now_ms)
-        {
-            self.queue_timers.pop();
+        while let Some((_, id)) = self.queue_timers.first().copied().filter(|(at, _)| *at <= self.now_ms) {
+            self.queue_timers.pop_first();
             let Some(local) = self.queues.get_mut(&id) else { continue };
-            // Zero: asked at start. Otherwise only the timer that is armed counts.
-            if local.timer_at.is_none_or(|armed| armed == at_ms) {
-                local.timer_at = None;
-                due.push(id);
-            }
+            local.timer_at = None;
+            due.push(id);
         }
         // One that is due again at once comes in the next turn, so that no queue holds the others up.
         for id in due {
@@ -951,8 +952,12 @@ impl Shard {
     /// Hands the journal everything that is to be stored, if it is free.
     fn flush_journal(&mut self) {
         let settles_are_due = self.settles_due.is_some_and(|due| self.now >= due);
-        if self.dirty_queues.is_empty() && !settles_are_due {
-            return;
+        if self.dirty_queues.is_empty() {
+            // No queue has anything of what was counted: it is transient, or consumers had it at once.
+            (self.unflushed_bytes, self.unflushed_seen) = (0, 0);
+            if !settles_are_due {
+                return;
+            }
         }
         let Some(mut batch) = self.batch.take() else { return };
         let mut flushed = std::mem::take(&mut self.flushed);

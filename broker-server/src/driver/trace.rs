@@ -147,11 +147,12 @@ impl Shard {
             if queues.is_empty() {
                 continue;
             }
-            let route = Route { queues, ..Route::default() };
+            let stores_all = self.any_stores_all(&queues);
+            let route = Route { queues, stores_all, ..Route::default() };
             let content = Content::Kept(&copy);
             // Nobody waits for a confirm: the channel is none.
             let publish = Publish { channel: ChannelKey { connection: 0, channel: 0 }, publish_seq: 0, content };
-            self.publish_to_all(&route, 0, std::iter::once(publish));
+            self.publish_to_all(&route, route.to_store(content), std::iter::once(publish));
         }
     }
 }
