@@ -5,7 +5,7 @@ use broker_core::name::{QueueName, VhostName};
 use broker_core::queue;
 use broker_core::refusal::{Refusal, Resource};
 use broker_core::store::QueueId;
-use broker_meta::{Catalog, CatalogEvent, Command, command};
+use broker_meta::{Catalog, Command, command};
 use hashbrown::HashMap;
 use proto::admin::v1::{Channel, Connection, Consumer};
 use tokio::sync::oneshot;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::client::Client;
 use super::requests::Waiter;
 use super::shard::Shard;
-use crate::admin::import::{Outcome, outcome_of};
+use crate::admin::import::Outcome;
 
 /// Where an answer goes. Whoever asked may have gone.
 pub type Answer<T> = oneshot::Sender<T>;
@@ -147,26 +147,19 @@ impl Shard {
         }
     }
 
-    /// The catalog has carried out a proposal: if it is an operator's, its outcome is noted, and answered with the last one.
-    pub(super) fn note_admin_outcome(&mut self, proposal: u64, events: &[CatalogEvent]) {
-        if self.admin.pending.is_empty() {
-            return;
-        }
-        let Some(Waiter::Admin(number)) = self.waiters.get(&proposal) else { return };
-        let number = *number;
-        let Some(pending) = self.admin.pending.get_mut(&number) else { return };
-        if let Pending::Proposals { missing, outcomes, .. } = pending {
-            outcomes.push(outcome_of(events));
-            *missing = missing.saturating_sub(1);
-            if *missing > 0 {
-                return;
-            }
-        }
+    /// The catalog has carried out a proposal of an operator's request: its outcome is noted, and answered with the last one.
+    pub(super) fn note_admin_outcome(&mut self, number: u64, outcome: Outcome) {
         match self.admin.pending.remove(&number) {
-            Some(Pending::Proposals { outcomes, answer, .. }) => drop(answer.send(outcomes)),
-            Some(Pending::Deletion { messages, answer }) => {
-                drop(answer.send(outcome_of(events).map(|_| messages)));
+            Some(Pending::Proposals { missing, mut outcomes, answer }) => {
+                outcomes.push(outcome);
+                if missing > 1 {
+                    let pending = Pending::Proposals { missing: missing - 1, outcomes, answer };
+                    self.admin.pending.insert(number, pending);
+                } else {
+                    drop(answer.send(outcomes));
+                }
             }
+            Some(Pending::Deletion { messages, answer }) => drop(answer.send(outcome.map(|_| messages))),
             None => {}
         }
     }

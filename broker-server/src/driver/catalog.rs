@@ -8,7 +8,6 @@ use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
 use broker_core::topology::{ExchangeRecord, QueueRecord};
 use broker_meta::{CatalogEvent, command};
-use hashbrown::hash_map::Entry;
 
 use super::journal;
 use super::meta::Applied;
@@ -17,6 +16,7 @@ use super::queues::{LocalQueue, rules_of};
 use super::requests::{Waiter, exception};
 use super::revision::Revision;
 use super::shard::Shard;
+use crate::admin::import::outcome_of;
 use crate::node::THIS_NODE;
 
 impl Shard {
@@ -27,15 +27,12 @@ impl Shard {
         self.parts.catalog = applied.catalog;
         let mut cancelled = Vec::new();
         let mut revision = Revision::default();
-        let mut told = Vec::new();
+        let mut operators = Vec::new();
         let mut vhosts_changed = false;
         for (proposal, events) in applied.outcomes {
-            if let Entry::Occupied(waiter) = self.waiters.entry(proposal)
-                && matches!(waiter.get(), Waiter::Told(_))
-            {
-                told.push((waiter.remove(), events.clone()));
+            if let Some(&Waiter::Admin(number)) = self.waiters.get(&proposal) {
+                operators.push((number, outcome_of(&events)));
             }
-            self.note_admin_outcome(proposal, &events);
             let mut refusal = None;
             let mut declared = None;
             for event in events {
@@ -97,10 +94,9 @@ impl Shard {
             }
         }
         self.revise(&revision);
-        for (waiter, events) in told {
-            if let Waiter::Told(told) = waiter {
-                told(events);
-            }
+        // Operators hear of a change when all that follows from it is carried out.
+        for (number, outcome) in operators {
+            self.note_admin_outcome(number, outcome);
         }
     }
 
@@ -122,7 +118,7 @@ impl Shard {
                 }
                 return;
             }
-            Waiter::Nobody | Waiter::Told(_) | Waiter::Admin(_) => return,
+            Waiter::Nobody | Waiter::Admin(_) => return,
         };
         self.replies.push_back((connection, channel, refusal.map_or(reply, Reply::Refused)));
     }

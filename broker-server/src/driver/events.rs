@@ -2,15 +2,11 @@
 
 use broker_core::queue::{StoredEntry, Stretch};
 use broker_core::store::{QueueId, QueueState, RunId, Seq};
-use broker_meta::{CatalogEvent, Command};
 
 use super::admin::Request;
 use super::journal::Committed;
 use super::login::LoginResult;
 use super::meta::Applied;
-
-/// Hears what a command did, once all that follows from it here is carried out. Called on the shard's thread: it only hands on.
-pub type Told = Box<dyn FnOnce(Vec<CatalogEvent>) + Send>;
 
 /// One thing that happened elsewhere.
 pub enum Event {
@@ -44,8 +40,6 @@ pub enum Event {
     },
     /// The catalog has changed, or refused to.
     Applied(Applied),
-    /// Somebody other than a client wants a change of the catalog, and to be told what came of it.
-    Propose(Command, Told),
     /// A password was checked.
     Login(LoginResult),
     /// The node's alarms have changed; the text is what clients are told.

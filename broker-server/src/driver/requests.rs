@@ -21,7 +21,6 @@ use broker_meta::command::{self, Command};
 
 use super::client::ClientConsumer;
 use super::dispatch::Route;
-use super::events::Told;
 use super::queues::TRANSACTION;
 use super::replies::is_reply;
 use super::shard::Shard;
@@ -59,8 +58,6 @@ pub enum Waiter {
         /// The connection.
         connection: u64,
     },
-    /// Somebody other than a client.
-    Told(Told),
     /// An operator, by the number of the request.
     Admin(u64),
     /// Nobody: the queue went with its last consumer, or with its connection.

@@ -519,7 +519,6 @@ impl Shard {
                 self.feed(queue, queue::Input::Loaded { run, from, entries, next, lost })
             }
             Event::Applied(applied) => self.applied(applied),
-            Event::Propose(command, told) => self.propose(command, Waiter::Told(told)),
             Event::Login(result) => self.login_checked(result),
             Event::Alarm(reason) => self.alarm_changed(reason),
             Event::Shutdown => self.begin_shutdown(),

@@ -4,7 +4,8 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use broker_meta::{CatalogEvent, Command};
+use broker_meta::Command;
+use broker_server::admin::ShardHandle;
 use broker_server::args::Args;
 use broker_server::config::{Environment, load};
 use broker_server::driver::events::Event;
@@ -65,15 +66,12 @@ impl Node {
         self.port
     }
 
-    /// Changes the catalog, and says what that did once it is carried out. Empty if the node is gone.
-    pub fn apply(&self, command: Command) -> Vec<CatalogEvent> {
-        let (told, outcome) = channel();
-        let told = move |events| {
-            // As above.
-            let _ = told.send(events);
-        };
-        self.mailbox.send(Event::Propose(command, Box::new(told)));
-        outcome.recv_timeout(PATIENCE).unwrap_or_default()
+    /// Changes the catalog as an operator does, and waits until that is carried out. Says why, if it is refused.
+    pub fn apply(&self, command: Command) -> Option<String> {
+        match ShardHandle::new(self.mailbox.clone()).propose_blocking(vec![command]) {
+            Ok(outcomes) => outcomes.into_iter().find_map(Result::err).map(|refusal| refusal.to_string()),
+            Err(problem) => Some(problem),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ways to make users and give them permissions, for each broker its own.
 
 use broker_core::access::{PasswordHash, User};
-use broker_meta::{CatalogEvent, command};
+use broker_meta::command;
 use conformance::Error;
 use harness::RabbitMq;
 
@@ -34,8 +34,8 @@ impl Users for Node {
             for command in
                 [command::put_user(&record), command::set_permissions(&user.name, "/", configure, write, read)]
             {
-                if let [CatalogEvent::Refused(refusal)] = &self.apply(command)[..] {
-                    return Err(Error::new(refusal.to_string()));
+                if let Some(refusal) = self.apply(command) {
+                    return Err(Error::new(refusal));
                 }
             }
         }
