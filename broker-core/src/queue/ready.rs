@@ -22,8 +22,10 @@ pub(super) struct Ready {
     middle: VecDeque<Span>,
     tail: VecDeque<Entry>,
     len: u64,
-    /// Octets of the bodies of all messages, as far as they are known.
+    /// Octets of the bodies of all messages; of some, see `guessed`.
     body_bytes: u64,
+    /// Messages found at start whose sizes nobody has looked at yet, and what their bodies are taken for together.
+    guessed: (u64, u64),
     resident_bytes: usize,
     tail_bytes: usize,
     resident_max: u32,
@@ -39,7 +41,7 @@ pub(super) struct Ready {
 #[derive(Debug)]
 enum Span {
     /// In a run: every ready message of the run with a place in `from..=to`.
-    OnDisk { run: RunId, from: Seq, to: Seq },
+    OnDisk { run: RunId, from: Seq, to: Seq, guessed: bool },
     /// In memory, and on its way to the store.
     Paging(Paging),
     /// In memory.
@@ -68,7 +70,8 @@ pub(super) struct Loaded {
 
 impl Ready {
     pub(super) fn recovered(messages: u64, stretches: Vec<Stretch>, body_bytes: u64, redelivered: Ranges) -> Self {
-        let mut middle: VecDeque<Span> = stretches.into_iter().map(Span::on_disk).collect();
+        let guessed = |stretch| Span::on_disk(stretch, true);
+        let mut middle: VecDeque<Span> = stretches.into_iter().map(guessed).collect();
         middle.make_contiguous().sort_by_key(Span::first);
         Ready {
             head: VecDeque::new(),
@@ -76,6 +79,7 @@ impl Ready {
             tail: VecDeque::new(),
             len: messages,
             body_bytes,
+            guessed: (messages, body_bytes),
             redelivered,
             resident_bytes: 0,
             tail_bytes: 0,
@@ -143,8 +147,8 @@ impl Ready {
             release_if_large(&mut self.head);
         }
         if self.len == 0 {
-            // What was estimated at start has come out by now.
             self.body_bytes = 0;
+            self.guessed = (0, 0);
             if !self.redelivered.is_empty() {
                 self.redelivered = Ranges::new();
             }
@@ -178,7 +182,7 @@ impl Ready {
             self.redelivered.insert(seq, seq);
         }
         let at = self.cut(seq);
-        if let Some(Span::OnDisk { run: other, to, .. }) =
+        if let Some(Span::OnDisk { run: other, to, guessed: false, .. }) =
             at.checked_sub(1).and_then(|before| self.middle.get_mut(before))
             && *other == run
             && *to + 1 == seq
@@ -186,7 +190,7 @@ impl Ready {
             *to = seq;
             return;
         }
-        self.middle.insert(at, Span::OnDisk { run, from: seq, to: seq });
+        self.middle.insert(at, Span::OnDisk { run, from: seq, to: seq, guessed: false });
     }
 
     /// Parts what comes before a place from what comes after it. Returns where in the middle its message belongs.
@@ -206,11 +210,11 @@ impl Ready {
         let at = self.middle.partition_point(|span| span.first() < seq);
         let Some(before) = at.checked_sub(1) else { return self.skip_gap(0, seq) };
         match &mut self.middle[before] {
-            Span::OnDisk { run, to, .. } if *to >= seq => {
-                let (run, last) = (*run, *to);
+            Span::OnDisk { run, to, guessed, .. } if *to >= seq => {
+                let (run, last, guessed) = (*run, *to, *guessed);
                 *to = seq - 1;
                 if seq < last {
-                    self.middle.insert(at, Span::OnDisk { run, from: seq + 1, to: last });
+                    self.middle.insert(at, Span::OnDisk { run, from: seq + 1, to: last, guessed });
                 }
             }
             span if span.last() > seq => {
@@ -276,7 +280,7 @@ impl Ready {
             self.resident_bytes -= bytes;
         }
         for (offset, stretch) in stretches.iter().enumerate() {
-            self.middle.insert(at + offset, Span::on_disk(*stretch));
+            self.middle.insert(at + offset, Span::on_disk(*stretch, false));
         }
         None
     }
@@ -312,11 +316,11 @@ impl Ready {
             return Vec::new(); // Asked for before a purge.
         }
         self.loading = None;
-        let Some(Span::OnDisk { run: front, from, to }) = self.middle.front_mut() else { return Vec::new() };
+        let Some(Span::OnDisk { run: front, from, to, guessed }) = self.middle.front_mut() else { return Vec::new() };
         if (*front, *from) != (run, asked_from) {
             return Vec::new(); // A message was put back in front of it: it is read again when its turn comes.
         }
-        let (first, last) = (*from, *to);
+        let (first, last, guessed) = (*from, *to, *guessed);
         match next.filter(|&next| next <= last) {
             Some(next) => *from = next,
             None => drop(self.middle.pop_front()),
@@ -327,18 +331,31 @@ impl Ready {
             }
             self.resident_bytes += stored.message.memory();
             let mut entry = Entry::from_stored(stored, Place::in_run(run));
+            if guessed {
+                self.body_bytes = (self.body_bytes + entry.body_bytes()).saturating_sub(self.guess());
+            }
             entry.redelivered |= self.redelivered.contains(entry.seq);
             self.head.push_back(entry);
         }
         let lost: Vec<(Seq, Seq)> =
             lost.into_iter().flat_map(|(from, to)| from.max(first)..=to.min(last)).map(|seq| (seq, seq)).collect();
-        let share = self.body_bytes.checked_div(self.len).unwrap_or(0);
-        self.body_bytes = self.body_bytes.saturating_sub(share * lost.len() as u64);
+        for _ in &lost {
+            let share = if guessed { self.guess() } else { self.body_bytes.checked_div(self.len).unwrap_or(0) };
+            self.body_bytes = self.body_bytes.saturating_sub(share);
+        }
         self.len -= (lost.len() as u64).min(self.len);
         if self.middle.is_empty() {
             self.refill();
         }
         lost
+    }
+
+    /// What a message found at start was taken for, of which more is known now.
+    fn guess(&mut self) -> u64 {
+        let (messages, bytes) = self.guessed;
+        let share = bytes.checked_div(messages).unwrap_or(0);
+        self.guessed = (messages.saturating_sub(1), bytes - share);
+        share
     }
 
     /// Forgets all; returns what was in memory, and the ranges that are on disk.
@@ -353,6 +370,7 @@ impl Ready {
         }
         resident.extend(self.tail.drain(..));
         (self.len, self.body_bytes, self.resident_bytes, self.tail_bytes) = (0, 0, 0, 0);
+        self.guessed = (0, 0);
         self.loading = None;
         self.redelivered = Ranges::new();
         (resident, on_disk)
@@ -447,8 +465,8 @@ impl Ready {
 const LOAD_AHEAD: usize = 2048;
 
 impl Span {
-    fn on_disk(stretch: Stretch) -> Span {
-        Span::OnDisk { run: stretch.run, from: stretch.first, to: stretch.last }
+    fn on_disk(stretch: Stretch, guessed: bool) -> Span {
+        Span::OnDisk { run: stretch.run, from: stretch.first, to: stretch.last, guessed }
     }
 
     fn first(&self) -> Seq {

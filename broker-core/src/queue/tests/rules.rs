@@ -604,6 +604,32 @@ fn what_is_held_back_goes_on_when_it_is_due_and_in_that_order() {
 }
 
 #[test]
+fn sizes_guessed_at_start_are_put_right_as_messages_are_read() {
+    for (guessed, limit) in [(1_000_000, 1_000), (0, 1_000), (160, 100)] {
+        let rules = Rules { max_length_bytes: Some(limit), overflow: Overflow::RejectPublish, ..Rules::default() };
+        let stored = |number| {
+            let message = numbered(number, None, None);
+            StoredEntry { seq: number, redelivered: false, persistent: true, lane: 0, expires_ms: 0, message }
+        };
+        let stretch = Stretch { run: RunId(1), first: 1, last: 20 };
+        let lanes = vec![RecoveredLane { lane: 0, messages: 20, stretches: vec![stretch] }];
+        let recovered = Recovered { next_seq: 21, lanes, body_bytes: guessed, ..Recovered::default() };
+        let mut subject = Subject::of(rules.clone());
+        subject.queue = Queue::recovered(true, Arc::new(rules), NOW, recovered);
+        subject.runs.insert(1, (1..=20).map(stored).collect());
+        // All but the last are taken, so that the queue is never empty, and put back.
+        for _ in 1..20 {
+            subject.step(Input::Get { channel: CHANNEL, no_ack: false });
+            subject.answer_store();
+        }
+        subject.step(Input::Settle { first: 1, last: 19, outcome: Outcome::Requeue });
+        assert_eq!((subject.queue.ready_count(), subject.queue.ready.body_bytes()), (20, 20 * 8));
+        let out = send(&mut subject.queue, NOW, &[numbered(21, None, None)]);
+        assert_eq!(refused(&out).is_empty(), limit == 1_000, "{guessed} octets guessed, {limit} allowed");
+    }
+}
+
+#[test]
 fn what_was_held_back_before_a_restart_is_held_back_after_it() {
     let entries: Vec<StoredEntry> = (1..=3)
         .map(|number| {
