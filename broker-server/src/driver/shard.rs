@@ -800,6 +800,10 @@ impl Shard {
         self.uncount(place);
         self.delete_exclusive_queues(place);
         let Some(mut client) = self.clients.try_remove(place) else { return };
+        if std::mem::take(&mut client.lingers) {
+            // In TLS it is told now that nothing more comes. If it does not take that, it is gone.
+            client.write();
+        }
         if let Err(error) = self.parts.poll.registry().deregister(client.socket()) {
             tracing::debug!(peer = %client.peer, %error, "cannot stop watching a socket");
         }
