@@ -235,7 +235,8 @@ impl Consumer {
                 None if self.manner == Manner::Drains && last_delivery.elapsed() > DRAIN_IDLE => {
                     self.settle(&channel).await?;
                     let left = ready(&channel, self.queue).await?;
-                    if left == 0 || last_delivery.elapsed() > DRAIN_STUCK {
+                    // What the broker sent before it counted is in the mail by now, and must not go back with the channel.
+                    if (left == 0 && mail.is_empty()) || last_delivery.elapsed() > DRAIN_STUCK {
                         connection.close(200, "".into()).await?;
                         return Ok(left);
                     }
