@@ -54,11 +54,14 @@ fn parse_line(line: &str) -> Option<Statement> {
         }
     }
     let Some((key, value)) = line.split_once('=') else {
-        return Some(Statement::Malformed(format!("expected 'key = value', found '{}'", shortened(line))));
+        // The line itself is not shown: it may hold a password whose '=' is missing.
+        return Some(Statement::Malformed("expected 'key = value', found no '='".into()));
     };
     let key = key.trim();
     if let Some(reason) = bad_key(key) {
-        return Some(Statement::Malformed(format!("'{}' is not a key: {reason}", shortened(key))));
+        // Only its first word is: `default_pass: a=b` has half a password for a key.
+        let word = key.split([' ', '\t', ':']).next().unwrap_or_default();
+        return Some(Statement::Malformed(format!("'{}' is not a key: {reason}", shortened(word))));
     }
     Some(setting(key, value.trim()))
 }

@@ -182,7 +182,7 @@ fn every_error_is_reported_at_once_with_line_and_bounds() {
         [
             "rabbitmq.conf:1: heartbeat = '70000' is out of range; allowed: 0 to 65535 seconds",
             "rabbitmq.conf:2: unknown key 'hearbeat'; the nearest known key is 'heartbeat'",
-            "rabbitmq.conf:3: expected 'key = value', found 'no equals sign'",
+            "rabbitmq.conf:3: expected 'key = value', found no '='",
             "rabbitmq.conf:4: max_message_size = '1TB' is out of range; allowed: 1 to 536870912 bytes",
             "rabbitmq.conf:5: log.console.level = 'loud' is unknown; allowed: debug, info, warning, error, none, notice, \
              critical, alert, emergency",
