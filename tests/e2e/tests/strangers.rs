@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ const PROTOCOL_HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 const START: [u16; 2] = [10, 10];
 const TUNE: [u16; 2] = [10, 30];
 const CLOSE: [u16; 2] = [10, 50];
+const ALGORITHM: &str = "rabbit_password_hashing_sha256";
 
 fn start(conf: &str) -> Brokerd {
     Brokerd::start(Options::default().conf(conf)).unwrap_or_else(|error| panic!("{error}"))
@@ -172,4 +174,115 @@ fn a_login_may_be_as_large_as_the_first_frames() {
         // As in RabbitMQ, what breaks the handshake is not answered.
         assert_eq!(answer.is_ok_and(|(answer, _)| answer == CLOSE), heard, "{conf}");
     }
+}
+
+/// Resident memory of the broker, in MiB.
+fn mebibytes(broker: &Brokerd) -> u64 {
+    broker.rss_now().unwrap() >> 20
+}
+
+#[test]
+fn a_thousand_who_claim_gigabytes_get_none() {
+    const CLIENTS: u16 = 1_000;
+    let broker = start("broker.unauthenticated_max = 2000\nhandshake_timeout = 120000\n");
+    gets_in(&broker, address(0, 3)).unwrap();
+    let before = mebibytes(&broker);
+    let mut sockets: Vec<TcpStream> = (0..CLIENTS)
+        .map(|number| {
+            let mut stream = silent(&broker, address(2, 1 + (number / 60) as u8));
+            stream.write_all(PROTOCOL_HEADER).unwrap();
+            assert_eq!(method(&mut stream).unwrap().0, START);
+            // A start-ok of almost 4 GiB; or one as large as it may be, all of which but the last octet comes.
+            let claimed: u32 = if number % 2 == 0 { u32::MAX - 16 } else { 4_096 - 8 };
+            let sent = usize::try_from(claimed).unwrap().min(4_087);
+            let octets = [&[1, 0, 0][..], &claimed.to_be_bytes(), &[0, 10, 0, 11], &vec![0; sent - 4]].concat();
+            // Who claims too much may find the socket shut before all is written.
+            let _ = stream.write_all(&octets);
+            stream
+        })
+        .collect();
+    let waited = gets_in(&broker, address(0, 3)).expect("who means it gets in");
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+    let grown = mebibytes(&broker).saturating_sub(before);
+    assert!(grown <= 64, "{grown} MiB more");
+    let deadline = Instant::now() + PATIENCE;
+    let mut closed = 0;
+    while closed < usize::from(CLIENTS / 2) && Instant::now() < deadline {
+        closed = sockets.iter_mut().filter_map(|socket| is_closed(socket).then_some(())).count();
+    }
+    assert_eq!(closed, usize::from(CLIENTS / 2), "those who claimed 4 GiB, and only they");
+}
+
+/// The time of a refusal tells nobody which users there are, nor how their passwords are kept. Each guess comes from another address, and few are
+/// for the same user: none has to wait.
+#[test]
+fn every_refused_login_costs_the_same_work() {
+    let broker = start("");
+    // Passwords hashed by RabbitMQ: checking one takes microseconds.
+    let old: Vec<String> = (0..5).map(|number| format!("old{number}")).collect();
+    let hash = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR";
+    let user = |name| {
+        format!(r#"{{"name": "{name}", "password_hash": "{hash}", "hashing_algorithm": "{ALGORITHM}", "tags": ""}}"#)
+    };
+    let users: Vec<String> = old.iter().map(user).collect();
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("users.json");
+    std::fs::write(&file, format!(r#"{{"users": [{}]}}"#, users.join(","))).unwrap();
+    let imported = broker.control().run(&["import_definitions", file.to_str().unwrap()]).unwrap();
+    assert!(imported.succeeded, "{imported:?}");
+
+    // The broker's time on the processor, which does not depend on what else the machine does. As many guesses as are free for one user.
+    let work = |third: u8, user: &dyn Fn(usize) -> String| {
+        let began = broker.cpu_time().unwrap();
+        for number in 0..old.len() {
+            let mut stream = silent(&broker, address(third, 1 + number as u8));
+            assert_eq!(login(&mut stream, &user(number), "guess").unwrap().0, CLOSE);
+        }
+        broker.cpu_time().unwrap() - began
+    };
+    let times = [
+        work(3, &|_| "guest".to_owned()),
+        work(4, &|number| old[number].clone()),
+        work(5, &|number| format!("nobody{number}")),
+    ];
+    let (least, most) = (*times.iter().min().unwrap(), *times.iter().max().unwrap());
+    assert!(least >= most / 2, "a new password, an old one, an unknown name: {times:?}");
+}
+
+/// Hashing is expensive on purpose; those who ask for it by the hundred must not keep out who is known.
+#[test]
+fn a_storm_of_guesses_keeps_nobody_out_who_has_been_in() {
+    let broker = start("");
+    gets_in(&broker, address(0, 3)).unwrap();
+    let stop = AtomicBool::new(false);
+    let guesses = AtomicUsize::new(0);
+    let mut waits = thread::scope(|scope| {
+        for guesser in 0..16_u8 {
+            let (broker, stop, guesses) = (&broker, &stop, &guesses);
+            scope.spawn(move || {
+                for number in 0..u8::MAX {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let mut stream = silent(broker, address(10 + guesser, 1 + number % 250));
+                    // Said and not waited for: the next guess comes at once.
+                    let _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
+                    let _ = login(&mut stream, &format!("user{number}"), "guess");
+                    guesses.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let waits: Vec<Duration> = (0..50)
+            .map(|_| {
+                thread::sleep(Duration::from_millis(50));
+                gets_in(&broker, address(0, 3)).expect("a known password gets in")
+            })
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        waits
+    });
+    waits.sort_unstable();
+    let guesses = guesses.into_inner();
+    assert!(guesses > 100, "only {guesses} guesses");
+    assert!(waits[48] < Duration::from_secs(2), "{guesses} guesses; the slowest logins took {:?}", &waits[40..]);
 }
