@@ -96,15 +96,28 @@ pub fn arguments(decoded: &Decoded) -> Vec<(&'static str, String)> {
     arguments.collect()
 }
 
-/// A content's property as text. The times in `x-death` are those of the run.
+/// A content's property as text. The times in `x-death` are those of the run, and so are a traced message's node and connection.
 pub fn property(name: &str, value: &str) -> String {
-    const TIME: &str = ", time:T ";
-    if name != "headers" || !value.contains("x-death:A [") {
+    if name != "headers" {
         return value.to_owned();
     }
-    let mut parts = value.split(TIME);
+    let mut shown = value.to_owned();
+    if value.contains("x-death:A [") {
+        shown = starred(&shown, ", time:T ", |letter| letter.is_ascii_digit());
+    }
+    if value.contains("routing_keys:A [") {
+        for of_the_run in [", node:S \"", ", connection:S \""] {
+            shown = starred(&shown, of_the_run, |letter| letter != '"');
+        }
+    }
+    shown
+}
+
+/// What stands behind each `beginning`, as far as its letters are such ones, replaced by a star.
+fn starred(text: &str, beginning: &str, such: fn(char) -> bool) -> String {
+    let mut parts = text.split(beginning);
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |shown, part| shown + TIME + "*" + part.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+    parts.fold(first, |shown, part| shown + beginning + "*" + part.trim_start_matches(such))
 }
 
 /// The properties in alphabetical order, the product's own values replaced by a star.

@@ -66,6 +66,7 @@ const FILES: &[(&str, &str)] = &[
     ("settle", include_str!("../scenarios/settle.txt")),
     ("qos", include_str!("../scenarios/qos.txt")),
     ("confirm", include_str!("../scenarios/confirm.txt")),
+    ("tracing", include_str!("../scenarios/tracing.txt")),
     ("transaction", include_str!("../scenarios/transaction.txt")),
     ("reply_to", include_str!("../scenarios/reply_to.txt")),
     ("ttl", include_str!("../scenarios/ttl.txt")),
