@@ -5,12 +5,13 @@ use broker_core::name::{QueueName, VhostName};
 use broker_core::queue;
 use broker_core::refusal::{Refusal, Resource};
 use broker_core::store::QueueId;
-use broker_meta::{Catalog, Command, command};
+use broker_meta::{Catalog, Command};
 use hashbrown::HashMap;
 use proto::admin::v1::{Channel, Connection, Consumer};
 use tokio::sync::oneshot;
 
 use super::client::Client;
+use super::queues::Leaving;
 use super::requests::Waiter;
 use super::shard::Shard;
 use crate::admin::import::Outcome;
@@ -209,7 +210,7 @@ impl Shard {
     fn admin_queue(&self, vhost: &VhostName, name: &QueueName) -> Result<QueueId, Refusal> {
         let topology = &self.parts.topology;
         let id = topology.vhost_or_refuse(vhost)?.queue(name).map(|record| record.id);
-        let id = id.filter(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
+        let id = id.filter(|id| self.queues.get(id).is_some_and(|local| !local.is_leaving()));
         id.ok_or_else(|| Refusal::NotFound(Resource::Queue(vhost.clone(), name.clone())))
     }
 
@@ -239,11 +240,11 @@ impl Shard {
         if if_unused && local.queue.consumer_count() > 0 {
             return drop(answer.send(Err(Refusal::InUse(local.record.resource()))));
         }
-        // From here on the queue is gone to everybody.
-        local.doomed = true;
+        // From here on the queue is gone to who names it.
+        local.leaving = Leaving::Asked;
         let messages = local.queue.ready_count();
         let number = self.wait_for_catalog(Pending::Deletion { messages, answer });
-        self.propose(command::delete_queues([id]), Waiter::Admin(number));
+        self.propose_deletion(vec![id], Waiter::Admin(number));
     }
 
     /// What `list` makes of the connections in the next places of the table.

@@ -7,7 +7,7 @@ use broker_core::arguments::QueueType;
 use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
 use broker_core::topology::{ExchangeRecord, QueueRecord};
-use broker_meta::{CatalogEvent, command};
+use broker_meta::CatalogEvent;
 
 use super::journal;
 use super::meta::Applied;
@@ -79,7 +79,15 @@ impl Shard {
                     _ => self.generation += 1,
                 }
             }
-            if let Some(waiter) = self.waiters.remove(&proposal) {
+            let waiter = self.waiters.remove(&proposal);
+            if let (Some(ids), Some(_)) = (self.deletions.answered(proposal), &refusal) {
+                self.deletion_refused(ids);
+                if let Some(Waiter::Done { .. }) = waiter {
+                    // A consumer is cancelled, though its queue goes later.
+                    refusal = None;
+                }
+            }
+            if let Some(waiter) = waiter {
                 self.answer_waiter(waiter, declared, refusal);
             }
         }
@@ -127,16 +135,15 @@ impl Shard {
         if self.queues.contains_key(&record.id) {
             return;
         }
-        let id = record.id;
-        if let Some(owner) = record.exclusive_owner {
-            match self.place_of(owner).and_then(|place| self.clients.get_mut(place)) {
-                Some(client) => client.exclusive.push(id),
-                // Its connection ended while it was being declared.
-                None => self.propose(command::delete_queues([id]), Waiter::Nobody),
-            }
-        }
+        let (id, owner) = (record.id, record.exclusive_owner);
         let queue = Queue::new(record.durable, rules_of(&record, &self.no_rules), self.now_ms);
         self.queues.insert(id, LocalQueue::new(record, queue));
+        if let Some(owner) = owner {
+            match self.place_of(owner).and_then(|place| self.clients.get_mut(place)) {
+                Some(client) => client.exclusive.push(id),
+                None => self.delete_by_itself(id, "its connection ended while it was being declared"),
+            }
+        }
         // From its first moment on it counts as unused.
         if self.queues.get(&id).is_some_and(|local| local.queue.has_timeouts()) {
             self.feed(id, queue::Input::Used);

@@ -10,6 +10,7 @@ pub mod admission;
 pub mod catalog;
 pub mod client;
 pub mod connections;
+mod deletions;
 pub mod dispatch;
 pub mod events;
 pub mod histories;

@@ -26,6 +26,17 @@ const RESIDENT_TOTAL_BYTES: usize = 48 * 1024 * 1024;
 /// No queue is made to hold less than this.
 const RESIDENT_LEAST_BYTES: usize = 64 * 1024;
 
+/// Whether a queue is on its way out: the catalog is asked, and refuses when it has no room on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// It stays.
+    No,
+    /// Someone asked for its deletion. To who names it, it is gone already; messages still come in, for it stays if the catalog refuses.
+    Asked,
+    /// It goes for a reason of its own, if not now then later: messages for it are dropped.
+    ByItself,
+}
+
 /// A queue with what the shard keeps for it.
 pub struct LocalQueue {
     /// Its state.
@@ -34,8 +45,8 @@ pub struct LocalQueue {
     pub record: Arc<QueueRecord>,
     /// It is in the list of those with something for the journal.
     pub dirty: bool,
-    /// Its deletion is under way: to publishers and consumers it is gone already.
-    pub doomed: bool,
+    /// Whether it is on its way out.
+    pub leaving: Leaving,
     /// When the shard looks at its timeouts next, in milliseconds since 1970.
     pub timer_at: Option<u64>,
 }
@@ -123,7 +134,22 @@ pub fn rules_of(record: &QueueRecord, no_rules: &Arc<Rules>) -> Arc<Rules> {
 impl LocalQueue {
     /// A queue with nothing pending.
     pub fn new(record: Arc<QueueRecord>, queue: Queue) -> Self {
-        LocalQueue { queue, record, dirty: false, doomed: false, timer_at: None }
+        LocalQueue { queue, record, dirty: false, leaving: Leaving::No, timer_at: None }
+    }
+
+    /// Whether it is gone to who names it.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving != Leaving::No
+    }
+
+    /// Whether messages are still for it.
+    pub fn takes_messages(&self) -> bool {
+        self.leaving != Leaving::ByItself
+    }
+
+    /// It goes for a reason of its own. Whether its deletion is still to be proposed.
+    pub fn leaves_by_itself(&mut self) -> bool {
+        std::mem::replace(&mut self.leaving, Leaving::ByItself) == Leaving::No
     }
 }
 
@@ -310,7 +336,7 @@ impl Shard {
     }
 
     fn publish_to<'a>(&mut self, queue: QueueId, publishes: impl Iterator<Item = Publish<'a>>) {
-        if self.queues.get(&queue).is_some_and(|local| !local.doomed) {
+        if self.queues.get(&queue).is_some_and(LocalQueue::takes_messages) {
             return self.with_queue(queue, |queue, now_ms, outlet| queue.publish(now_ms, publishes, outlet));
         }
         // The queue is being deleted: the publish came after that, and counts as taken.

@@ -21,7 +21,7 @@ use broker_meta::command::{self, Command};
 
 use super::client::ClientConsumer;
 use super::dispatch::Route;
-use super::queues::TRANSACTION;
+use super::queues::{Leaving, LocalQueue, TRANSACTION};
 use super::replies::is_reply;
 use super::shard::Shard;
 use crate::node::THIS_NODE;
@@ -246,7 +246,7 @@ impl Shard {
     /// Whether a queue of that name is being deleted: it is still in the catalog, but gone to clients.
     fn is_doomed(&self, vhost: &VhostName, name: &str) -> Result<bool, Exception> {
         let record = self.vhost(vhost)?.queue(name);
-        Ok(record.and_then(|record| self.queues.get(&record.id)).is_some_and(|local| local.doomed))
+        Ok(record.and_then(|record| self.queues.get(&record.id)).is_some_and(LocalQueue::is_leaving))
     }
 
     /// A queue's counts, as declare-ok tells them. To ask for them is to use the queue.
@@ -291,10 +291,11 @@ impl Shard {
                 return Err(exception(Refusal::InUse(record.resource())));
             }
             messages = u32::try_from(local.queue.ready_count()).unwrap_or(u32::MAX);
-            // From here on the queue is gone to everybody: what is published now came after the deletion.
-            local.doomed = true;
+            if !local.is_leaving() {
+                local.leaving = Leaving::Asked;
+            }
         }
-        self.propose(command::delete_queues([record.id]), Waiter::Deleted { connection, channel, messages });
+        self.propose_deletion(vec![record.id], Waiter::Deleted { connection, channel, messages });
         Ok(None)
     }
 
@@ -388,18 +389,18 @@ impl Shard {
     /// The last consumer of a queue is gone: if the queue is auto-delete, so is it.
     pub(super) fn last_consumer_gone(&mut self, id: QueueId) {
         let Some(local) = self.queues.get_mut(&id) else { return };
-        if local.record.auto_delete && !std::mem::replace(&mut local.doomed, true) {
-            self.propose(command::delete_queues([id]), Waiter::Nobody);
+        if local.record.auto_delete && local.leaves_by_itself() {
+            self.propose_deletion(vec![id], Waiter::Nobody);
         }
     }
 
     /// A queue goes for a reason of its own.
     pub(super) fn delete_by_itself(&mut self, id: QueueId, why: &str) {
         let Some(local) = self.queues.get_mut(&id) else { return };
-        if !std::mem::replace(&mut local.doomed, true) {
+        if local.leaves_by_itself() {
             let record = &local.record;
             tracing::debug!(queue = record.name.as_str(), vhost = record.vhost.as_str(), why, "queue deleted");
-            self.propose(command::delete_queues([id]), Waiter::Nobody);
+            self.propose_deletion(vec![id], Waiter::Nobody);
         }
     }
 
@@ -408,12 +409,12 @@ impl Shard {
         let Some(client) = self.clients.get_mut(place) else { return false };
         let mut ids = std::mem::take(&mut client.exclusive);
         let (connection, goodbye) = (client.number, client.goodbye);
-        ids.retain(|id| self.queues.get_mut(id).is_some_and(|local| !std::mem::replace(&mut local.doomed, true)));
+        ids.retain(|id| self.queues.get_mut(id).is_some_and(LocalQueue::leaves_by_itself));
         if ids.is_empty() {
             return false;
         }
         let waiter = if goodbye { Waiter::Goodbye { connection } } else { Waiter::Nobody };
-        self.propose(command::delete_queues(ids), waiter);
+        self.propose_deletion(ids, waiter);
         true
     }
 
@@ -463,7 +464,7 @@ impl Shard {
         topology.route(exchange, &message, &mut reached).map_err(|_| Exception::internal("an exchange vanished"))?;
         let cacheable = !copies && topology.routes_by_key(exchange);
         let Reached { queues: mut ids, kept_by, held_by } = reached;
-        ids.retain(|id| self.queues.get(id).is_some_and(|local| !local.doomed));
+        ids.retain(|id| self.queues.get(id).is_some_and(LocalQueue::takes_messages));
         let holders = held_by.iter().filter_map(|exchange| exchange.holder).filter(|id| self.queues.contains_key(id));
         ids.extend(holders);
         let held = held_by.len().min(ids.len());
@@ -494,7 +495,7 @@ impl Shard {
         self.authorize(place, operation)?;
         let number = self.clients[place].number;
         let id = self.vhost(&vhost)?.usable_queue(name, number).map_err(exception)?.id;
-        if self.queues.get(&id).is_none_or(|local| local.doomed) {
+        if self.queues.get(&id).is_none_or(LocalQueue::is_leaving) {
             return Err(exception(Refusal::NotFound(queue_resource(&vhost, name))));
         }
         Ok(id)

@@ -29,6 +29,7 @@ use slab::Slab;
 use super::admin::AdminState;
 use super::admission::{Admission, AdmissionLimits, Admitted};
 use super::client::{Client, Progress, Stream};
+use super::deletions::Deletions;
 use super::events::Event;
 use super::journal::{self, JournalHandle};
 use super::letters::Letters;
@@ -200,6 +201,7 @@ pub struct Shard {
     /// Transactions all of whose publishes are stored.
     pub(super) committed_transactions: Vec<(u64, u16, bool)>,
     pub(super) letters: Letters,
+    pub(super) deletions: Deletions,
     /// When queues want to be told of the time, in milliseconds since 1970; each queue once.
     pub(super) queue_timers: BTreeSet<(u64, QueueId)>,
     /// What queues ask for that ask for nothing.
@@ -235,6 +237,7 @@ impl Shard {
             now_ms,
             started: (now, now_ms),
             letters: Letters::default(),
+            deletions: Deletions::default(),
             queue_timers,
             no_rules: Arc::default(),
             throttle: Throttle::new(parts.login_failures_max),
@@ -350,6 +353,7 @@ impl Shard {
             self.parts.overdue.check_at(),
             self.forget_due,
             self.journal_rests_until,
+            self.deletions.again_at(),
             self.accept_rests_until,
             self.stopping,
         ]
@@ -637,6 +641,7 @@ impl Shard {
             self.arm_timer(place);
         }
         self.fire_queue_timers();
+        self.delete_again();
         self.check_deliveries();
         if self.journal_rests_until.is_some_and(|until| self.now >= until) {
             self.journal_rests_until = None;

@@ -5,7 +5,10 @@
 
 mod client_program;
 pub mod crash;
+mod small_disk;
 mod subject;
+pub mod wire;
 
 pub use client_program::{ClientProgram, Report, case_names};
+pub use small_disk::{SmallDisk, has_own_mounts};
 pub use subject::start_subject;
