@@ -153,8 +153,9 @@ impl Segments {
     /// Removes files in which nothing is alive and copies one together in which little is. Whether there is more to do.
     pub fn maintain(&mut self) -> Result<bool, StoreError> {
         self.not_failed()?;
-        self.rewrite_marked()?;
+        // First, for it makes room that copying may need.
         self.remove_dead()?;
+        self.rewrite_marked()?;
         let sparse = |file: &&SegmentFile| file.live > 0 && file.live.saturating_mul(COMPACT_BELOW) < file.count;
         let closed = self.files.iter().filter(|(number, _)| Some(**number) != self.active);
         let Some(number) = closed.filter(|(_, file)| sparse(file)).map(|(number, _)| *number).next() else {

@@ -14,7 +14,7 @@ use mio::net::TcpStream;
 use slab::Slab;
 
 use super::connections::LoginAttempt;
-use super::dispatch::RouteCache;
+use super::dispatch::{Route, RouteCache};
 use crate::tls::{TlsPeer, TlsStream};
 
 /// Slices written by one system call.
@@ -45,8 +45,10 @@ pub struct Client {
     pub listed: bool,
     /// It published during an alarm and is not read until that is over.
     pub blocked: bool,
-    /// It has published: it is held back while the store is behind.
+    /// It has published.
     pub publisher: bool,
+    /// It has published what is to be stored, or to several queues at once: it is held back while the store is behind.
+    pub loads_store: bool,
     /// The queue it published to last, and when it was last read from: see `Shard::is_ahead`.
     pub target: Option<QueueId>,
     /// When it was last read from.
@@ -153,6 +155,7 @@ impl Client {
             listed: false,
             blocked: false,
             publisher: false,
+            loads_store: false,
             target: None,
             read_at: now,
             closing: None,
@@ -241,6 +244,14 @@ impl Client {
     pub fn next_timeout(&self) -> Option<Instant> {
         let login = self.held_login.as_ref().map(|attempt| attempt.not_before);
         [self.amqp.next_timeout(), login, self.tls_deadline()].into_iter().flatten().min()
+    }
+
+    /// It has published, octets that are to be stored among them.
+    #[inline]
+    pub fn has_published(&mut self, route: &Route, bytes_to_store: usize) {
+        self.publisher = true;
+        self.loads_store |= bytes_to_store > 0 || route.queues.len() > 1;
+        self.target = route.queues.first().copied();
     }
 
     /// How the queues know one of its channels.

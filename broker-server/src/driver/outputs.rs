@@ -81,8 +81,7 @@ impl Shard {
             _ => None,
         });
         if count > 0 {
-            client.publisher = true;
-            client.target = route.queues.first().copied();
+            client.has_published(&route, bytes_to_store);
             self.publish_to_all(&route, bytes_to_store, publishes);
         }
         count
@@ -157,9 +156,9 @@ impl Shard {
             }
             return false;
         }
-        client.publisher = true;
-        client.target = route.queues.first().copied();
-        self.publish_to_all(route, route.to_store(content), std::iter::once(Publish { channel, publish_seq, content }));
+        let bytes_to_store = route.to_store(content);
+        client.has_published(route, bytes_to_store);
+        self.publish_to_all(route, bytes_to_store, std::iter::once(Publish { channel, publish_seq, content }));
         true
     }
 

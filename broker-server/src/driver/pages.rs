@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_core::queue::{StoredEntry, Stretch};
-use broker_core::store::{Page, QueueId, RunId, Segments, Seq, StoreError};
+use broker_core::store::{Loaded, Page, QueueId, RunId, Segments, Seq, StoreError};
 
 use super::events::Event;
 use super::fatal;
@@ -121,40 +121,85 @@ const TIDY_EVERY: u32 = 1024;
 /// After this long without work, files that are no longer needed are removed or put together.
 const IDLE: Duration = Duration::from_millis(200);
 
-fn run(mut segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
-    let mut ahead = VecDeque::new();
-    let mut tidy = true;
-    let mut since_tidied = 0;
-    loop {
-        let next = match ahead.pop_front() {
-            Some(next) => Ok(next),
-            None if tidy => work.recv(),
-            None => match work.recv_timeout(IDLE) {
-                Ok(next) => Ok(next),
-                Err(RecvTimeoutError::Timeout) => {
-                    tidy = !segments.maintain().or_else(none_if_full).unwrap_or_else(|error| fatal(&error.to_string()));
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            },
-        };
-        let Ok(next) = next else { return };
-        tidy = false;
-        since_tidied += 1;
-        if since_tidied >= TIDY_EVERY {
-            since_tidied = 0;
-            segments.maintain().or_else(none_if_full).unwrap_or_else(|error| fatal(&error.to_string()));
+/// The segments' thread.
+struct Thread<'a> {
+    segments: Segments,
+    work: &'a Receiver<Work>,
+    mailbox: &'a Mailbox,
+    /// Received and not looked at yet.
+    ahead: VecDeque<Work>,
+    /// What the disk has no room for, and all that may not come before it.
+    stalled: VecDeque<Stalled>,
+    /// When it is tried again.
+    again_at: Instant,
+    /// There is nothing to tidy up.
+    tidy: bool,
+    since_tidied: u32,
+}
+
+/// Work that waits for room on the disk.
+enum Stalled {
+    /// A page-out, and what of it is settled meanwhile: a place to a place.
+    Write { page: Page, ticket: u64, settled: Vec<(Seq, Seq)> },
+    /// An answer for the journal.
+    Answer(QueueId, Seq),
+}
+
+fn run(segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
+    let (ahead, stalled) = (VecDeque::new(), VecDeque::new());
+    let again_at = Instant::now();
+    let mut thread = Thread { segments, work, mailbox, ahead, stalled, again_at, tidy: true, since_tidied: 0 };
+    while let Some(next) = thread.next() {
+        thread.take(next);
+        thread.segments.reports().iter().for_each(|line| tracing::error!("{line}"));
+    }
+}
+
+impl Thread<'_> {
+    /// The next piece of work; meanwhile what is tidied up and tried again. `None` at the end.
+    fn next(&mut self) -> Option<Work> {
+        loop {
+            if !self.stalled.is_empty() && Instant::now() >= self.again_at {
+                self.tidy_up();
+                self.try_again();
+            }
+            if let Some(next) = self.ahead.pop_front() {
+                return Some(next).filter(|next| !matches!(next, Work::Stop));
+            }
+            let wait = match (self.stalled.is_empty(), self.tidy) {
+                (false, _) => self.again_at.saturating_duration_since(Instant::now()),
+                (true, false) => IDLE,
+                (true, true) => return self.work.recv().ok().filter(|next| !matches!(next, Work::Stop)),
+            };
+            match self.work.recv_timeout(wait) {
+                Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+                Ok(next) => return Some(next),
+                Err(RecvTimeoutError::Timeout) if self.stalled.is_empty() => self.tidy_up(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, next: Work) {
+        self.tidy = false;
+        self.since_tidied += 1;
+        if self.since_tidied >= TIDY_EVERY {
+            self.tidy_up();
         }
         match next {
             Work::Write { queue, ticket, entries } => {
                 let mut pages = vec![(Page { queue, entries }, ticket)];
-                gather(work, &mut ahead, &mut pages);
-                write(&mut segments, pages, mailbox);
+                if self.stalled.is_empty() {
+                    self.gather(&mut pages);
+                    pages = self.attempt(pages).err().unwrap_or_default();
+                }
+                self.stall(pages);
             }
-            Work::Read { queue, run, from, max_bytes } => match segments.read(run, from, max_bytes) {
+            Work::Read { queue, run, from, max_bytes } => match self.segments.read(run, from, max_bytes) {
                 Ok(loaded) => {
                     let lost = loaded.lost.iter().collect();
-                    mailbox.send(Event::Loaded { queue, run, from, entries: loaded.entries, next: loaded.next, lost });
+                    let Loaded { entries, next, .. } = loaded;
+                    self.mailbox.send(Event::Loaded { queue, run, from, entries, next, lost });
                 }
                 // The queue stands still at this message; everything else goes on.
                 Err(error) => tracing::error!(
@@ -162,67 +207,147 @@ fn run(mut segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
                     "cannot read messages back: {error}; the queue is stopped until the node is restarted"
                 ),
             },
-            Work::Forget(ranges) => {
-                for (queue, first, last) in ranges {
-                    segments.settle(queue, first, last).unwrap_or_else(|error| fatal(&error.to_string()));
+            Work::Forget(ranges) => ranges.into_iter().for_each(|(queue, first, last)| self.forget(queue, first, last)),
+            Work::Answer(queue, through) => {
+                if !self.stalled.is_empty() || !self.answer(queue, through) {
+                    self.put_off(Stalled::Answer(queue, through));
                 }
             }
-            Work::Answer(queue, through) => {
-                let state = retry_while_full(|| segments.state_of(queue));
-                mailbox.send(Event::PagedThrough(queue, through, state));
-            }
-            Work::Drop(queue) => segments.drop_queue(queue).unwrap_or_else(|error| fatal(&error.to_string())),
-            Work::Stop => return,
+            Work::Drop(queue) => self.drop_queue(queue),
+            Work::Stop => {}
         }
-        segments.reports().iter().for_each(|line| tracing::error!("{line}"));
+    }
+
+    /// On a full disk what needs room waits.
+    fn tidy_up(&mut self) {
+        self.since_tidied = 0;
+        let more = self.segments.maintain().or_else(none_if_full).unwrap_or_else(|error| fatal(&error.to_string()));
+        self.tidy = !more;
+    }
+
+    /// Takes further page-outs of other queues that wait already, so that many small queues share one file and one sync. Whatever else comes is kept
+    /// for later, in order.
+    fn gather(&mut self, pages: &mut Vec<(Page, u64)>) {
+        let size = |page: &Page| page.entries.iter().map(|entry| entry.message.stored_len()).sum::<usize>();
+        let mut bytes: usize = pages.iter().map(|(page, _)| size(page)).sum();
+        while bytes < WRITE_TOGETHER_BYTES {
+            match self.ahead.pop_front().or_else(|| self.work.try_recv().ok()) {
+                Some(Work::Write { queue, ticket, entries }) if pages.iter().all(|(page, _)| page.queue != queue) => {
+                    let page = Page { queue, entries };
+                    bytes += size(&page);
+                    pages.push((page, ticket));
+                }
+                Some(other) => {
+                    self.ahead.push_front(other);
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Writes page-outs together; gives them back if the disk has no room.
+    fn attempt(&mut self, pages: Vec<(Page, u64)>) -> Result<(), Vec<(Page, u64)>> {
+        let (pages, tickets): (Vec<Page>, Vec<u64>) = pages.into_iter().unzip();
+        // Persistent messages are synced in any case; others need not be.
+        let runs = match self.segments.write(&pages, false) {
+            Ok(runs) => runs,
+            Err(StoreError::Full { .. }) => return Err(pages.into_iter().zip(tickets).collect()),
+            Err(error) => fatal(&error.to_string()),
+        };
+        // Let go first: the messages are best freed by the thread that made them, when it hears of this.
+        drop(pages);
+        for (run, ticket) in runs.into_iter().zip(tickets) {
+            let stretches = vec![Stretch { run: run.id, first: run.first, last: run.last }];
+            self.mailbox.send(Event::Paged { queue: run.queue, ticket, stretches });
+        }
+        Ok(())
+    }
+
+    /// Whether the journal is answered; not if that takes room that is not there.
+    fn answer(&mut self, queue: QueueId, through: Seq) -> bool {
+        match self.segments.state_of(queue) {
+            Ok(state) => {
+                self.mailbox.send(Event::PagedThrough(queue, through, state));
+                true
+            }
+            Err(StoreError::Full { .. }) => false,
+            Err(error) => fatal(&error.to_string()),
+        }
+    }
+
+    /// On a full disk messages stay in memory, and publishers are held back until there is room: the disk alarm tells the operator. What is on the disk
+    /// is read and forgotten all the same, for that is what makes room.
+    fn stall(&mut self, pages: Vec<(Page, u64)>) {
+        for (page, ticket) in pages {
+            self.put_off(Stalled::Write { page, ticket, settled: Vec::new() });
+        }
+    }
+
+    fn put_off(&mut self, stalled: Stalled) {
+        if self.stalled.is_empty() {
+            self.again_at = Instant::now() + FULL_PAUSE;
+            tracing::error!("the disk is full: messages that were to leave memory stay there until there is room");
+        }
+        self.stalled.push_back(stalled);
+    }
+
+    fn try_again(&mut self) {
+        self.again_at = Instant::now() + FULL_PAUSE;
+        while let Some(stalled) = self.stalled.pop_front() {
+            match stalled {
+                Stalled::Write { page, ticket, settled } => {
+                    let queue = page.queue;
+                    if let Err(pages) = self.attempt(vec![(page, ticket)]) {
+                        for (page, ticket) in pages {
+                            self.stalled.push_front(Stalled::Write { page, ticket, settled: settled.clone() });
+                        }
+                        return;
+                    }
+                    settled.into_iter().for_each(|(first, last)| self.settle(queue, first, last));
+                }
+                Stalled::Answer(queue, through) => {
+                    if !self.answer(queue, through) {
+                        return self.stalled.push_front(Stalled::Answer(queue, through));
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, queue: QueueId, first: Seq, last: Seq) {
+        self.segments.settle(queue, first, last).unwrap_or_else(|error| fatal(&error.to_string()));
+    }
+
+    fn forget(&mut self, queue: QueueId, first: Seq, last: Seq) {
+        self.settle(queue, first, last);
+        // What is not written yet is settled when it is.
+        for stalled in &mut self.stalled {
+            if let Stalled::Write { page, settled, .. } = stalled
+                && page.queue == queue
+                && page.entries.first().is_some_and(|entry| entry.seq <= last)
+                && page.entries.last().is_some_and(|entry| entry.seq >= first)
+            {
+                settled.push((first, last));
+            }
+        }
+    }
+
+    fn drop_queue(&mut self, queue: QueueId) {
+        self.segments.drop_queue(queue).unwrap_or_else(|error| fatal(&error.to_string()));
+        let mailbox = self.mailbox;
+        self.stalled.retain(|stalled| match stalled {
+            Stalled::Write { page, ticket, .. } if page.queue == queue => {
+                // It is not on its way any more.
+                mailbox.send(Event::Paged { queue, ticket: *ticket, stretches: Vec::new() });
+                false
+            }
+            _ => true,
+        });
     }
 }
 
 /// On a full disk tidying up waits.
 fn none_if_full(error: StoreError) -> Result<bool, StoreError> {
     if matches!(error, StoreError::Full { .. }) { Ok(false) } else { Err(error) }
-}
-
-/// Takes further page-outs of other queues that wait already, so that many small queues share one file and one sync. Whatever else comes is kept
-/// for later, in order.
-fn gather(work: &Receiver<Work>, ahead: &mut VecDeque<Work>, pages: &mut Vec<(Page, u64)>) {
-    let size = |page: &Page| page.entries.iter().map(|entry| entry.message.stored_len()).sum::<usize>();
-    let mut bytes: usize = pages.iter().map(|(page, _)| size(page)).sum();
-    while bytes < WRITE_TOGETHER_BYTES {
-        match ahead.pop_front().or_else(|| work.try_recv().ok()) {
-            Some(Work::Write { queue, ticket, entries }) if pages.iter().all(|(page, _)| page.queue != queue) => {
-                let page = Page { queue, entries };
-                bytes += size(&page);
-                pages.push((page, ticket));
-            }
-            Some(other) => {
-                ahead.push_front(other);
-                return;
-            }
-            None => return,
-        }
-    }
-}
-
-fn write(segments: &mut Segments, pages: Vec<(Page, u64)>, mailbox: &Mailbox) {
-    let (pages, tickets): (Vec<Page>, Vec<u64>) = pages.into_iter().unzip();
-    // Persistent messages are synced in any case; others need not be.
-    let runs = retry_while_full(|| segments.write(&pages, false));
-    // Let go first: the messages are best freed by the thread that made them, when it hears of this.
-    drop(pages);
-    for (run, ticket) in runs.into_iter().zip(tickets) {
-        let stretches = vec![Stretch { run: run.id, first: run.first, last: run.last }];
-        mailbox.send(Event::Paged { queue: run.queue, ticket, stretches });
-    }
-}
-
-/// On a full disk messages stay in memory and publishers are held back until there is room: the disk alarm tells the operator.
-fn retry_while_full<T>(mut attempt: impl FnMut() -> Result<T, StoreError>) -> T {
-    loop {
-        match attempt() {
-            Ok(done) => return done,
-            Err(StoreError::Full { .. }) => std::thread::sleep(FULL_PAUSE),
-            Err(error) => fatal(&error.to_string()),
-        }
-    }
 }

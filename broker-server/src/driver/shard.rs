@@ -60,6 +60,8 @@ const LISTENERS: usize = usize::MAX - 1024;
 const PLACE_BITS: u32 = 24;
 /// Messages on their way to the store, unflushed or being paged out, may take this much before publishers are held back.
 pub const STORE_BEHIND_BYTES: usize = 24 * 1024 * 1024;
+/// A queue that holds no more than this in memory has nothing for the store: its messages pass through.
+const PASSING_BYTES: usize = 1024 * 1024;
 /// A publisher whose queue holds more than this in memory, and has consumers, is ahead of them.
 const AHEAD_BYTES: usize = queue::RESIDENT_MAX_BYTES / 2;
 /// So long it is not read from then: 50 MB a second remain.
@@ -410,7 +412,7 @@ impl Shard {
             client.closing.is_some()
                 || !(client.blocked
                     || client.amqp.paused()
-                    || (client.publisher && (self.held_back || self.is_ahead(client))))
+                    || (client.publisher && (self.is_held_back(client) || self.is_ahead(client))))
         })
     }
 
@@ -435,6 +437,16 @@ impl Shard {
                 .target
                 .and_then(|queue| self.queues.get(&queue))
                 .is_some_and(|local| local.queue.resident_bytes() > AHEAD_BYTES && local.queue.consumer_count() > 0)
+    }
+
+    /// Whether a publisher has to wait: for letters, or for the store if that is behind with what it publishes. Messages that only pass through memory
+    /// have nothing to wait for.
+    fn is_held_back(&self, client: &Client) -> bool {
+        let piles_up = || {
+            let queue = client.target.and_then(|queue| self.queues.get(&queue));
+            queue.is_some_and(|local| local.queue.resident_bytes() > PASSING_BYTES)
+        };
+        self.held_back && (self.letters.wait() || client.loads_store || piles_up())
     }
 
     fn read_client(&mut self, place: usize) {

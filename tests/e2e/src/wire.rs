@@ -187,16 +187,6 @@ impl Wire {
         self.stream.try_clone()
     }
 
-    /// Limits how long a send may take; then it is an error of kind `WouldBlock`.
-    pub fn send_within(&mut self, time: Duration) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(time))
-    }
-
-    /// Reads so many octets from the socket without looking at them. What comes after them cannot be understood any more.
-    pub fn swallow(&mut self, octets: usize) -> io::Result<()> {
-        io::copy(&mut (&self.stream).take(octets as u64), &mut io::sink()).map(drop)
-    }
-
     /// Ends the connection without a word.
     pub fn hang_up(self) {
         // It may be gone already.

@@ -5,13 +5,18 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::wire::{self, PATIENCE, Said, Wire, publish_to, short};
+use e2e::wire::{self, PATIENCE, Said, Wire, ack, publish, publish_to, short};
 use e2e::{SmallDisk, has_own_mounts};
 use harness::{Broker, Brokerd, Options};
 use tempfile::TempDir;
 
 /// Room for the journal's first files and a little more.
-const DISK_BYTES: u64 = 96 << 20;
+const DISK_BYTES: u64 = 128 << 20;
+const BODY_BYTES: usize = 16 * 1024;
+/// Publishes that wait for their confirms at the same time.
+const WINDOW: u64 = 100;
+/// After so long without a word nothing is going on any more.
+const STALL: Duration = Duration::from_secs(3);
 const AUTO_DELETE: u8 = 8;
 const DURABLE: u8 = 2;
 const PASSIVE: u8 = 1;
@@ -58,6 +63,29 @@ impl Node {
             }
         }
     }
+}
+
+/// Publishes persistent messages to the queue `kept`, counted from `from` on, until their confirms have stayed away for a while. Returns how many were
+/// sent and how many of those are confirmed.
+fn publish_until_it_stalls(wire: &mut Wire, from: u64) -> (u64, u64) {
+    let (mut sent, mut confirmed) = (from, from);
+    loop {
+        wire.send(&publish(1, "kept", true, &body(sent + 1))).unwrap();
+        sent += 1;
+        while sent - confirmed >= WINDOW {
+            match wire.listen_for(STALL).unwrap() {
+                Some(Said::Ack(tag, _)) => confirmed = from + tag,
+                Some(other) => panic!("{other:?}"),
+                None => return (sent, confirmed),
+            }
+        }
+    }
+}
+
+fn body(number: u64) -> Vec<u8> {
+    let mut body = vec![number as u8; BODY_BYTES];
+    body[..8].copy_from_slice(&number.to_be_bytes());
+    body
 }
 
 fn delete(wire: &mut Wire, queue: &str) -> std::io::Result<()> {
@@ -129,4 +157,255 @@ fn a_queue_that_goes_by_itself_goes_when_there_is_room() {
     node.broker.restart().unwrap();
     assert!(queues.iter().all(|queue| node.missing(queue).is_some()), "a deleted queue is back");
     assert!(node.missing("durable").is_none());
+}
+
+/// Takes everything out of `kept` and checks that all is there that was confirmed and not acked, each once and in order.
+fn check_kept(node: &Node, acked: u64, confirmed: u64, sent: u64) {
+    let mut wire = node.open();
+    let mut last = acked;
+    while let Some(found) = wire.get("kept").unwrap() {
+        let number = u64::from_be_bytes(*found.first_chunk().unwrap());
+        assert!(found == body(number), "not what was published");
+        assert!(number == last + 1, "{number} comes after {last}");
+        last = number;
+    }
+    assert!((confirmed..=sent).contains(&last), "{last} is the last one of {confirmed} confirmed and {sent} sent");
+}
+
+#[test]
+fn a_journal_without_room_holds_persistent_publishers_and_nobody_else() {
+    if !has_own_mounts("a_journal_without_room_holds_persistent_publishers_and_nobody_else").unwrap() {
+        return;
+    }
+    // No alarm: it is the write that meets the full disk.
+    let mut node = Node::start("disk_free_limit.absolute = 0");
+    let mut publisher = node.open();
+    publisher.declare("kept", true).unwrap();
+    publisher.confirm_select(1).unwrap();
+    publisher.send(&publish(1, "kept", true, &body(1))).unwrap();
+    assert_eq!(publisher.listen().unwrap(), Said::Ack(1, false));
+    node.disk.fill().unwrap();
+    // The window is smaller than what may wait to be stored: nobody is held back for it.
+    let mut publisher = node.open();
+    publisher.confirm_select(1).unwrap();
+    let (sent, confirmed) = publish_until_it_stalls(&mut publisher, 1);
+    assert!(confirmed < sent, "all is stored on a full disk");
+    assert!(node.broker.log_tail().contains("the disk is full"), "{}", node.broker.log_tail());
+
+    // Others: transient messages, and a consumer of what is stored already.
+    let mut other = node.open();
+    other.confirm_select(1).unwrap();
+    other.declare("transient", false).unwrap();
+    for number in 1..=20 {
+        other.send(&publish(1, "transient", false, b"through")).unwrap();
+        assert_eq!(other.listen().unwrap(), Said::Ack(number, false));
+        assert_eq!(other.get("transient").unwrap(), Some(b"through".to_vec()));
+    }
+    let acked = confirmed.min(50);
+    let mut consumer = node.open();
+    consumer.prefetch(1, 10).unwrap();
+    consumer.consume(1, "kept", false).unwrap();
+    for expected in 1..=acked {
+        let Said::Delivery { tag, body: found, .. } = consumer.listen().unwrap() else { panic!("no delivery") };
+        assert!(found == body(expected));
+        consumer.send(&ack(1, tag, false)).unwrap();
+    }
+    consumer.call(1, (20, 40), &[0, 200, 0, 0, 0, 0, 0]).unwrap();
+
+    // Room again: it goes on by itself.
+    node.disk.make_room().unwrap();
+    let mut last = confirmed;
+    while last < sent {
+        match publisher.listen().unwrap() {
+            Said::Ack(tag, _) => last = 1 + tag,
+            other => panic!("{other:?}"),
+        }
+    }
+    node.broker.kill_9().unwrap();
+    node.broker.restart().unwrap();
+    check_kept(&node, acked, sent, sent);
+}
+
+fn a_backlog_on_a_full_disk_is_consumed(persistent: bool) {
+    const BACKLOG: u64 = 3000;
+    const MORE: u64 = 1200;
+    let node = Node::start("disk_free_limit.absolute = 0");
+    let mut publisher = node.open();
+    publisher.declare("kept", true).unwrap();
+    publisher.confirm_select(1).unwrap();
+    for number in 1..=BACKLOG {
+        publisher.send(&publish(1, "kept", persistent, &body(number))).unwrap();
+    }
+    let mut confirmed = 0;
+    while confirmed < BACKLOG {
+        let Said::Ack(tag, _) = publisher.listen().unwrap() else { panic!("not confirmed") };
+        confirmed = tag;
+    }
+    node.disk.fill().unwrap();
+    // They push others out of memory, for which there is no room.
+    let mut second = node.open();
+    second.confirm_select(1).unwrap();
+    for number in BACKLOG + 1..=BACKLOG + MORE {
+        second.send(&publish(1, "kept", persistent, &body(number))).unwrap();
+    }
+    wait_until("a full disk", || node.broker.log_tail().contains("the disk is full"));
+    let mut consumer = node.open();
+    consumer.prefetch(1, 100).unwrap();
+    consumer.consume(1, "kept", false).unwrap();
+    for expected in 1..=BACKLOG + MORE {
+        let Said::Delivery { tag, body: found, .. } = consumer.listen().unwrap() else { panic!("no delivery") };
+        assert!(found == body(expected), "not the message {expected}");
+        consumer.send(&ack(1, tag, false)).unwrap();
+    }
+    // What was consumed left room behind, and nothing of it comes back.
+    let mut confirmed = 0;
+    while confirmed < MORE {
+        let Said::Ack(tag, _) = second.listen().unwrap() else { panic!("not confirmed") };
+        confirmed = tag;
+    }
+    second.send(&publish(1, "kept", true, &body(1))).unwrap();
+    assert_eq!(second.listen().unwrap(), Said::Ack(MORE + 1, false));
+}
+
+#[test]
+fn a_transient_backlog_is_consumed() {
+    if has_own_mounts("a_transient_backlog_is_consumed").unwrap() {
+        a_backlog_on_a_full_disk_is_consumed(false);
+    }
+}
+
+#[test]
+fn a_persistent_backlog_is_consumed() {
+    if has_own_mounts("a_persistent_backlog_is_consumed").unwrap() {
+        a_backlog_on_a_full_disk_is_consumed(true);
+    }
+}
+
+#[test]
+fn a_transient_backlog_that_cannot_leave_memory_holds_its_publisher() {
+    if !has_own_mounts("a_transient_backlog_that_cannot_leave_memory_holds_its_publisher").unwrap() {
+        return;
+    }
+    let node = Node::start("disk_free_limit.absolute = 0");
+    let mut publisher = node.open();
+    publisher.declare("kept", false).unwrap();
+    node.disk.fill().unwrap();
+    let before = node.broker.rss_now().unwrap();
+    publisher.sender().unwrap().set_write_timeout(Some(STALL)).unwrap();
+    let sent = (1..10_000).take_while(|&number| publisher.send(&publish(1, "kept", false, &body(number))).is_ok());
+    let bytes = sent.count() * BODY_BYTES;
+    assert!(bytes < 100 << 20, "{} MiB were taken that neither memory nor disk is meant for", bytes >> 20);
+    let growth = node.broker.rss_now().unwrap().saturating_sub(before);
+    assert!(growth < 80 << 20, "memory grew by {} MiB", growth >> 20);
+    // Others, whose queues do not grow, go on.
+    let mut other = node.open();
+    other.declare("passing", false).unwrap();
+    for _ in 0..20 {
+        other.send(&publish(1, "passing", false, b"through")).unwrap();
+        assert_eq!(other.get("passing").unwrap(), Some(b"through".to_vec()));
+    }
+}
+
+#[test]
+fn killed_with_a_full_disk_it_has_all_it_confirmed() {
+    if !has_own_mounts("killed_with_a_full_disk_it_has_all_it_confirmed").unwrap() {
+        return;
+    }
+    let mut node = Node::start("disk_free_limit.absolute = 0");
+    let mut publisher = node.open();
+    publisher.declare("kept", true).unwrap();
+    node.disk.fill().unwrap();
+    publisher.confirm_select(1).unwrap();
+    let (sent, confirmed) = publish_until_it_stalls(&mut publisher, 0);
+    assert!(confirmed < sent, "all is stored on a full disk");
+    node.broker.kill_9().unwrap();
+    node.disk.make_room().unwrap();
+    node.broker.restart().unwrap();
+    check_kept(&node, 0, confirmed, sent);
+}
+
+#[test]
+fn told_to_stop_with_a_full_disk_it_stops() {
+    if !has_own_mounts("told_to_stop_with_a_full_disk_it_stops").unwrap() {
+        return;
+    }
+    let mut node = Node::start("disk_free_limit.absolute = 0");
+    let mut publisher = node.open();
+    publisher.declare("kept", true).unwrap();
+    node.disk.fill().unwrap();
+    publisher.confirm_select(1).unwrap();
+    let (sent, confirmed) = publish_until_it_stalls(&mut publisher, 0);
+    assert!(confirmed < sent, "all is stored on a full disk");
+    node.broker.terminate().unwrap();
+    node.disk.make_room().unwrap();
+    node.broker.restart().unwrap();
+    check_kept(&node, 0, confirmed, sent);
+}
+
+#[test]
+fn a_start_on_a_full_disk_fails_with_a_word_or_works_and_loses_nothing() {
+    if !has_own_mounts("a_start_on_a_full_disk_fails_with_a_word_or_works_and_loses_nothing").unwrap() {
+        return;
+    }
+    let mut node = Node::start("disk_free_limit.absolute = 0");
+    let mut publisher = node.open();
+    publisher.declare("kept", true).unwrap();
+    publisher.confirm_select(1).unwrap();
+    for number in 1..=WINDOW {
+        publisher.send(&publish(1, "kept", true, &body(number))).unwrap();
+    }
+    publisher.find(|said| matches!(said, Said::Ack(WINDOW, _))).unwrap();
+    node.broker.kill_9().unwrap();
+    node.disk.fill().unwrap();
+    let started = node.broker.restart();
+    if let Err(error) = started {
+        assert!(error.to_string().contains("no space"), "{error}");
+    }
+    node.disk.make_room().unwrap();
+    node.broker.kill_9().unwrap();
+    node.broker.restart().unwrap();
+    check_kept(&node, 0, WINDOW, WINDOW);
+}
+
+#[test]
+fn the_disk_alarm_holds_publishers_until_there_is_room() {
+    if !has_own_mounts("the_disk_alarm_holds_publishers_until_there_is_room").unwrap() {
+        return;
+    }
+    let mut node = Node::start("disk_free_limit.absolute = 8MB");
+    let mut publisher = node.open();
+    publisher.declare("kept", true).unwrap();
+    publisher.confirm_select(1).unwrap();
+    for number in 1..=WINDOW {
+        publisher.send(&publish(1, "kept", true, &body(number))).unwrap();
+    }
+    publisher.find(|said| matches!(said, Said::Ack(WINDOW, _))).unwrap();
+    while publisher.listen_for(Duration::from_millis(100)).unwrap().is_some() {}
+
+    node.disk.fill().unwrap();
+    wait_until("the alarm", || node.broker.log_tail().contains("disk alarm set"));
+    publisher.send(&publish(1, "kept", true, &body(WINDOW + 1))).unwrap();
+    let said = publisher.listen().unwrap();
+    assert!(matches!(&said, Said::Blocked(reason) if reason.contains("disk")), "{said:?}");
+    assert_eq!(publisher.listen_for(Duration::from_secs(1)).unwrap(), None, "a held publish is answered");
+
+    // Who comes now can log in and consume.
+    let mut consumer = node.open();
+    consumer.prefetch(1, 1).unwrap();
+    consumer.consume(1, "kept", false).unwrap();
+    for expected in 1..=10 {
+        let delivery = consumer.find(|said| matches!(said, Said::Delivery { .. })).unwrap();
+        let Said::Delivery { tag, body: found, .. } = delivery else { panic!("{delivery:?}") };
+        assert!(found == body(expected));
+        consumer.send(&ack(1, tag, false)).unwrap();
+    }
+
+    node.disk.make_room().unwrap();
+    assert_eq!(publisher.listen().unwrap(), Said::Unblocked);
+    assert_eq!(publisher.listen().unwrap(), Said::Ack(WINDOW + 1, false));
+    // Its acks are carried out before it goes.
+    consumer.call(1, (20, 40), &[0, 200, 0, 0, 0, 0, 0]).unwrap();
+    node.broker.terminate().unwrap();
+    node.broker.restart().unwrap();
+    check_kept(&node, 10, WINDOW + 1, WINDOW + 1);
 }
