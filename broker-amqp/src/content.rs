@@ -12,6 +12,10 @@ use crate::reply_to;
 use crate::table;
 
 pub(crate) use broker_core::properties::FIXED_BYTES;
+/// A routing key may be this long, in octets.
+const KEY_MAX_BYTES: usize = u8::MAX as usize;
+/// Octets of the hidden keys of a message, each with its length: they and the longest route fit into what a message has room for.
+pub const HIDDEN_MAX_BYTES: usize = u16::MAX as usize - 2 * (1 + KEY_MAX_BYTES);
 /// Bodies that are held apart from their message are gathered in pieces of this size.
 const PIECE_BYTES: usize = 128 * 1024;
 /// The longest expiration, in milliseconds: ten years.
@@ -85,7 +89,8 @@ pub fn extra_routes(properties: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter_map(|item| table::content_of(item, b'S'))
 }
 
-/// The same message without its `BCC` header, whose keys are kept where nobody who receives it sees them; `None` if it has none.
+/// The same message without its `BCC` header, whose keys are kept where nobody who receives it sees them; `None` if it has none. Not kept are keys
+/// longer than a routing key and those beyond [`HIDDEN_MAX_BYTES`]: a dead letter of the message does not go by them.
 pub fn without_bcc(message: &Message) -> Option<Message> {
     let headers = property(message.properties(), flag::HEADERS)?;
     let hidden = table::content_of(table::lookup(headers, b"BCC")?, b'A').into_iter().flat_map(table::items);
@@ -96,7 +101,13 @@ pub fn without_bcc(message: &Message) -> Option<Message> {
         seen.extend_from_slice(value);
     }
     let header = properties::changed(message.header(), &[(flag::HEADERS, Some(&seen))])?;
-    message.changed(message.route(), &header, hidden.filter_map(|item| table::content_of(item, b'S')))
+    let mut room = HIDDEN_MAX_BYTES;
+    let kept = hidden.filter_map(|item| table::content_of(item, b'S')).filter(|key| {
+        let fits = key.len() <= KEY_MAX_BYTES && key.len() < room;
+        room -= if fits { 1 + key.len() } else { 0 };
+        fits
+    });
+    message.changed(message.route(), &header, kept)
 }
 
 /// The same message with another `reply-to`; `None` if it has none, or that would be too long.
@@ -306,6 +317,24 @@ mod tests {
         assert!(check(stripped.properties()).is_some());
         assert!(without_bcc(&stripped).is_none());
         assert_eq!(stripped.inline_body(), Some(&b"body"[..]));
+    }
+
+    #[test]
+    fn bcc_is_gone_whatever_keys_it_holds() {
+        let key = |len: usize| [&b"S"[..], &(len as u32).to_be_bytes(), &vec![b'k'; len]].concat();
+        let many = [key(255), key(256), key(255)].concat().repeat(200);
+        for array in [key(256), [key(1), key(70_000)].concat(), many] {
+            let headers = [&b"\x03BCCA"[..], &(array.len() as u32).to_be_bytes(), &array].concat();
+            let flags = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x20, 0];
+            let header = [&flags[..], &(headers.len() as u32).to_be_bytes(), &headers].concat();
+            let message = Message::new(b"\x01x\x01r", &header, b"body", false, &mut Vec::new()).unwrap();
+            let stripped = without_bcc(&message).unwrap();
+            assert_eq!(extra_routes(stripped.properties()).count(), 0);
+            // A letter of it can be written, however long its route is.
+            let route = [&[255][..], &[b'e'; 255], &[255], &[b'r'; 255]].concat();
+            assert!(stripped.changed(&route, stripped.header(), stripped.hidden_keys()).is_some());
+            assert!(stripped.hidden_keys().all(|key| key.len() < 256) && stripped.hidden_keys().count() < 400);
+        }
     }
 
     #[test]

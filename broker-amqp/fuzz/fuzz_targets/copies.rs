@@ -1,0 +1,11 @@
+//! The headers CC and BCC; see `tests/fuzzed/copies.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/client/mod.rs"]
+mod client;
+#[path = "../../tests/fuzzed/mod.rs"]
+mod fuzzed;
+
+fuzz_target!(|octets: &[u8]| fuzzed::copies::live(octets));
