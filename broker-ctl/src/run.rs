@@ -1,6 +1,6 @@
 //! Nouns and verbs, carried out.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -92,9 +92,13 @@ pub fn read_document(path: &Path) -> Result<Vec<u8>> {
 
 /// Writes a file that only its owner may read: definitions hold password hashes.
 pub fn write_private(path: &Path, octets: &[u8]) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let failed = |error| Failure::new(Exit::Data, format!("cannot write {}: {error}", path.display()));
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    // The mode counts for a file that is new. One that was there keeps its own, unless it is told.
+    if file.metadata().map_err(failed)?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    }
     file.write_all(octets).map_err(failed)
 }
 
@@ -652,6 +656,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_file_with_hashes_is_its_owners_also_if_it_was_everybodys() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("brokerctl-private-{}", std::process::id()));
+        std::fs::write(&path, "a file that was there").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write_private(&path, b"{}").unwrap();
+        let (text, mode) = (std::fs::read(&path).unwrap(), std::fs::metadata(&path).unwrap().permissions().mode());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((&*text, mode & 0o777), (&b"{}"[..], 0o600));
+        // What is no file stays as it is.
+        write_private(Path::new("/dev/null"), b"{}").unwrap();
+    }
 
     #[test]
     fn sizes_and_shares_are_told_apart() {
