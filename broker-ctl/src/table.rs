@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::exit::Failure;
 
+/// A column is made this wide for its longest cell, in characters; a longer cell pushes its own row only.
+const WIDTH_MAX: usize = 255;
+
 /// A table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
@@ -49,7 +52,7 @@ impl Table {
         lines.extend(self.rows.iter().map(|row| row.iter().map(plain).collect()));
         let width_of = |column: usize| {
             let widths = lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count());
-            widths.max().unwrap_or_default()
+            widths.max().unwrap_or_default().min(WIDTH_MAX)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width_of).collect();
         let mut text = String::new();
@@ -94,7 +97,8 @@ fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => escaped(text),
-        other => other.to_string(),
+        // JSON escapes some control characters, not all.
+        other => escaped(&other.to_string()),
     }
 }
 
@@ -107,7 +111,7 @@ fn erlang(value: &Value) -> String {
         Value::Array(values) if values.iter().all(Value::is_string) => {
             format!("[{}]", values.iter().map(plain).collect::<Vec<_>>().join(", "))
         }
-        other => term(other),
+        other => escaped(&term(other)),
     }
 }
 
@@ -157,6 +161,25 @@ mod tests {
     fn columns_stand_beneath_each_other() {
         let text = table().select(&["name", "messages"]).unwrap().aligned();
         assert_eq!(text, "NAME       MESSAGES\nlong name  3\n\\u{1b}[2J  0\n");
+    }
+
+    #[test]
+    fn nothing_in_a_cell_reaches_the_terminal_as_a_command() {
+        let hostile = "\u{9b}2J\x7f\x1b[2J\n";
+        let cells = vec![hostile.into(), json!({hostile: [hostile, {"a": hostile}]}), json!([hostile])];
+        let table = Table::new(&["a", "b", "c"], vec![cells]);
+        for text in [table.aligned(), table.tabbed(true)] {
+            assert!(!text.chars().any(|one| one.is_control() && one != '\n' && one != '\t'), "{text:?}");
+            assert_eq!(text.lines().count(), 2);
+        }
+    }
+
+    #[test]
+    fn one_long_cell_does_not_fill_all_rows() {
+        let row = |text: &str| vec![text.into(), 1.into()];
+        let table = Table::new(&["a", "b"], vec![row(&"x".repeat(10_000)), row("y"), row("z")]);
+        let text = table.aligned();
+        assert!(text.len() < 10_000 + 4 * (WIDTH_MAX + 10), "{}", text.len());
     }
 
     #[test]
