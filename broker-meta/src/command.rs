@@ -208,7 +208,8 @@ pub fn first_boot(vhost: &str, user: &User, configure: &str, write: &str, read: 
     ]
 }
 
-pub(crate) fn user_message(user: &User) -> meta::PutUser {
+/// The command that makes a user as it is.
+pub fn user_message(user: &User) -> meta::PutUser {
     meta::PutUser {
         name: user.name.as_str().into(),
         password_hash: user.password.as_ref().map(PasswordHash::text).unwrap_or_default(),

@@ -3,13 +3,15 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 
-use broker_meta::{Command, LocalCatalog};
+use broker_meta::{Catalog, Command, LocalCatalog};
 use broker_mgmt::definitions::DOCUMENT_MAX_BYTES;
 use sha2::{Digest, Sha256};
 
 use super::ShardHandle;
-use super::import::{Imported, Propose, import, outcome_of, read};
+use super::import::{Imported, Propose, import, outcome_of, read, rehearse};
 use crate::config::{Config, DefinitionsConfig};
 use crate::driver::admin::Request;
 use crate::exit::{Code, Failure};
@@ -35,13 +37,12 @@ pub fn import_at_boot(catalog: &mut LocalCatalog, data_dir: &Path, config: &Conf
     if config.definitions.path.is_none() {
         return Ok(());
     }
-    let before = catalog.catalog().topology();
-    let has_vhost = |name: &str| before.vhost(name).is_some();
+    let copy = catalog.catalog().clone();
     let mut propose = |commands: Vec<Command>| {
         let outcomes = catalog.propose(&commands).map_err(|error| error.to_string())?;
         Ok(outcomes.iter().map(|events| outcome_of(events)).collect())
     };
-    import_files(&config.definitions, data_dir, &has_vhost, &mut propose).map_err(|error| {
+    import_files(&config.definitions, data_dir, copy, &mut propose).map_err(|error| {
         Failure::new(
             Code::Data,
             format!("{error}. The node does not start; correct the file or take load_definitions out"),
@@ -51,24 +52,35 @@ pub fn import_at_boot(catalog: &mut LocalCatalog, data_dir: &Path, config: &Conf
     Ok(())
 }
 
-/// Imports what the configuration names while the node runs; what goes wrong goes to the log.
+/// Imports what the configuration names while the node runs, on a thread of its own: hashing passwords may take minutes, in which whoever asks for
+/// it must hear other things. What goes wrong goes to the log.
 pub fn import_again(config: &DefinitionsConfig, data_dir: &Path, shard: &ShardHandle) {
+    static RUNNING: Mutex<()> = Mutex::new(());
     if config.path.is_none() {
         return;
     }
-    let Ok(catalog) = shard.ask_blocking(Request::Catalog) else { return };
-    let before = catalog.topology();
-    let has_vhost = |name: &str| before.vhost(name).is_some();
-    if let Err(error) = import_files(config, data_dir, &has_vhost, &mut |commands| shard.propose_blocking(commands)) {
-        tracing::error!("{error}");
+    let (config, data_dir, shard) = (config.clone(), data_dir.to_owned(), shard.clone());
+    let work = move || {
+        let Ok(_running) = RUNNING.try_lock() else {
+            tracing::warn!("definitions are being imported already; ask again later");
+            return;
+        };
+        let Ok(catalog) = shard.ask_blocking(Request::Catalog) else { return };
+        let mut propose = |commands| shard.propose_blocking(commands);
+        if let Err(error) = import_files(&config, &data_dir, catalog, &mut propose) {
+            tracing::error!("{error}");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("definitions".into()).spawn(work) {
+        tracing::error!(%error, "cannot import definitions: there is no thread for it");
     }
 }
 
-/// Imports the files that a configuration names; nothing if it names none.
+/// Imports the files that a configuration names; nothing if it names none. They are tried on `copy` of the catalog first, all of them.
 pub fn import_files(
     config: &DefinitionsConfig,
     data_dir: &Path,
-    has_vhost: &dyn Fn(&str) -> bool,
+    mut copy: Catalog,
     propose: &mut Propose<'_>,
 ) -> Result<(), ImportFailed> {
     let Some(path) = &config.path else { return Ok(()) };
@@ -93,11 +105,15 @@ pub fn import_files(
     }
     let mut parsed = Vec::new();
     for (file, document) in documents {
-        let commands = read(&document).map_err(|problem| failed(&file, problem))?;
-        parsed.push((file, commands));
+        let commands = read(&document).and_then(|commands| rehearse(commands, &mut copy));
+        parsed.push((file.clone(), commands.map_err(|problem| failed(&file, problem))?));
+    }
+    // Until all is imported, the catalog is between two states: whatever is to be imported next is not the same as what was imported last.
+    if let Err(error) = forget(&hash_file) {
+        return Err(failed(&hash_file, format!("cannot remove it: {error}")));
     }
     for (file, commands) in parsed {
-        let imported = import(commands, has_vhost, propose).map_err(|problem| failed(&file, problem))?;
+        let imported = import(&commands, propose).map_err(|problem| failed(&file, problem))?;
         tell(&file, &imported);
     }
     if let Err(error) = write_whole(&hash_file, &hash) {
@@ -145,6 +161,13 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(document)
 }
 
+fn forget(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
@@ -180,6 +203,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::driver::mailbox::mailbox;
 
     fn imported(directory: &Path, config: &DefinitionsConfig) -> Result<usize, String> {
         let mut count = 0;
@@ -187,7 +211,7 @@ mod tests {
             count += commands.len();
             Ok(commands.iter().map(|_| Ok(true)).collect())
         };
-        import_files(config, directory, &|_| false, &mut propose).map_err(|error| error.to_string())?;
+        import_files(config, directory, Catalog::default(), &mut propose).map_err(|error| error.to_string())?;
         Ok(count)
     }
 
@@ -211,6 +235,36 @@ mod tests {
         assert_eq!(imported(directory.path(), &careful), Ok(0));
     }
 
+    /// The shard does not answer here, as if it took long.
+    #[test]
+    fn who_asks_for_an_import_does_not_wait_for_it() {
+        let poll = mio::Poll::new().unwrap();
+        let (mailbox, _inbox) = mailbox(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let shard = ShardHandle::new(mailbox);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let config = DefinitionsConfig { path: Some("/nowhere/d.json".into()), skip_if_unchanged: false };
+            import_again(&config, Path::new("/nowhere"), &shard);
+            sender.send(()).unwrap();
+        });
+        assert_eq!(receiver.recv_timeout(std::time::Duration::from_secs(30)), Ok(()));
+    }
+
+    #[test]
+    fn after_an_import_that_broke_off_nothing_is_the_same_as_before() {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("d.json");
+        let config = DefinitionsConfig { path: Some(file.clone()), skip_if_unchanged: true };
+        let (one, other) = (r#"{"users": [{"name": "a"}]}"#, r#"{"users": [{"name": "b"}]}"#);
+        fs::write(&file, one).unwrap();
+        assert_eq!(imported(directory.path(), &config), Ok(1));
+        fs::write(&file, other).unwrap();
+        let mut broken = |_: Vec<Command>| Err("the node is stopping".to_owned());
+        assert!(import_files(&config, directory.path(), Catalog::default(), &mut broken).is_err());
+        fs::write(&file, one).unwrap();
+        assert_eq!(imported(directory.path(), &config), Ok(1));
+    }
+
     #[test]
     fn a_mistake_in_any_file_changes_nothing_and_names_the_file() {
         let directory = TempDir::new().unwrap();
@@ -222,6 +276,13 @@ mod tests {
         assert_eq!(
             error,
             format!("cannot import definitions from {}: vhosts[0].name: expected text, found a number", file.display())
+        );
+        fs::write(&file, r#"{"permissions": [{"user": "u", "vhost": "v", "configure": "", "write": "", "read": ""}]}"#)
+            .unwrap();
+        let error = imported(directory.path(), &config).unwrap_err();
+        assert!(
+            error.ends_with("user 'u' does not exist. Nothing was imported; correct it and import again"),
+            "{error}"
         );
         let missing = DefinitionsConfig { path: Some("/nowhere/d.json".into()), skip_if_unchanged: false };
         assert!(imported(directory.path(), &missing).unwrap_err().contains("/nowhere/d.json: No such file"));

@@ -1,11 +1,12 @@
 //! Commands of a definitions file, carried out one after the other.
 //!
 //! An import merges: what is there and cannot be changed stays as it is, which is said; users, permissions, policies and parameters are overwritten.
-//! The first command that is refused for another reason ends it. What was done before stays, as in RabbitMQ, and importing again is harmless.
+//! A document of which a command would be refused for another reason is not imported at all: it is tried on a copy of the catalog first. (RabbitMQ
+//! keeps what it did before the mistake.) Importing again is harmless.
 
 use broker_core::access::PasswordHash;
 use broker_core::refusal::Refusal;
-use broker_meta::{CatalogEvent, Command};
+use broker_meta::{Catalog, CatalogEvent, Command};
 use broker_mgmt::definitions::{self, StoredPassword, describe};
 use proto::meta::command::Kind;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -41,16 +42,30 @@ pub fn read(document: &[u8]) -> Result<Vec<Command>, String> {
     definitions::parse(document, &mut hash_password).map_err(|error| error.to_string())
 }
 
-/// Carries out the commands of a document. `has_vhost` says whether a vhost was there before.
-pub fn import(
-    commands: Vec<Command>,
-    has_vhost: &dyn Fn(&str) -> bool,
-    propose: &mut Propose<'_>,
-) -> Result<Imported, String> {
-    let mut commands: Vec<Command> = commands.into_iter().filter(|command| is_due(command, has_vhost)).collect();
+/// Makes the commands of a document ready to be carried out and tries them on a copy of the catalog. What they do there stays, so that the commands
+/// of a document after this one can be tried on it too.
+pub fn rehearse(commands: Vec<Command>, copy: &mut Catalog) -> Result<Vec<Command>, String> {
+    let before = copy.topology();
+    let is_due = |command: &Command| match &command.kind {
+        // A new vhost needs no change after it was created.
+        Some(Kind::UpdateVhost(update)) => before.vhost(&update.name).is_some(),
+        _ => true,
+    };
+    let mut commands: Vec<Command> = commands.into_iter().filter(is_due).collect();
     commands.iter_mut().for_each(place_queue);
+    for command in &commands {
+        if let Err(refusal) = outcome_of(&copy.apply(copy.index() + 1, command))
+            && !stays(command, &refusal)
+        {
+            return Err(format!("{}: {refusal}. Nothing was imported; correct it and import again", describe(command)));
+        }
+    }
+    Ok(commands)
+}
+
+/// Carries out what was rehearsed.
+pub fn import(commands: &[Command], propose: &mut Propose<'_>) -> Result<Imported, String> {
     let mut imported = Imported::default();
-    let total = commands.len();
     for together in commands.chunks(TOGETHER) {
         let outcomes = propose(together.to_vec())?;
         for (command, outcome) in together.iter().zip(outcomes) {
@@ -59,9 +74,8 @@ pub fn import(
                 Err(refusal) if stays(command, &refusal) => imported.keep(command, &refusal),
                 Err(refusal) => {
                     return Err(format!(
-                        "{}: {refusal}. {} of {total} definitions before it were imported; correct it and import again",
-                        describe(command),
-                        imported.commands
+                        "{}: {refusal}. Somebody else has changed the catalog meanwhile, and a part was imported; import again",
+                        describe(command)
                     ));
                 }
             }
@@ -100,14 +114,6 @@ impl Imported {
     }
 }
 
-/// A new vhost needs no change after it was created.
-fn is_due(command: &Command, has_vhost: &dyn Fn(&str) -> bool) -> bool {
-    match &command.kind {
-        Some(Kind::UpdateVhost(update)) => has_vhost(&update.name),
-        _ => true,
-    }
-}
-
 fn place_queue(command: &mut Command) {
     if let Some(Kind::DeclareQueue(queue)) = &mut command.kind {
         queue.node = THIS_NODE.0;
@@ -134,17 +140,12 @@ mod tests {
     use super::*;
 
     fn import_into(catalog: &mut Catalog, document: &str) -> Result<Imported, String> {
-        let commands = read(document.as_bytes())?;
-        let before = catalog.topology();
-        let mut index = catalog.index();
+        let commands = rehearse(read(document.as_bytes())?, &mut catalog.clone())?;
         let mut propose = |commands: Vec<Command>| {
-            let outcomes = commands.iter().map(|command| {
-                index += 1;
-                outcome_of(&catalog.apply(index, command))
-            });
+            let outcomes = commands.iter().map(|command| outcome_of(&catalog.apply(catalog.index() + 1, command)));
             Ok(outcomes.collect())
         };
-        import(commands, &|name| before.vhost(name).is_some(), &mut propose)
+        import(&commands, &mut propose)
     }
 
     const FILE: &str = r#"{
@@ -181,16 +182,30 @@ mod tests {
     }
 
     #[test]
-    fn the_first_refusal_ends_it_and_is_named() {
+    fn a_refusal_is_named_and_nothing_is_imported() {
         let mut catalog = Catalog::default();
-        let document = r#"{"users": [{"name": "u", "password_hash": "AAAA", "hashing_algorithm": "rabbit_password_hashing_sha256"}]}"#;
+        let document = r#"{"users": [
+            {"name": "before", "password_hash": ""},
+            {"name": "u", "password_hash": "AAAA", "hashing_algorithm": "rabbit_password_hashing_sha256"},
+            {"name": "after", "password_hash": ""}]}"#;
         let error = import_into(&mut catalog, document).unwrap_err();
         assert!(error.starts_with("user 'u': not a password hash"), "{error}");
-        let document = r#"{"queues": [{"name": "q", "vhost": "none", "durable": true, "auto_delete": false}]}"#;
+        let document = r#"{"vhosts": [{"name": "v"}], "queues": [
+            {"name": "q", "vhost": "v", "durable": true, "auto_delete": false},
+            {"name": "q", "vhost": "none", "durable": true, "auto_delete": false}]}"#;
         let error = import_into(&mut catalog, document).unwrap_err();
         assert_eq!(
             error,
-            "queue 'q' in vhost 'none': vhost none not found. 0 of 1 definitions before it were imported; correct it and import again"
+            "queue 'q' in vhost 'none': vhost none not found. Nothing was imported; correct it and import again"
         );
+        assert!(catalog.is_empty() && catalog.index() == 0);
+    }
+
+    #[test]
+    fn what_others_change_while_an_import_runs_is_said() {
+        let commands = rehearse(read(FILE.as_bytes()).unwrap(), &mut Catalog::default()).unwrap();
+        let refusal = Refusal::Command("gone".into());
+        let error = import(&commands, &mut |commands| Ok(vec![Err(refusal.clone()); commands.len()])).unwrap_err();
+        assert!(error.starts_with("user 'u': gone. Somebody else"), "{error}");
     }
 }

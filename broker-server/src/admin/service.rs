@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 
 use broker_core::access::PASSWORD_MAX_BYTES;
 use broker_core::refusal::Refusal;
+use broker_meta::command::user_message;
 use broker_meta::{Catalog, Command};
 use broker_mgmt::definitions::{DOCUMENT_MAX_BYTES, export};
 use proto::admin::v1::admin_server::Admin;
@@ -24,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::definitions::tell;
-use super::import::{Imported, hash_password, import, read};
+use super::import::{Imported, hash_password, import, read, rehearse};
 use super::precheck::{outcome, precheck, refused};
 use super::server::Node;
 use super::shard::Stopping;
@@ -150,35 +151,37 @@ impl Admin for Service {
 
     async fn put_user(&self, request: Request<PutUserRequest>) -> Reply<ChangeResponse> {
         let request = request.into_inner();
-        let catalog = self.catalog().await?;
-        let users = catalog.to_snapshot().users;
-        let existing = users.into_iter().find(|user| user.name == request.name);
         let answer = |outcome| Ok(Response::new(ChangeResponse { outcomes: vec![outcome] }));
-        let problem = match (request.existence(), &existing) {
-            (Existence::MustBeNew, Some(_)) => Some((Reason::Exists, "exists")),
-            (Existence::MustExist, None) => Some((Reason::NoSuchUser, "does not exist")),
-            _ => None,
-        };
-        if let Some((reason, what)) = problem {
-            return answer(refused(reason, format!("user '{}' {what}", request.name)));
+        if let Err(refused) = user_to_put(&self.catalog().await?, &request) {
+            return answer(refused);
         }
-        let mut user = existing.unwrap_or_else(|| meta::PutUser { name: request.name, ..meta::PutUser::default() });
+        let stored = match &request.password {
+            Some(password) if password.len() > PASSWORD_MAX_BYTES => {
+                let text = format!("the password is longer than {PASSWORD_MAX_BYTES} octets");
+                return answer(refused(Reason::Invalid, text));
+            }
+            Some(password) => {
+                let password = password.clone();
+                match blocking(move || hash_password(&password)).await? {
+                    Ok(stored) => Some(stored),
+                    Err(why) => return answer(refused(Reason::Invalid, format!("the password cannot be used: {why}"))),
+                }
+            }
+            None => None,
+        };
+        // Hashing takes long: the user may be another one now, or gone.
+        let mut user = match user_to_put(&self.catalog().await?, &request) {
+            Ok(user) => user,
+            Err(refused) => return answer(refused),
+        };
         if let Some(tags) = request.tags {
             user.tags = tags.tags;
         }
         if request.clear_password {
             (user.password_hash, user.hashing_algorithm) = (String::new(), String::new());
         }
-        if let Some(password) = request.password {
-            if password.len() > PASSWORD_MAX_BYTES {
-                let text = format!("the password is longer than {PASSWORD_MAX_BYTES} octets");
-                return answer(refused(Reason::Invalid, text));
-            }
-            let hashed = blocking(move || hash_password(&password)).await?;
-            match hashed {
-                Ok(stored) => (user.password_hash, user.hashing_algorithm) = (stored.hash, stored.algorithm),
-                Err(why) => return answer(refused(Reason::Invalid, format!("the password cannot be used: {why}"))),
-            }
+        if let Some(stored) = stored {
+            (user.password_hash, user.hashing_algorithm) = (stored.hash, stored.algorithm);
         }
         answer(self.propose(Command { kind: Some(Kind::PutUser(user)) }).await?)
     }
@@ -317,11 +320,11 @@ impl Admin for Service {
             }
             document.extend_from_slice(&part.octets);
         }
-        let before = self.catalog().await?.topology();
+        let mut copy = self.catalog().await?;
         let shard = self.shard.clone();
         let imported = blocking(move || {
-            let has_vhost = |name: &str| before.vhost(name).is_some();
-            let imported = import(read(&document)?, &has_vhost, &mut |commands| shard.propose_blocking(commands))?;
+            let commands = rehearse(read(&document)?, &mut copy)?;
+            let imported = import(&commands, &mut |commands| shard.propose_blocking(commands))?;
             tell("the admin service".as_ref(), &imported);
             Ok::<Imported, String>(imported)
         })
@@ -379,6 +382,17 @@ impl From<Stopping> for Status {
     }
 }
 
+/// The user as it is, or a new one; refused if it must be there and is not, or the other way round.
+fn user_to_put(catalog: &Catalog, request: &PutUserRequest) -> Result<meta::PutUser, Outcome> {
+    let name = &request.name;
+    match (request.existence(), catalog.access().user(name)) {
+        (Existence::MustBeNew, Some(_)) => Err(refused(Reason::Exists, format!("user '{name}' exists"))),
+        (Existence::MustExist, None) => Err(refused(Reason::NoSuchUser, format!("user '{name}' does not exist"))),
+        (_, Some(user)) => Ok(user_message(user)),
+        (_, None) => Ok(meta::PutUser { name: name.clone(), ..meta::PutUser::default() }),
+    }
+}
+
 fn prost_size(message: &impl prost::Message) -> usize {
     message.encoded_len()
 }
@@ -399,4 +413,28 @@ fn stream_of<T: Send + 'static>(items: impl Iterator<Item = T> + Send + 'static)
 /// Work that takes long, away from the thread that answers.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_user_who_went_meanwhile_is_not_put_back() {
+        let mut catalog = Catalog::default();
+        let request = |existence: Existence| PutUserRequest {
+            name: "u".into(),
+            existence: existence.into(),
+            ..PutUserRequest::default()
+        };
+        assert!(user_to_put(&catalog, &request(Existence::MustBeNew)).is_ok());
+        let put = meta::PutUser { name: "u".into(), tags: vec!["t".into()], ..meta::PutUser::default() };
+        catalog.apply(1, &Command { kind: Some(Kind::PutUser(put)) });
+        assert_eq!(user_to_put(&catalog, &request(Existence::MustExist)).unwrap().tags, ["t"]);
+        assert_eq!(user_to_put(&catalog, &request(Existence::MustBeNew)).unwrap_err().reason(), Reason::Exists);
+        catalog.apply(2, &Command { kind: Some(Kind::DeleteUser(meta::DeleteUser { name: "u".into() })) });
+        assert_eq!(user_to_put(&catalog, &request(Existence::MustExist)).unwrap_err().reason(), Reason::NoSuchUser);
+    }
 }
