@@ -3,6 +3,7 @@
 //! Everything that happens follows from a seed: the same seed gives the same trace. `cargo test -p sim` runs some hundred seeds,
 //! `cargo run -p sim --release -- store --seeds N` as many as wanted.
 
+pub mod imports;
 pub mod random;
 pub mod store;
 pub mod tampered;
