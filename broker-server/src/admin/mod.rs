@@ -2,8 +2,8 @@
 
 pub mod definitions;
 pub mod import;
-mod lists;
-mod precheck;
+pub mod lists;
+pub mod precheck;
 mod server;
 mod service;
 mod shard;

@@ -1,6 +1,5 @@
 //! Who is at the other end of a session.
 
-use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
@@ -56,7 +55,9 @@ impl TlsPeer {
 }
 
 impl PeerCertificate {
-    fn of(octets: &CertificateDer<'_>, login_from: LoginFrom) -> Option<Self> {
+    /// What a certificate's octets say; `None` if they are no certificate.
+    #[must_use]
+    pub fn of(octets: &[u8], login_from: LoginFrom) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(octets).ok()?;
         let validity = certificate.validity();
         Some(Self {
