@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use broker_core::arguments::QueueType;
 use broker_core::field_table::Arguments;
 use broker_core::name::{NodeId, QueueId};
 use broker_core::policy::{Governing, Policy, PolicyDraft, PolicyValue};
@@ -72,7 +73,10 @@ pub fn live(octets: &[u8]) {
             }
             _ => {
                 id += 1;
-                topology.add_queue(Arc::new(queue(id, octets.one_of(&NAMES))));
+                let name = octets.one_of(&NAMES);
+                // As a declaration does.
+                let policies = topology.vhost("/").unwrap().policies().of_queue(name, QueueType::Classic);
+                topology.add_queue(Arc::new(queue(id, name, policies)));
             }
         }
         topology.queues().for_each(|queue| check(queue, &held));
@@ -99,7 +103,7 @@ fn draft(octets: &mut Octets<'_>) -> PolicyDraft {
     }
 }
 
-fn queue(id: u64, name: &str) -> QueueRecord {
+fn queue(id: u64, name: &str, policies: Governing) -> QueueRecord {
     QueueRecord {
         id: QueueId(id),
         vhost: "/".into(),
@@ -108,7 +112,7 @@ fn queue(id: u64, name: &str) -> QueueRecord {
         auto_delete: false,
         exclusive_owner: None,
         arguments: Arguments::default(),
-        policies: Governing::default(),
+        policies,
         node: NodeId(1),
     }
 }
