@@ -79,10 +79,13 @@ impl Watch {
     }
 
     fn doom(&self, seq: Seq, expires_ms: u64, now_ms: u64) -> Option<Reason> {
+        self.sentence(seq).or_else(|| (expires_ms != 0 && expires_ms <= now_ms).then_some(Reason::Expired))
+    }
+
+    /// Why a message is given up as soon as it is read, if it is.
+    fn sentence(&self, seq: Seq) -> Option<Reason> {
         let condemned = if self.condemned.is_empty() { None } else { self.condemned.get(&seq) };
-        condemned
-            .map(|condemned| condemned.reason)
-            .or_else(|| (expires_ms != 0 && expires_ms <= now_ms).then_some(Reason::Expired))
+        condemned.map(|condemned| condemned.reason)
     }
 
     fn condemn(&mut self, held: &Unacked, run: RunId, reason: Reason) {
@@ -134,6 +137,10 @@ impl Queue {
         if self.rules.holds_back {
             return self.let_go(out);
         }
+        // As in RabbitMQ first what is too much, also if it is over by now.
+        if self.rules.overflow == Overflow::DropHead && self.is_too_full() {
+            self.drop_heads(out);
+        }
         if self.watch.wants_heads() {
             if self.ready.is_empty() {
                 self.watch.expires = false;
@@ -142,9 +149,6 @@ impl Queue {
             } else {
                 self.give_up_heads(out);
             }
-        }
-        if self.rules.overflow == Overflow::DropHead && self.is_too_full() {
-            self.drop_heads(out);
         }
     }
 
@@ -227,7 +231,7 @@ impl Queue {
             while self.is_too_full()
                 && let Some(head) = self.ready.lane(lane).front()
             {
-                let reason = doom(&self.watch, head, self.now_ms).unwrap_or(Reason::MaxLength);
+                let reason = self.watch.sentence(head.seq).unwrap_or(Reason::MaxLength);
                 if !self.give_up_head(lane, reason, out) {
                     break;
                 }

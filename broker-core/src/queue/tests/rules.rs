@@ -116,6 +116,28 @@ fn what_is_next_gives_way_the_highest_priority_first() {
     assert_eq!(drain(&mut queue, NOW), [4, 5]);
 }
 
+/// As RabbitMQ says of them.
+#[test]
+fn what_is_too_much_and_over_is_too_much() {
+    let rules = Rules { max_length: Some(1), has_dead_letters: true, ..Rules::default() };
+    let mut queue = with_rules(rules);
+    send(&mut queue, NOW, &[numbered(1, None, Some(10))]);
+    let get = || Input::Get { channel: CHANNEL, no_ack: false };
+    step(&mut queue, NOW, get());
+    send(&mut queue, NOW, &[numbered(2, None, Some(10))]);
+    step(&mut queue, NOW, get());
+    send(&mut queue, NOW, &[numbered(3, None, None)]);
+    let out = step(&mut queue, NOW + 20, Input::Settle { first: 1, last: 2, outcome: Outcome::Requeue });
+    assert_eq!(letters(&out), [(3, Reason::MaxLength, 1), (4, Reason::MaxLength, 2)]);
+    // With room for it, it is over.
+    let mut queue = with_rules(Rules { max_length: Some(2), has_dead_letters: true, ..Rules::default() });
+    send(&mut queue, NOW, &[numbered(1, None, Some(10))]);
+    step(&mut queue, NOW, get());
+    send(&mut queue, NOW, &[numbered(2, None, None)]);
+    let out = step(&mut queue, NOW + 20, Input::Settle { first: 1, last: 1, outcome: Outcome::Requeue });
+    assert_eq!(letters(&out), [(2, Reason::Expired, 1)]);
+}
+
 #[test]
 fn a_full_queue_refuses_and_dead_letters_what_it_refuses_only_if_told_to() {
     for overflow in [Overflow::RejectPublish, Overflow::RejectPublishDlx] {
@@ -310,8 +332,12 @@ impl Naive {
             || self.rules.max_length_bytes.is_some_and(|max| len as u64 * 8 > max)
     }
 
-    /// Heads that are over go; then, where the oldest give way, those that are next.
+    /// Where the oldest give way, those that are next go; then heads that are over.
     fn tend(&mut self) {
+        while self.rules.overflow == Overflow::DropHead && self.exceeds(self.ready.len()) {
+            let Some((key, _)) = self.ready.pop_first() else { break };
+            self.dead.push((key.1, Reason::MaxLength));
+        }
         for lane in (0..=self.rules.lanes.highest).map(std::cmp::Reverse) {
             while let Some((&key, &expires)) = self.ready.range((lane, 0)..=(lane, u64::MAX)).next()
                 && expires <= self.now_ms
@@ -319,10 +345,6 @@ impl Naive {
                 self.ready.remove(&key);
                 self.dead.push((key.1, Reason::Expired));
             }
-        }
-        while self.rules.overflow == Overflow::DropHead && self.exceeds(self.ready.len()) {
-            let Some((key, _)) = self.ready.pop_first() else { break };
-            self.dead.push((key.1, Reason::MaxLength));
         }
     }
 }
