@@ -5,5 +5,6 @@
 
 pub mod imports;
 pub mod random;
+pub mod state;
 pub mod store;
 pub mod tampered;
