@@ -9,8 +9,13 @@
 //! list of what rules say) and calls nothing of it. `subject` is a queue with a store that answers it, `catalog`, `world` and `holders` do the same
 //! on both sides and compare, `lives` counts and repeats.
 //!
-//! What is not here: which text a refusal has (`tests/access`, `tests/conformance`), limits that consumers of a channel share, transactions
-//! and direct replies (`broker-amqp`, `tests/e2e`), passwords, and crashes (the module `store`).
+//! A life that fails is lived again with fewer and fewer operations; those that are needed are told, and how to do them again.
+//!
+//! What is not here: which text a refusal has (`tests/access`, `tests/conformance`); what clients say on channels, as limits that consumers share,
+//! transactions, hidden copies and direct replies (`broker-amqp`, `tests/e2e`); default types of queues and runtime parameters (`broker-meta`);
+//! passwords (`broker-core`); crashes, and what a restart finds on the disk (the module `store`). Queues that page out have one priority and no
+//! dead letters, for what they do then does not depend on when the disk answers. Where a message goes from an exchange that chooses is checked
+//! against what may be: for a hash, that only changed bindings change it.
 
 mod catalog;
 mod content;

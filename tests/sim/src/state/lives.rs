@@ -65,7 +65,7 @@ fn live(seed: u64, steps: &[u64], told: Option<&mut Vec<String>>) -> Result<Tall
 fn report(seed: u64, steps: &[u64], failure: &Failure) -> String {
     let Failure { step, what } = failure;
     let reached: Vec<u64> = steps.iter().copied().take_while(|other| other <= step).collect();
-    let needed = shrunk(seed, reached);
+    let needed = shrunk(reached, |steps| live(seed, steps, None).err().map(|failure| failure.step));
     let (told, outcome) = run_only(seed, &needed);
     let mut text = format!("seed {seed}, step {step}: {what}\n");
     let lately = told.len().saturating_sub(TOLD_MAX);
@@ -83,8 +83,8 @@ fn report(seed: u64, steps: &[u64], failure: &Failure) -> String {
     text
 }
 
-/// Fewer of these operations, after which it fails as well: pieces are left out, smaller and smaller ones.
-fn shrunk(seed: u64, mut steps: Vec<u64>) -> Vec<u64> {
+/// Fewer of these operations, after which it fails as well: pieces are left out, smaller and smaller ones. `fails` says at which operation it does.
+fn shrunk(mut steps: Vec<u64>, mut fails: impl FnMut(&[u64]) -> Option<u64>) -> Vec<u64> {
     let (mut budget, mut piece) = (SHRINK_MAX, steps.len().div_ceil(2));
     while piece > 0 {
         let (mut at, before) = (0, steps.len());
@@ -93,10 +93,8 @@ fn shrunk(seed: u64, mut steps: Vec<u64>) -> Vec<u64> {
             let fewer: Vec<u64> = [&steps[..at], &steps[end..]].concat();
             let Some(rest) = budget.checked_sub(fewer.len() as u64) else { return steps };
             budget = rest;
-            match live(seed, &fewer, None) {
-                Err(Failure { step, .. }) if !fewer.is_empty() => {
-                    steps = fewer.into_iter().take_while(|other| *other <= step).collect();
-                }
+            match fails(&fewer) {
+                Some(last) if !fewer.is_empty() => steps = fewer.into_iter().take_while(|step| *step <= last).collect(),
                 _ => at = end,
             }
         }
@@ -104,4 +102,17 @@ fn shrunk(seed: u64, mut steps: Vec<u64>) -> Vec<u64> {
         piece = if piece == 1 && steps.len() < before { 1 } else { piece / 2 };
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_needed_to_fail_is_left_out() {
+        let needed = [3, 77, 500];
+        let fails = |steps: &[u64]| needed.iter().all(|step| steps.contains(step)).then_some(500);
+        assert_eq!(shrunk((0..1000).collect(), fails), needed);
+        assert_eq!(shrunk(vec![7], |steps| steps.first().copied()), [7]);
+    }
 }

@@ -170,7 +170,21 @@ impl World {
         while let Some(id) = self.unused.pop() {
             self.delete_by_id(id)?;
         }
-        self.publish_letters()
+        self.publish_letters()?;
+        if self.random.one_in(4) { self.look_at_an_empty_queue() } else { Ok(()) }
+    }
+
+    /// A queue that has become empty in whatever way holds nothing any more.
+    fn look_at_an_empty_queue(&mut self) -> Result<(), String> {
+        let idle = |state: &QueueModel| state.ready.is_empty() && state.held.is_empty() && state.consumers.is_empty();
+        let Some(id) = self.pick_queue_where(idle) else { return Ok(()) };
+        let waits = self.unsafe_letters.values().any(|(queue, ..)| *queue == id);
+        if waits || self.subject(id)?.queue.wants_flush() {
+            return Ok(());
+        }
+        let left = self.subject(id)?.leftovers();
+        let name = self.local.get(&id).map(|local| local.name.clone());
+        same(&format!("left behind by {name:?}, which has become empty"), left, None)
     }
 
     /// Nothing is on its way any more.
@@ -218,7 +232,7 @@ impl World {
         let random = &mut self.random;
         let exchange = if random.one_in(3) { exchange_name(random) } else { String::new() };
         let mut headers = headers(random);
-        if random.one_in(6) {
+        if random.one_in(3) {
             headers.insert("x-delay".into(), random.below(40) as i64);
         }
         Content {
