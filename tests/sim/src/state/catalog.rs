@@ -135,7 +135,8 @@ impl World {
         let expected = model.rules(&name, &declared);
         let rules = Rules::of(&record.settings());
         same("rules", &rules, &expected)?;
-        model.queues.insert(name.clone(), Queue { id, declared, state: QueueModel::new(expected, now_ms) });
+        let state = QueueModel::new(declared.is_durable(), expected, now_ms);
+        model.queues.insert(name.clone(), Queue { id, declared, state });
         self.create_queue(id, &vhost, &name, record.durable, rules)?;
         self.carry_out(&events)
     }

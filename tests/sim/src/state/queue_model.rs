@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use broker_core::arguments::Overflow;
 use broker_core::dead_letter::Reason;
-use broker_core::queue::{Outcome, Rules};
+use broker_core::queue::{ChannelKey, Outcome, Rules};
 
 use super::content::Content;
 
 /// See the module's page.
 pub struct QueueModel {
+    durable: bool,
     pub rules: Rules,
     pub ready: BTreeMap<(Reverse<u8>, u64), Waiting>,
     /// By queue tag, with the number of the consumer; none for a get.
@@ -23,6 +24,9 @@ pub struct QueueModel {
     now_ms: u64,
 }
 
+/// A channel, and the number of the publish there; none for who wants no confirm.
+pub type Publisher = Option<(ChannelKey, u64)>;
+
 #[derive(Clone)]
 pub struct Waiting {
     place: u64,
@@ -30,6 +34,8 @@ pub struct Waiting {
     redelivered: bool,
     returns: u64,
     content: Content,
+    /// Who published it, if it has to be stored before that is confirmed, and is not yet.
+    waits: Publisher,
 }
 
 pub struct Consumer {
@@ -77,8 +83,9 @@ impl Waiting {
 }
 
 impl QueueModel {
-    pub fn new(rules: Rules, now_ms: u64) -> QueueModel {
+    pub fn new(durable: bool, rules: Rules, now_ms: u64) -> QueueModel {
         QueueModel {
+            durable,
             rules,
             ready: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -91,7 +98,7 @@ impl QueueModel {
         }
     }
 
-    pub fn publish(&mut self, now_ms: u64, content: &Content, said: &mut Said) {
+    pub fn publish(&mut self, now_ms: u64, content: &Content, publisher: Publisher, said: &mut Said) {
         self.now_ms = now_ms;
         let full = self.exceeds(self.ready.len() as u64 + 1, self.octets() + content.len());
         if full && self.rules.overflow != Overflow::DropHead {
@@ -105,7 +112,8 @@ impl QueueModel {
         let lives = self.rules.message_ttl_ms.into_iter().chain(content.expiration_ms).min();
         let expires_ms = lives.map_or(u64::MAX, |ms| now_ms + ms);
         let (place, content) = (self.next_place, content.clone());
-        let waiting = Waiting { place, expires_ms, redelivered: false, returns: 0, content };
+        let waits = publisher.filter(|_| self.durable && (content.persistent || self.rules.counts_deliveries));
+        let waiting = Waiting { place, expires_ms, redelivered: false, returns: 0, content, waits };
         if self.ready.is_empty()
             && let Some(at) = self.next_consumer()
         {
@@ -114,6 +122,18 @@ impl QueueModel {
             self.put(waiting);
         }
         self.settle_down(said);
+    }
+
+    /// Everything that has to be stored is.
+    pub fn stored(&mut self) {
+        let held = self.held.values_mut().map(|(_, waiting)| waiting);
+        self.ready.values_mut().chain(held).for_each(|waiting| waiting.waits = None);
+    }
+
+    /// Whether a message is there that must not be confirmed to that publisher yet.
+    pub fn waits(&self, publisher: (ChannelKey, u64)) -> bool {
+        let held = self.held.values().map(|(_, waiting)| waiting);
+        self.ready.values().chain(held).any(|waiting| waiting.waits == Some(publisher))
     }
 
     pub fn get(&mut self, now_ms: u64, no_ack: bool, said: &mut Said) {

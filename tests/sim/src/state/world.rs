@@ -370,7 +370,8 @@ impl World {
     fn enqueue(&mut self, id: u64, publish: Publish<'_>, content: &Content) -> Result<(), String> {
         let mut said = Said::default();
         let now_ms = self.now_ms;
-        self.state(id)?.publish(now_ms, content, &mut said);
+        let publisher = Some((publish.channel, publish.publish_seq)).filter(|(_, number)| *number != 0);
+        self.state(id)?.publish(now_ms, content, publisher, &mut said);
         // Who wants no confirm hears of no refusal either.
         said.refused *= u64::from(publish.publish_seq != 0);
         let seen = self.subject(id)?.publish(now_ms, publish)?;
@@ -437,7 +438,6 @@ impl World {
         self.now_ms += self.random.below(20);
         let now_ms = self.now_ms;
         self.tell(|| format!("it is {now_ms}"));
-        self.let_go()?;
         for id in self.local.keys().copied().collect::<Vec<_>>() {
             let mut said = Said::default();
             self.state(id)?.time(now_ms, &mut said);
@@ -446,7 +446,7 @@ impl World {
             let seen = if due { self.subject(id)?.step(now_ms, Input::Time)? } else { Seen::default() };
             self.compare(id, seen, said)?;
         }
-        Ok(())
+        self.let_go()
     }
 
     /// A queue without messages leaves nothing behind, neither in memory nor on disk.
@@ -481,6 +481,7 @@ impl World {
         // Letters that become safe may make others wait.
         while let Some(id) = self.local.iter().find(|(_, local)| local.subject.queue.wants_flush()).map(|(id, _)| *id) {
             let seen = self.subject(id)?.flush(now_ms)?;
+            self.state(id)?.stored();
             self.compare(id, seen, Said::default())?;
         }
         self.flush_holders()
@@ -559,6 +560,9 @@ impl World {
             self.letters.push_back(Letter { queue: id, tag, reason, message, content });
         }
         self.compare_counts(id)?;
+        let state = self.state(id)?;
+        let early = seen.confirmed.iter().find(|publisher| state.waits(**publisher)).copied();
+        same("confirmed before it was stored", early, None)?;
         self.answered(seen.confirmed.into_iter().chain(seen.refused))?;
         let auto_delete = self.is_auto_delete(id);
         if seen.unused || (seen.last_gone && auto_delete) {
