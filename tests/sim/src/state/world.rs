@@ -74,8 +74,14 @@ pub(super) struct World {
     unsafe_letters: BTreeMap<u64, (u64, u64, usize)>,
     /// Queues that are to be deleted because nobody uses them.
     pub unused: Vec<u64>,
-    /// By vhost, exchange and what is hashed: what an exchange that hashes chose, and between which it could.
-    chosen: BTreeMap<(String, String, String), (BTreeMap<u64, u64>, u64)>,
+    /// By vhost, exchange and what is hashed.
+    chosen: BTreeMap<[String; 3], Choice>,
+}
+
+/// What an exchange that hashes chose, and between which queues with which weights.
+struct Choice {
+    between: BTreeMap<u64, u64>,
+    chosen: u64,
 }
 
 /// A queue under test.
@@ -322,15 +328,15 @@ impl World {
         let hashed = format!("{:?} {hashed}", exchange.hashes);
         let by_id = |(name, weight)| Some((model.queues.get(name)?.id, weight));
         let choices: BTreeMap<u64, u64> = choices.iter().filter_map(|(name, weight)| by_id((name, *weight))).collect();
-        let place = (vhost.to_owned(), from.to_owned(), hashed);
-        if let Some((before, chosen)) = self.chosen.get(&place)
-            && choices.get(chosen).is_some_and(|weight| before.get(chosen) == Some(weight))
+        let place = [vhost.to_owned(), from.to_owned(), hashed];
+        if let Some(Choice { between, chosen }) = self.chosen.get(&place)
+            && choices.get(chosen).is_some_and(|weight| between.get(chosen) == Some(weight))
         {
-            let moved = id != *chosen && choices.get(&id) == before.get(&id);
-            let what = format!("{from:?} chose queue {id} of {choices:?}, and {chosen} of {before:?} before");
+            let moved = id != *chosen && choices.get(&id) == between.get(&id);
+            let what = format!("{from:?} chose queue {id} of {choices:?}, and {chosen} of {between:?} before");
             same(&what, moved, false)?;
         }
-        self.chosen.insert(place, (choices, id));
+        self.chosen.insert(place, Choice { between: choices, chosen: id });
         Ok(())
     }
 
