@@ -268,7 +268,11 @@ impl Segments {
         if self.active == Some(number) {
             self.close_active()?;
         }
-        let Some(file) = self.files.get(&number) else { return Ok(()) };
+        let Some(file) = self.files.get(&number) else {
+            // All in it was settled before it could be copied, and it is gone.
+            self.rewrite.remove(&number);
+            return Ok(());
+        };
         let ids: Vec<RunId> = file.runs.clone();
         for id in ids {
             self.copy_run(id)?;
