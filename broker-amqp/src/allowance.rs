@@ -1,9 +1,9 @@
-//! How many channels a user may have open, over all its connections.
+//! How many channels may be open over several connections: those of a user, and those of a node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Shared by the connections of one user; the driver says how much is allowed.
+/// Shared by the connections of one user, or of one node; the driver says how much is allowed.
 #[derive(Debug)]
 pub struct ChannelAllowance {
     open: AtomicU64,

@@ -1,6 +1,9 @@
 //! What a node's configuration says about its connections. One per node, shared.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::allowance::ChannelAllowance;
 
 /// Limits and words of this node's side of every connection.
 #[derive(Clone, Debug)]
@@ -9,6 +12,10 @@ pub struct Settings {
     pub frame_max: u32,
     /// Most channels open at once on one connection; 0 = no limit.
     pub channel_max: u16,
+    /// Channels open at once on all connections of the node; none = as many as they like.
+    pub node_channels: Option<Arc<ChannelAllowance>>,
+    /// The node's name.
+    pub node_name: String,
     /// The heartbeat offered, in seconds; 0 = none.
     pub heartbeat: u16,
     /// Largest message body in octets.
@@ -47,6 +54,8 @@ impl Default for Settings {
         Settings {
             frame_max: 131_072,
             channel_max: 2047,
+            node_channels: None,
+            node_name: String::new(),
             heartbeat: 60,
             max_message_size: 128 * 1024 * 1024,
             initial_frame_max: 4096,

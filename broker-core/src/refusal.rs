@@ -62,6 +62,20 @@ pub enum Refusal {
         /// How many it may have.
         limit: u64,
     },
+    /// The queue has as many bindings as it may.
+    BindingLimit {
+        /// The queue.
+        queue: Resource,
+        /// How many it may have.
+        limit: u64,
+    },
+    /// There are as many vhosts as there may be. Never an AMQP client's doing.
+    VhostLimit {
+        /// The vhost that was to be created.
+        vhost: VhostName,
+        /// How many there may be.
+        limit: u64,
+    },
     /// It declared a name that begins with `amq.`.
     ReservedPrefix(Resource),
     /// It wanted to change the default exchange.
@@ -202,6 +216,7 @@ impl Refusal {
             | Refusal::InUse(_)
             | Refusal::NotEmpty(..)
             | Refusal::QueueLimit { .. }
+            | Refusal::BindingLimit { .. }
             | Refusal::HeaderNotArray(..)
             | Refusal::ArgumentsTooLarge => (406, "PRECONDITION_FAILED", false),
             Refusal::UnknownExchangeType(_) => (503, "COMMAND_INVALID", true),
@@ -212,7 +227,7 @@ impl Refusal {
             Refusal::ArgumentNotSupported(_) | Refusal::GlobalQosOfQuorum(_) | Refusal::ConditionOfQuorum(..) => {
                 (540, "NOT_IMPLEMENTED", true)
             }
-            Refusal::Command(_) => (541, "INTERNAL_ERROR", true),
+            Refusal::Command(_) | Refusal::VhostLimit { .. } => (541, "INTERNAL_ERROR", true),
         }
     }
 }
@@ -234,6 +249,12 @@ impl fmt::Display for Refusal {
             }
             Refusal::QueueLimit { queue, vhost, limit } => {
                 write!(f, "cannot declare queue '{queue}': queue limit in vhost '{vhost}' ({limit}) is reached")
+            }
+            Refusal::BindingLimit { queue, limit } => {
+                write!(f, "cannot bind {queue}: its binding limit ({limit}) is reached")
+            }
+            Refusal::VhostLimit { vhost, limit } => {
+                write!(f, "cannot create vhost '{vhost}': vhost limit of {limit} is reached")
             }
             Refusal::ReservedPrefix(resource) => {
                 write!(f, "{} name '{}' contains reserved prefix 'amq.*'", resource.kind(), resource.name())

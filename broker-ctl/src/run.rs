@@ -320,6 +320,7 @@ impl Session<'_> {
                     description: description.clone(),
                     tags: tags.clone(),
                     default_queue_type: default_queue_type.clone(),
+                    vhosts_max: 0,
                 };
                 self.client.change_with(Kind::CreateVhost(command), true).await.map(|_| String::new())
             }

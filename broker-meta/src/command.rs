@@ -25,6 +25,7 @@ pub fn create_vhost_of_type(name: &str, description: &str, tags: &[String], defa
         description: description.into(),
         tags: tags.to_vec(),
         default_queue_type: default_queue_type.name().into(),
+        vhosts_max: 0,
     }))
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use broker_amqp::{Settings, sasl};
+use broker_amqp::{ChannelAllowance, Settings, sasl};
 use broker_core::name::NodeId;
 use broker_core::queue::{Lanes, Queue, Recovered, RecoveredLane, Rules, Stretch};
 use broker_core::store::disk::RealDisk;
@@ -132,6 +132,8 @@ pub fn run_with(
         login: login::start(mailbox).map_err(system("cannot start the login thread"))?,
         loopback_users: config.authentication.loopback_users.clone(),
         connection_max: config.limits.connection_max.map_or(0, |most| most as usize),
+        vhost_max: config.limits.vhost_max.map_or(0, u64::from),
+        bindings_max: config.limits.bindings_max_per_queue.map_or(u64::MAX, u64::from),
         admission: AdmissionLimits {
             node: config.limits.unauthenticated_max as usize,
             origin: config.limits.unauthenticated_max_per_address as usize,
@@ -178,6 +180,8 @@ fn settings(config: &Config) -> Settings {
     Settings {
         frame_max: limits.frame_max_bytes,
         channel_max: limits.channel_max,
+        node_channels: limits.channel_max_per_node.map(|most| Arc::new(ChannelAllowance::new(Some(most.into())))),
+        node_name: config.node.name.clone(),
         consumers_per_channel_max: limits.consumer_max_per_channel,
         heartbeat: limits.heartbeat_s,
         max_message_size: limits.max_message_size_bytes,

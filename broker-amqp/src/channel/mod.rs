@@ -46,8 +46,8 @@ pub(crate) struct Channel {
     pub(crate) tx: Option<Box<Tx>>,
     /// The queue that an empty name stands for.
     pub(crate) last_queue: Option<Box<str>>,
-    /// Its place among the channels its user may have, while it is open.
-    pub(crate) place: Option<Place>,
+    /// Its places among the channels that the node and its user may have, while it is open.
+    pub(crate) places: [Option<Place>; 2],
 }
 
 /// Whether a channel can be used.
@@ -131,7 +131,7 @@ impl Channel {
             confirms_base: 0,
             tx: None,
             last_queue: None,
-            place: None,
+            places: [None, None],
         }
     }
 

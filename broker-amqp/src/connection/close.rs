@@ -239,7 +239,7 @@ impl Connection {
         let unanswered = channel.confirms.take().is_some_and(|confirms| confirms.open() > 0);
         self.unanswered += u64::from(unanswered);
         channel.last_queue = None;
-        channel.place = None;
+        channel.places = [None, None];
         if channel.waiting.take().is_some() {
             self.waiting -= 1;
             self.orphans.push(number);

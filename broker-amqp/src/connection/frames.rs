@@ -206,8 +206,8 @@ impl Connection {
             (Some((20, 10)), _) => {
                 let mut channel = Channel::new(number);
                 channel.confirms_base = self.confirms_base();
-                channel.place = match self.take_place() {
-                    Ok(place) => place,
+                channel.places = match self.take_places() {
+                    Ok(places) => places,
                     Err(exception) => return self.raise_on_connection(exception, out),
                 };
                 self.channels.insert(channel);
@@ -224,8 +224,18 @@ impl Connection {
         }
     }
 
-    /// A place among the channels that the user may have, if there is a limit.
-    fn take_place(&self) -> Result<Option<Place>, Exception> {
+    /// Places among the channels that the node and the user may have, where there is a limit.
+    fn take_places(&self) -> Result<[Option<Place>; 2], Exception> {
+        let node = self.settings.node_channels.as_ref().map(ChannelAllowance::take).transpose().map_err(|max| {
+            let node = &self.settings.node_name;
+            let text =
+                format!("number of channels opened on node '{node}' has reached the maximum allowed limit of ({max})");
+            Exception::new(ReplyCode::NotAllowed, text)
+        })?;
+        Ok([node, self.take_place_of_user()?])
+    }
+
+    fn take_place_of_user(&self) -> Result<Option<Place>, Exception> {
         let Some(client) = &self.client else { return Ok(None) };
         let Some(allowance) = &client.allowance else { return Ok(None) };
         ChannelAllowance::take(allowance).map(Some).map_err(|max| {

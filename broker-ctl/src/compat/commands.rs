@@ -120,6 +120,7 @@ impl Command {
                     description: words.description.clone().unwrap_or_default(),
                     tags: tags.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
                     default_queue_type: words.default_queue_type.clone().unwrap_or_default(),
+                    vhosts_max: 0,
                 };
                 (format!("Adding vhost \"{name}\" ..."), Work::Change(Kind::CreateVhost(create)))
             }

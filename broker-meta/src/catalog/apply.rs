@@ -67,6 +67,10 @@ impl Catalog {
     fn create_vhost(&mut self, command: &meta::CreateVhost) -> Outcome {
         let default_queue_type = default_queue_type(&command.default_queue_type)?;
         let vhost = VhostName::from(command.name.as_str());
+        let limit = command.vhosts_max;
+        if limit > 0 && self.topology.vhost(&vhost).is_none() && self.topology.vhosts().count() as u64 >= limit {
+            return Err(Refusal::VhostLimit { vhost, limit });
+        }
         let created = self.topology.add_vhost(VhostRecord {
             name: vhost.clone(),
             description: command.description.clone(),

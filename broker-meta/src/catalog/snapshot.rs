@@ -155,6 +155,7 @@ fn vhost_message(vhost: &Vhost) -> meta::VhostState {
                 .default_queue_type
                 .map(|queue_type| queue_type.name().into())
                 .unwrap_or_default(),
+            vhosts_max: 0,
         }),
         tracing: record.tracing,
         exchanges: exchanges.into_iter().map(|exchange| exchange_message(exchange)).collect(),

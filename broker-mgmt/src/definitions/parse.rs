@@ -203,6 +203,7 @@ fn create_vhost(vhost: &Place<'_>) -> Result<meta::CreateVhost> {
         tags: said("tags").map_or(Ok(Vec::new()), |tags| list_of_tags(&tags))?,
         // Where the type is not set, RabbitMQ of some versions writes this.
         default_queue_type: Some(text("default_queue_type")?).filter(|kind| kind != "undefined").unwrap_or_default(),
+        vhosts_max: 0,
     })
 }
 

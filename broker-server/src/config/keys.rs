@@ -479,6 +479,52 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
+        meaning: "Channels of this node, over all its connections. One more closes its connection with 530 NOT_ALLOWED. \
+                  RabbitMQ's since 4.0.",
+        unit: "count",
+        default: "infinity",
+        bounds: "1 to 4294967295, or infinity",
+        ..key(
+            "channel_max_per_node",
+            |draft, given| {
+                draft.config.limits.channel_max_per_node =
+                    bounded_or_infinity(given, 1..=u64::from(u32::MAX), "channels")?;
+                Ok(())
+            },
+            |config| one_or_infinity("channel_max_per_node", config.limits.channel_max_per_node),
+        )
+    },
+    Key {
+        meaning: "Vhosts there may be. To create one more is refused, by an import of definitions too. RabbitMQ's since 3.13.",
+        unit: "count",
+        default: "infinity",
+        bounds: "1 to 4294967295, or infinity",
+        ..key(
+            "vhost_max",
+            |draft, given| {
+                draft.config.limits.vhost_max = bounded_or_infinity(given, 1..=u64::from(u32::MAX), "vhosts")?;
+                Ok(())
+            },
+            |config| one_or_infinity("vhost_max", config.limits.vhost_max),
+        )
+    },
+    Key {
+        meaning: "Bindings a queue may have. One more closes the channel with 406 PRECONDITION_FAILED. An import of \
+                  definitions is not held to it.",
+        unit: "count",
+        default: "50000",
+        bounds: "1 to 4294967295, or infinity",
+        ..key(
+            "broker.bindings_max_per_queue",
+            |draft, given| {
+                draft.config.limits.bindings_max_per_queue =
+                    bounded_or_infinity(given, 1..=u64::from(u32::MAX), "bindings")?;
+                Ok(())
+            },
+            |config| one_or_infinity("broker.bindings_max_per_queue", config.limits.bindings_max_per_queue),
+        )
+    },
+    Key {
         meaning: "Connections that have not logged in yet, of this node. With so many, new ones wait in the kernel.",
         unit: "count",
         default: "1024",

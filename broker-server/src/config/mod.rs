@@ -134,6 +134,12 @@ pub struct LimitConfig {
     pub consumer_max_per_channel: u32,
     /// Connections of this node, or no limit.
     pub connection_max: Option<u32>,
+    /// Channels of this node, over all its connections, or no limit.
+    pub channel_max_per_node: Option<u32>,
+    /// Vhosts, or no limit.
+    pub vhost_max: Option<u32>,
+    /// Bindings of a queue, or no limit.
+    pub bindings_max_per_queue: Option<u32>,
     /// Connections that have not logged in yet, of this node.
     pub unauthenticated_max: u32,
     /// Of these, those of one address that are listened to.
@@ -298,6 +304,9 @@ impl Default for Config {
                 channel_max: 2_047,
                 consumer_max_per_channel: 65_536,
                 connection_max: None,
+                channel_max_per_node: None,
+                vhost_max: None,
+                bindings_max_per_queue: Some(50_000),
                 unauthenticated_max: 1_024,
                 unauthenticated_max_per_address: 128,
                 max_message_size_bytes: DEFAULT_MAX_MESSAGE_SIZE_BYTES,

@@ -8,6 +8,7 @@ use broker_core::store::QueueId;
 use broker_meta::{Catalog, Command};
 use hashbrown::HashMap;
 use proto::admin::v1::{Channel, Connection, Consumer};
+use proto::meta::command::Kind;
 use tokio::sync::oneshot;
 
 use super::client::Client;
@@ -171,7 +172,10 @@ impl Shard {
         }
         let outcomes = Vec::with_capacity(commands.len());
         let number = self.wait_for_catalog(Pending::Proposals { missing: commands.len(), outcomes, answer });
-        for command in commands {
+        for mut command in commands {
+            if let Some(Kind::CreateVhost(create)) = &mut command.kind {
+                create.vhosts_max = self.parts.vhost_max;
+            }
             self.propose(command, Waiter::Admin(number));
         }
     }

@@ -6,7 +6,7 @@ use broker_amqp::{Exception, Input, Reply};
 use broker_core::arguments::QueueType;
 use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
-use broker_core::topology::{ExchangeRecord, QueueRecord};
+use broker_core::topology::{Binding, Destination, ExchangeRecord, QueueRecord};
 use broker_meta::CatalogEvent;
 
 use super::journal;
@@ -68,8 +68,13 @@ impl Shard {
                     CatalogEvent::Bound { vhost, binding, existed, .. } => {
                         self.generation += 1;
                         if !existed {
+                            self.count_binding(&vhost, &binding, |count| count + 1);
                             self.recall_history(&vhost, &binding);
                         }
+                    }
+                    CatalogEvent::Unbound { vhost, binding, .. } => {
+                        self.generation += 1;
+                        self.count_binding(&vhost, &binding, |count| count.saturating_sub(1));
                     }
                     CatalogEvent::VhostCreated { .. } | CatalogEvent::VhostChanged(_) => vhosts_changed = true,
                     CatalogEvent::ExchangeDeclared { record, .. } => self.holder_declared(&record),
@@ -105,6 +110,15 @@ impl Shard {
         // Operators hear of a change when all that follows from it is carried out.
         for (number, outcome) in operators {
             self.note_admin_outcome(number, outcome);
+        }
+    }
+
+    /// The queue that a binding leads to has one more or one less.
+    fn count_binding(&mut self, vhost: &str, binding: &Binding, count: impl Fn(u64) -> u64) {
+        let Destination::Queue(name) = &binding.destination else { return };
+        let id = self.parts.topology.queue(vhost, name).map(|record| record.id);
+        if let Some(local) = id.and_then(|id| self.queues.get_mut(&id)) {
+            local.bindings = count(local.bindings);
         }
     }
 

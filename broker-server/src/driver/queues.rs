@@ -47,6 +47,8 @@ pub struct LocalQueue {
     pub dirty: bool,
     /// Whether it is on its way out.
     pub leaving: Leaving,
+    /// Bindings that lead to it, but for that of the default exchange.
+    pub bindings: u64,
     /// When the shard looks at its timeouts next, in milliseconds since 1970.
     pub timer_at: Option<u64>,
 }
@@ -134,7 +136,7 @@ pub fn rules_of(record: &QueueRecord, no_rules: &Arc<Rules>) -> Arc<Rules> {
 impl LocalQueue {
     /// A queue with nothing pending.
     pub fn new(record: Arc<QueueRecord>, queue: Queue) -> Self {
-        LocalQueue { queue, record, dirty: false, leaving: Leaving::No, timer_at: None }
+        LocalQueue { queue, record, dirty: false, leaving: Leaving::No, bindings: 0, timer_at: None }
     }
 
     /// Whether it is gone to who names it.

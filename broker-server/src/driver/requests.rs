@@ -179,12 +179,24 @@ impl Shard {
         let found =
             check(topology, &asked.source, &destination, &asked.routing_key, arguments, number).map_err(exception)?;
         match (found, bind) {
+            (BindingCheck::Missing(_), true) if self.is_bound_enough(&vhost, &destination) => {
+                let Destination::Queue(name) = destination else { return Ok(Some(Reply::Done)) };
+                let limit = self.parts.bindings_max;
+                Err(exception(Refusal::BindingLimit { queue: Resource::Queue(vhost, name), limit }))
+            }
             (BindingCheck::Missing(binding), true) => self.propose_for(place, channel, command::bind(&vhost, &binding)),
             (BindingCheck::Existing(binding), false) => {
                 self.propose_for(place, channel, command::unbind(&vhost, &binding))
             }
             _ => Ok(Some(Reply::Done)),
         }
+    }
+
+    /// Whether that is a queue with as many bindings as it may have.
+    fn is_bound_enough(&self, vhost: &VhostName, destination: &Destination) -> bool {
+        let Destination::Queue(name) = destination else { return false };
+        let id = self.parts.topology.queue(vhost, name).map(|record| record.id);
+        id.and_then(|id| self.queues.get(&id)).is_some_and(|local| local.bindings >= self.parts.bindings_max)
     }
 
     fn declare_queue(&mut self, place: usize, channel: u16, request: &Request) -> Answer {

@@ -18,7 +18,7 @@ use broker_core::exchange::Histories;
 use broker_core::message::Message;
 use broker_core::queue::{self, Rules};
 use broker_core::store::{JournalBatch, QueueId, Seq};
-use broker_core::topology::Topology;
+use broker_core::topology::{Destination, Topology};
 use broker_meta::Catalog;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
@@ -126,6 +126,10 @@ pub struct Parts {
     pub loopback_users: Vec<String>,
     /// Connections at the same time, 0 for no limit.
     pub connection_max: usize,
+    /// Vhosts there may be, 0 for no limit.
+    pub vhost_max: u64,
+    /// Bindings a queue may have.
+    pub bindings_max: u64,
     /// Connections that have not logged in.
     pub admission: AdmissionLimits,
     /// Deliveries that are not settled.
@@ -234,6 +238,7 @@ impl Shard {
             local.timer_at = Some(0);
             queue_timers.insert((0, id));
         }
+        count_bindings(&parts.topology, &mut queues);
         let batch = parts.batch.take();
         Ok(Shard {
             now_ms,
@@ -1043,6 +1048,19 @@ impl Shard {
             self.feed(queue, queue::Input::Stored(through));
         }
         self.flushed = flushed;
+    }
+}
+
+/// Counts what is bound to each queue, once: from then on it is counted as it changes.
+fn count_bindings(topology: &Topology, queues: &mut HashMap<QueueId, LocalQueue, RandomState>) {
+    for vhost in topology.vhosts() {
+        for binding in vhost.bindings() {
+            if let Destination::Queue(name) = &binding.destination
+                && let Some(local) = vhost.queue(name).and_then(|record| queues.get_mut(&record.id))
+            {
+                local.bindings += 1;
+            }
+        }
     }
 }
 

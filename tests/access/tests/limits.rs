@@ -216,3 +216,56 @@ fn arguments_that_are_kept() {
     assert!(refused.starts_with("406 PRECONDITION_FAILED"), "{refused}");
     assert_eq!(declare(&table(64 * 1024)), "ok");
 }
+
+#[test]
+fn channels_of_the_node() {
+    let node = node("broker.node_name = one@here\nchannel_max_per_node = 3");
+    let mut ann = open(&node, "ann", "/").unwrap();
+    let mut bob = open(&node, "bob", "/").unwrap();
+    ann.send(2, "channel.open", &[]).unwrap();
+    assert_eq!(ann.answer().unwrap(), "ok");
+    bob.send(2, "channel.open", &[]).unwrap();
+    assert_eq!(
+        bob.answer().unwrap(),
+        "connection 530 NOT_ALLOWED - number of channels opened on node 'one@here' has reached the maximum allowed limit of (3)"
+    );
+    // What the closed connection had is free again.
+    let again = (0..200).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        open(&node, "bob", "/").ok()
+    });
+    assert!(again.is_some());
+}
+
+#[test]
+fn vhosts() {
+    // The default one and `v` are there.
+    let node = node("vhost_max = 3");
+    assert_eq!(node.apply(command::create_vhost("third", "", &[])), None);
+    let refused = node.apply(command::create_vhost("fourth", "", &[]));
+    assert_eq!(refused.as_deref(), Some("cannot create vhost 'fourth': vhost limit of 3 is reached"));
+    assert_eq!(node.apply(command::create_vhost("third", "", &[])), None, "what is there is not one more");
+    assert_eq!(node.apply(command::delete_vhost("third")), None);
+    assert_eq!(node.apply(command::create_vhost("fourth", "", &[])), None);
+}
+
+#[test]
+fn bindings_of_a_queue() {
+    let node = node("broker.bindings_max_per_queue = 2");
+    let mut ann = open(&node, "ann", "/").unwrap();
+    let bind = |ann: &mut Session, queue: &str, key: &str| {
+        let fields = [("queue", queue), ("exchange", "amq.direct"), ("routing_key", key)];
+        ann.call("queue.bind", &fields).unwrap()
+    };
+    for queue in ["q", "r"] {
+        assert_eq!(ann.call("queue.declare", &[("queue", queue)]).unwrap(), "ok");
+        assert_eq!(bind(&mut ann, queue, "1"), "ok");
+        assert_eq!(bind(&mut ann, queue, "2"), "ok");
+        assert_eq!(bind(&mut ann, queue, "2"), "ok", "what is there is not one more");
+    }
+    let unbind = [("queue", "q"), ("exchange", "amq.direct"), ("routing_key", "1")];
+    assert_eq!(ann.call("queue.unbind", &unbind).unwrap(), "ok");
+    assert_eq!(bind(&mut ann, "q", "3"), "ok", "who goes makes room");
+    let full = "406 PRECONDITION_FAILED - cannot bind queue 'q' in vhost '/': its binding limit (2) is reached";
+    assert_eq!(bind(&mut ann, "q", "4"), full);
+}
