@@ -253,6 +253,15 @@ impl Exception {
         ))
     }
 
+    /// Deliveries on a channel that are not settled take more than they may.
+    pub fn too_much_unacked(channel: u16, max_kib: u64) -> Exception {
+        Exception::precondition(format!(
+            "unacknowledged deliveries on channel {channel} take more than {} bytes. Acknowledge sooner, set a prefetch, or raise \
+             broker.unacked_bytes_max_per_channel",
+            max_kib.saturating_mul(1024)
+        ))
+    }
+
     /// Any other contradiction between the call and the state of things.
     pub fn precondition(text: impl Into<String>) -> Exception {
         Exception::new(ReplyCode::PreconditionFailed, text)

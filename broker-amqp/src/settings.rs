@@ -30,6 +30,8 @@ pub struct Settings {
     pub close_ok_timeout: Duration,
     /// How long a delivery may wait to be settled; then its channel is closed.
     pub consumer_timeout: Duration,
+    /// What the deliveries of a channel that are not settled may take, in KiB.
+    pub unacked_max_kib: u64,
     /// Most consumers on one channel.
     pub consumers_per_channel_max: u32,
     /// SASL mechanisms offered, in order.
@@ -63,6 +65,7 @@ impl Default for Settings {
             login_refused_delay: Duration::from_secs(1),
             close_ok_timeout: Duration::from_secs(5),
             consumer_timeout: Duration::from_secs(1_800),
+            unacked_max_kib: u64::MAX,
             consumers_per_channel_max: 65_536,
             mechanisms: vec!["AMQPLAIN".into(), "PLAIN".into()],
             product: String::new(),

@@ -183,6 +183,7 @@ fn settings(config: &Config) -> Settings {
         node_channels: limits.channel_max_per_node.map(|most| Arc::new(ChannelAllowance::new(Some(most.into())))),
         node_name: config.node.name.clone(),
         consumers_per_channel_max: limits.consumer_max_per_channel,
+        unacked_max_kib: limits.unacked_bytes_max_per_channel.map_or(u64::MAX, |bytes| bytes / 1024),
         heartbeat: limits.heartbeat_s,
         max_message_size: limits.max_message_size_bytes,
         initial_frame_max: limits.initial_frame_max_bytes,

@@ -67,8 +67,7 @@ impl Channel {
         }
         let number = self.number;
         if !multiple {
-            let unacked =
-                self.unacked.remove(delivery_tag).ok_or_else(|| Exception::unknown_delivery_tag(delivery_tag))?;
+            let unacked = self.release(delivery_tag).ok_or_else(|| Exception::unknown_delivery_tag(delivery_tag))?;
             settling.add(number, unacked, outcome);
             return Ok(());
         }
@@ -77,21 +76,28 @@ impl Channel {
             tag if self.unacked.get(tag).is_some() => tag,
             tag => return Err(Exception::unknown_delivery_tag(tag)),
         };
-        self.unacked.drain_through(last, |_, unacked| settling.add(number, unacked, outcome));
+        self.release_through(last, outcome, settling);
         Ok(())
+    }
+
+    fn release_through(&mut self, last: u64, outcome: Outcome, settling: &mut Settling) {
+        let Channel { number, unacked, unacked_kib, .. } = self;
+        unacked.drain_through(last, |_, unacked| {
+            *unacked_kib = unacked_kib.saturating_sub(u64::from(unacked.kib));
+            settling.add(*number, unacked, outcome);
+        });
     }
 
     /// Gives every delivery back to its queue: `basic.recover`, or the channel's end. What a transaction settled stays settled in it.
     pub(crate) fn requeue_all(&mut self, settling: &mut Settling) {
         let number = self.number;
         if self.tx.is_none() {
-            self.unacked.drain_through(u64::MAX, |_, unacked| settling.add(number, unacked, Outcome::Requeue));
-            return;
+            return self.release_through(u64::MAX, Outcome::Requeue, settling);
         }
         let tags: Vec<u64> =
             self.unacked.iter().filter(|(_, unacked)| !unacked.in_tx).map(|(delivery_tag, _)| delivery_tag).collect();
         for delivery_tag in tags {
-            if let Some(unacked) = self.unacked.remove(delivery_tag) {
+            if let Some(unacked) = self.release(delivery_tag) {
                 settling.add(number, unacked, Outcome::Requeue);
             }
         }
@@ -105,7 +111,7 @@ mod tests {
     fn channel_with(deliveries: &[(u64, u64)]) -> Channel {
         let mut channel = Channel::new(1);
         for &(queue, queue_tag) in deliveries {
-            channel.unacked.push(Unacked { queue, queue_tag, consumer: 7, in_tx: false });
+            channel.hold(Unacked { queue, queue_tag, consumer: 7, kib: 1, in_tx: false });
         }
         channel
     }
@@ -123,6 +129,7 @@ mod tests {
         channel.settle(5, false, Outcome::Ack, &mut settling).unwrap();
         assert_eq!(runs(settling), [(1, 10, 11), (2, 50, 51), (1, 13, 13)]);
         assert!(channel.unacked.is_empty());
+        assert_eq!(channel.unacked_kib, 0);
     }
 
     #[test]

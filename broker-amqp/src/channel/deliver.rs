@@ -1,7 +1,7 @@
 //! Consumers and deliveries.
 
 use crate::channel::declare::Asked;
-use crate::channel::{Channel, Consumer, Then, Unacked};
+use crate::channel::{Channel, Consumer, Then, Unacked, kib};
 use crate::codec;
 use crate::exception::{Exception, ReplyCode};
 use crate::input::Delivery;
@@ -92,7 +92,10 @@ impl Channel {
             self.unacked.skip()
         } else {
             let Delivery { queue, queue_tag, consumer, .. } = *delivery;
-            self.unacked.push(Unacked { queue, queue_tag, consumer, in_tx: false })
+            let kib = kib(delivery.content.memory());
+            // As `hold`, while the consumer is looked at.
+            self.unacked_kib += u64::from(kib);
+            self.unacked.push(Unacked { queue, queue_tag, consumer, kib, in_tx: false })
         };
         let Delivery { redelivered, content, .. } = *delivery;
         codec::write_deliver(send, &consumer.prefix, self.number, delivery_tag, redelivered, content, frame_max);
@@ -105,7 +108,7 @@ impl Channel {
         let delivery_tag = if no_ack {
             self.unacked.skip()
         } else {
-            self.unacked.push(Unacked { queue, queue_tag, consumer: GET, in_tx: false })
+            self.hold(Unacked { queue, queue_tag, consumer: GET, kib: kib(message.memory()), in_tx: false })
         };
         codec::write_get_ok(send, self.number, delivery_tag, redelivered, remaining, message, frame_max);
     }

@@ -36,6 +36,8 @@ pub(crate) struct Channel {
     pub(crate) consumers: Vec<Consumer>,
     pub(crate) replies: Option<Box<ReplyConsumer>>,
     pub(crate) unacked: Window<Unacked>,
+    /// What they take together.
+    pub(crate) unacked_kib: u64,
     /// When the outstanding deliveries were made; none before anybody looked.
     pub(crate) marks: Option<Box<Marks>>,
     pub(crate) content: Option<Box<Content>>,
@@ -74,7 +76,15 @@ pub(crate) struct Unacked {
     pub(crate) queue: u64,
     pub(crate) queue_tag: u64,
     pub(crate) consumer: u32,
+    /// What it takes, rounded up; of the largest messages only a part counts.
+    pub(crate) kib: u16,
     pub(crate) in_tx: bool,
+}
+
+/// What a delivery counts for that takes so many octets.
+#[inline]
+pub(crate) fn kib(octets: usize) -> u16 {
+    u16::try_from(octets.div_ceil(1024)).unwrap_or(u16::MAX)
 }
 
 /// The request a channel waits for.
@@ -124,6 +134,7 @@ impl Channel {
             consumers: Vec::new(),
             replies: None,
             unacked: Window::new(1),
+            unacked_kib: 0,
             marks: None,
             content: None,
             waiting: None,
@@ -137,6 +148,21 @@ impl Channel {
 
     pub(crate) fn is_open(&self) -> bool {
         self.status == Status::Open
+    }
+
+    /// Notes a delivery. Returns its tag.
+    #[inline]
+    pub(crate) fn hold(&mut self, unacked: Unacked) -> u64 {
+        self.unacked_kib += u64::from(unacked.kib);
+        self.unacked.push(unacked)
+    }
+
+    /// Forgets a delivery, if it is outstanding.
+    #[inline]
+    pub(crate) fn release(&mut self, delivery_tag: u64) -> Option<Unacked> {
+        let unacked = self.unacked.remove(delivery_tag)?;
+        self.unacked_kib = self.unacked_kib.saturating_sub(u64::from(unacked.kib));
+        Some(unacked)
     }
 
     fn memory(&self) -> usize {

@@ -79,7 +79,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(320);
 
     fn deliver(channel: &mut Channel) {
-        channel.unacked.push(Unacked { queue: 1, queue_tag: 1, consumer: 7, in_tx: false });
+        channel.unacked.push(Unacked { queue: 1, queue_tag: 1, consumer: 7, kib: 1, in_tx: false });
     }
 
     fn ack(channel: &mut Channel, delivery_tag: u64) {

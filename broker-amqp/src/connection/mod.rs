@@ -116,6 +116,8 @@ pub struct Connection {
     delivered: bool,
     /// `connection.blocked` was sent.
     blocked_sent: bool,
+    /// A channel that was found holding more deliveries than it may.
+    hoards: Option<u16>,
     names: Names,
     client: Option<Box<Client>>,
     closing: Option<Box<Closing>>,
@@ -233,6 +235,7 @@ impl Connection {
             alarm: None,
             delivered: false,
             blocked_sent: false,
+            hoards: None,
             names: Names::new(seed),
             client: None,
             closing: None,
@@ -315,7 +318,30 @@ impl Connection {
     pub fn deliver(&mut self, channel: u16, delivery: Delivery<'_>) -> bool {
         self.delivered = true;
         let Some(channel) = self.channels.find_mut(channel) else { return false };
-        channel.is_open() && channel.deliver(&delivery, &mut self.send, self.frame_max)
+        let delivered = channel.is_open() && channel.deliver(&delivery, &mut self.send, self.frame_max);
+        if channel.unacked_kib > self.settings.unacked_max_kib {
+            self.hoards = Some(channel.number);
+        }
+        delivered
+    }
+
+    /// Whether a channel holds more deliveries than it may: then [`Connection::close_hoarder`] is to be called.
+    #[inline]
+    pub fn hoards(&self) -> bool {
+        self.hoards.is_some()
+    }
+
+    /// Closes the channel that holds more deliveries than it may.
+    pub fn close_hoarder(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.begin(now);
+        let max = self.settings.unacked_max_kib;
+        if let Some(number) = self.hoards.take()
+            && let Some(channel) = self.channels.find(number).filter(|channel| channel.is_open())
+            && channel.unacked_kib > max
+        {
+            self.raise(number, Exception::too_much_unacked(number, max), out);
+        }
+        self.end(out);
     }
 
     /// Whether something was delivered that [`Connection::check_deliveries`] is to watch.

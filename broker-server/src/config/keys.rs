@@ -525,6 +525,27 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
+        meaning: "What the deliveries of a channel may take that are not acknowledged; each counts for 1 KiB at least and 64 MiB \
+                  at most. With more, the channel is closed with 406 PRECONDITION_FAILED and they go back to their queues. \
+                  They take disk rather than memory; RabbitMQ has no such limit.",
+        unit: "bytes (`2GB` = 2000000000)",
+        default: "infinity",
+        bounds: "1048576 to 2^60, or infinity",
+        ..key(
+            "broker.unacked_bytes_max_per_channel",
+            |draft, given| {
+                let bytes =
+                    (given.value != INFINITY).then(|| value::information_unit(given.value, &(1 << 20..=1 << 60)));
+                draft.config.limits.unacked_bytes_max_per_channel = bytes.transpose()?;
+                Ok(())
+            },
+            |config| {
+                let bytes = config.limits.unacked_bytes_max_per_channel;
+                one("broker.unacked_bytes_max_per_channel", bytes.map_or(INFINITY.into(), |bytes| bytes.to_string()))
+            },
+        )
+    },
+    Key {
         meaning: "Connections that have not logged in yet, of this node. With so many, new ones wait in the kernel.",
         unit: "count",
         default: "1024",

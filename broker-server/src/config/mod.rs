@@ -140,6 +140,8 @@ pub struct LimitConfig {
     pub vhost_max: Option<u32>,
     /// Bindings of a queue, or no limit.
     pub bindings_max_per_queue: Option<u32>,
+    /// Bytes of deliveries a channel may hold without settling them, or no limit.
+    pub unacked_bytes_max_per_channel: Option<u64>,
     /// Connections that have not logged in yet, of this node.
     pub unauthenticated_max: u32,
     /// Of these, those of one address that are listened to.
@@ -307,6 +309,7 @@ impl Default for Config {
                 channel_max_per_node: None,
                 vhost_max: None,
                 bindings_max_per_queue: Some(50_000),
+                unacked_bytes_max_per_channel: None,
                 unauthenticated_max: 1_024,
                 unauthenticated_max_per_address: 128,
                 max_message_size_bytes: DEFAULT_MAX_MESSAGE_SIZE_BYTES,

@@ -590,6 +590,9 @@ impl Shard {
             if self.clients.get(place).is_some_and(|client| client.amqp.has_delivered() && !client.watched) {
                 self.watch_deliveries(place);
             }
+            if self.clients.get(place).is_some_and(|client| client.amqp.hoards()) {
+                self.close_hoarder(place);
+            }
             let Some(client) = self.clients.get_mut(place) else { continue };
             client.dirty = false;
             client.amqp.flush_confirms();
@@ -612,6 +615,14 @@ impl Shard {
         if self.dirty.is_empty() {
             self.dirty = places;
         }
+    }
+
+    /// A channel holds more deliveries than it may.
+    fn close_hoarder(&mut self, place: usize) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let mut out = Vec::new();
+        client.amqp.close_hoarder(self.now, &mut out);
+        self.work_off(place, &[], &mut out);
     }
 
     /// Looks at a connection's timeouts when the earliest of them is due, not before.
