@@ -43,7 +43,13 @@ pub struct MetaHandle {
 
 /// Reads the catalog; at the first boot it is given the default vhost and user.
 pub fn open(data_dir: &Path, config: &Config) -> Result<LocalCatalog, Failure> {
-    let failed = |error: LogError| Failure::new(Code::Data, format!("cannot open the catalog: {error}"));
+    let failed = |error: LogError| {
+        let code = match error {
+            LogError::Damaged { .. } | LogError::Newer { .. } => Code::Data,
+            LogError::Full { .. } | LogError::Fatal { .. } | LogError::Failed => Code::Io,
+        };
+        Failure::new(code, format!("cannot open the catalog: {error}"))
+    };
     let (mut catalog, recovery) =
         LocalCatalog::open(Arc::new(RealDisk), &data_dir.join("catalog"), THIS_NODE).map_err(failed)?;
     if let Some(torn) = &recovery.torn {
