@@ -379,23 +379,24 @@ impl Shard {
 
     /// The deliveries given to a connection's consumers have left: their queues may go on.
     pub(super) fn give_room(&mut self, place: usize) {
-        let mut at = 0;
-        while let Some(client) = self.clients.get_mut(place)
-            && let Some(&handle) = client.spent.get(at)
-        {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        // Each once: with its room a consumer is given messages at once, which are to be written before it is given room for them again.
+        let mut spent = std::mem::replace(&mut client.spent, std::mem::take(&mut self.no_spent));
+        for handle in spent.drain(..) {
+            let Some(client) = self.clients.get_mut(place) else { break };
             let key = client.consumer_key(handle);
             match (client.consumers.get_mut(handle as usize), key) {
                 // A consumer that was given little has room enough: telling its queue each time would cost more than it brings.
-                (Some(consumer), Some(_)) if consumer.spent < CONSUMER_ROOM_BYTES / 4 => at += 1,
+                (Some(consumer), Some(_)) if consumer.spent < CONSUMER_ROOM_BYTES / 4 => client.spent.push(handle),
                 (Some(consumer), Some(key)) => {
                     let bytes = std::mem::take(&mut consumer.spent);
                     let queue = consumer.queue;
-                    client.spent.swap_remove(at);
                     self.feed(queue, Input::Room { key, bytes });
                 }
-                _ => drop(client.spent.swap_remove(at)),
+                _ => {}
             }
         }
+        self.no_spent = spent;
     }
 
     /// Shares the memory for ready messages out among the queues that have many.

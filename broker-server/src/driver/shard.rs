@@ -194,6 +194,8 @@ pub struct Shard {
     pub(super) page_bytes: HashMap<(QueueId, u64), usize>,
     pub(super) resident_bytes: usize,
     pub(super) resident_max: usize,
+    /// An empty list that takes turns with those of the clients.
+    pub(super) no_spent: Vec<u32>,
     pub(super) waiters: HashMap<u64, Waiter>,
     pub(super) next_proposal: u64,
     pub(super) admin: AdminState,
@@ -280,6 +282,7 @@ impl Shard {
             page_bytes: HashMap::new(),
             resident_bytes: 0,
             resident_max: queue::RESIDENT_MAX_BYTES,
+            no_spent: Vec::new(),
             waiters: HashMap::new(),
             next_proposal: 1,
             admin: AdminState::default(),
