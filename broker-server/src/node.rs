@@ -18,6 +18,7 @@ use broker_core::store::{QueueId, RecoveredQueue, RecoveredRun, StoreOptions, re
 use broker_core::topology::QueueRecord;
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -29,7 +30,7 @@ use crate::driver::admission::AdmissionLimits;
 use crate::driver::events::Event;
 use crate::driver::mailbox::{Mailbox, mailbox};
 use crate::driver::overdue::Overdue;
-use crate::driver::queues::{LocalQueue, rules_of};
+use crate::driver::queues::{CommonRules, LocalQueue};
 use crate::driver::replies::Replies;
 use crate::driver::shard::{Door, Parts, Shard, WAKER};
 use crate::driver::trace::Tracing;
@@ -54,6 +55,7 @@ pub fn run_with(
     reachable: impl FnOnce(Mailbox),
 ) -> Result<(), Failure> {
     let started = Instant::now();
+    raise_file_limit();
     let data_dir = DataDir::open(&config.node.data_dir)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node.name, identity = %data_dir.identity().node, data_dir = %data_dir.path().display(), "starting");
 
@@ -79,14 +81,15 @@ pub fn run_with(
         tracing::warn!("{line}");
     }
     let mut found = recovered.queues.into_iter().map(|queue| (queue.queue, of_store(queue))).collect::<HashMap<_, _>>();
-    let no_rules = Arc::default();
+    let mut common_rules = CommonRules::default();
     let holding_rules = Arc::new(Rules::holding_back());
-    let ruled = topology.queues().map(|record| (record, rules_of(record, &no_rules)));
-    let queues: Vec<(QueueId, LocalQueue)> = ruled
+    let ruled = topology.queues().map(|record| (record, common_rules.of(record)));
+    let queues: Vec<(QueueId, Box<LocalQueue>)> = ruled
         .chain(holding.values().map(|record| (record, holding_rules.clone())))
         .map(|(record, rules)| {
             let state = found.remove(&record.id).unwrap_or_default();
-            (record.id, LocalQueue::new(record.clone(), Queue::recovered(record.durable, rules, now_ms, state)))
+            let queue = Queue::recovered(record.durable, rules, now_ms, state);
+            (record.id, Box::new(LocalQueue::new(record.clone(), queue)))
         })
         .collect();
 
@@ -312,6 +315,21 @@ fn random<const N: usize>() -> Result<[u8; N], Failure> {
     getrandom(&mut octets, GetRandomFlags::empty())
         .map_err(|error| system("cannot get random numbers")(error.into()))?;
     Ok(octets)
+}
+
+/// Each connection takes a file descriptor, and many systems allow a process 1,024 unless it asks for all it may have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        tracing::info!(limit = limit.current, "open files are limited");
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        Ok(()) => tracing::info!(was = limit.current, limit = limit.maximum, "limit of open files raised"),
+        Err(error) => {
+            tracing::warn!(limit = limit.current, wanted = limit.maximum, %error, "cannot raise the limit of open files")
+        }
+    }
 }
 
 fn system(what: &str) -> impl Fn(io::Error) -> Failure {

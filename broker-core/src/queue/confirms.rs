@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::seldom::AtFirst;
 use super::{ChannelKey, JournalSink, Output};
 use crate::message::Message;
 use crate::store::Seq;
@@ -33,6 +34,13 @@ struct Waiting {
     last: u64,
     /// Places of later publishes may join only while none of them has been flushed.
     flushed: bool,
+}
+
+impl AtFirst for Confirms {
+    fn at_first() -> &'static Self {
+        static NONE: Confirms = Confirms { unflushed: VecDeque::new(), settles: Vec::new(), waiting: VecDeque::new() };
+        &NONE
+    }
 }
 
 impl Confirms {

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::entry::{HELD, LETTER, NO_CONSUMER};
-use super::{CONSUMER_ROOM_BYTES, ChannelLimit, ConsumerKey, ConsumerSettings};
+use super::seldom::{AtFirst, Seldom};
+use super::{ChannelLimit, ConsumerKey, ConsumerSettings};
 
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
     /// In the order they were added. Their numbers are never used again, for unacked messages name them.
-    consumers: Vec<Consumer>,
+    consumers: VecDeque<Consumer>,
     next_number: u64,
     turns: Turns,
     /// Only the one that came first gets anything.
@@ -38,33 +39,44 @@ pub(super) struct Next {
     pub(super) no_ack: bool,
 }
 
+impl AtFirst for Consumers {
+    fn at_first() -> &'static Self {
+        static NONE: Consumers =
+            Consumers { consumers: VecDeque::new(), next_number: 0, turns: Turns(Vec::new()), single_active: false };
+        &NONE
+    }
+}
+
 impl Consumers {
-    pub(super) fn new(single_active: bool) -> Self {
-        Consumers { single_active, ..Consumers::default() }
+    pub(super) fn new(single_active: bool) -> Seldom<Self> {
+        if single_active { Consumers { single_active, ..Consumers::default() }.into() } else { Seldom::default() }
     }
 
     pub(super) fn may_add(&self, exclusive: bool) -> bool {
         if self.single_active {
             return !exclusive;
         }
-        self.consumers.is_empty() || !(exclusive || self.consumers.iter().any(|consumer| consumer.settings.exclusive))
+        // An exclusive one is alone.
+        self.consumers.front().is_none_or(|first| !(exclusive || first.settings.exclusive))
     }
 
     pub(super) fn add(&mut self, settings: ConsumerSettings) {
         self.next_number += 1;
         let number = self.next_number;
-        let room_bytes = CONSUMER_ROOM_BYTES;
+        let room_bytes = settings.room_bytes;
         let mut consumer = Consumer { number, settings, unacked: 0, room_bytes, in_turns: false, waits: false };
         consumer.waits = self.single_active && !self.consumers.is_empty();
         take_turn(&mut consumer, &mut self.turns);
-        self.consumers.push(consumer);
+        self.consumers.push_back(consumer);
     }
 
     /// Whether there was such a consumer.
     pub(super) fn remove(&mut self, key: ConsumerKey) -> bool {
         let Some(at) = self.position(key) else { return false };
-        let number = self.consumers.remove(at).number;
-        self.turns.remove(number);
+        let Some(gone) = self.consumers.remove(at) else { return false };
+        if gone.in_turns {
+            self.turns.remove(gone.settings.priority, gone.number);
+        }
         if self.single_active && self.consumers.iter().all(|consumer| consumer.waits) {
             // The highest priority, and of several the one that came first.
             let next = self.consumers.iter_mut().rev().max_by_key(|consumer| consumer.settings.priority);
@@ -132,7 +144,7 @@ impl Consumers {
     pub(super) fn give_room(&mut self, key: ConsumerKey, bytes: i64) -> bool {
         let Some(at) = self.position(key) else { return false };
         let consumer = &mut self.consumers[at];
-        consumer.room_bytes = (consumer.room_bytes + bytes).min(CONSUMER_ROOM_BYTES);
+        consumer.room_bytes = (consumer.room_bytes + bytes).min(consumer.settings.room_bytes);
         take_turn(consumer, &mut self.turns)
     }
 
@@ -172,11 +184,16 @@ impl Turns {
         }
     }
 
-    fn remove(&mut self, number: u64) {
-        for (_, turns) in &mut self.0 {
-            turns.retain(|&turn| turn != number);
+    /// Consumers mostly go in the order in which they came: then it is found at once.
+    fn remove(&mut self, priority: i64, number: u64) {
+        let Ok(at) = self.0.binary_search_by(|(other, _)| priority.cmp(other)) else { return };
+        let turns = &mut self.0[at].1;
+        if let Some(turn) = turns.iter().position(|&turn| turn == number) {
+            turns.remove(turn);
         }
-        self.0.retain(|(_, turns)| !turns.is_empty());
+        if turns.is_empty() {
+            self.0.remove(at);
+        }
     }
 
     fn highest(&mut self) -> Option<&mut VecDeque<u64>> {
@@ -184,7 +201,7 @@ impl Turns {
     }
 }
 
-fn find(consumers: &mut [Consumer], number: u64) -> Option<&mut Consumer> {
+fn find(consumers: &mut VecDeque<Consumer>, number: u64) -> Option<&mut Consumer> {
     let at = consumers.binary_search_by_key(&number, |consumer| consumer.number).ok()?;
     consumers.get_mut(at)
 }

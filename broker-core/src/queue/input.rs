@@ -74,6 +74,8 @@ pub struct ConsumerSettings {
     pub prefetch: u16,
     /// Consumers with a higher one get everything while they have room.
     pub priority: i64,
+    /// Octets it may be sent before the driver gives it room again: [`CONSUMER_ROOM_BYTES`], or less where many share a connection.
+    pub room_bytes: i64,
     /// The limit it shares with the other consumers of its channel.
     pub limit: Option<Arc<ChannelLimit>>,
 }
@@ -161,7 +163,7 @@ pub enum Input {
     Consume(ConsumerSettings),
     /// A consumer ends. What it holds stays unacked until its channel settles it.
     Cancel(ConsumerKey),
-    /// The driver has sent what a consumer was given: it may get this many octets more, up to [`CONSUMER_ROOM_BYTES`] in all.
+    /// The driver has sent what a consumer was given: it may get this many octets more, up to what it had at first.
     Room {
         /// The consumer.
         key: ConsumerKey,

@@ -16,6 +16,7 @@ mod output;
 mod paging;
 mod ready;
 mod rules;
+mod seldom;
 mod upkeep;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use entry::{Entry, LETTER, NO_CONSUMER, Place, Unacked};
 use lanes::ReadyLanes;
 use paging::PagingUnacked;
 use ready::Loaded;
+use seldom::{AtFirst, Seldom};
 use upkeep::Watch;
 
 /// A queue's ready messages stay in memory up to this many octets before its newest are paged out, unless [`Input::Pressure`] says less.
@@ -56,6 +58,13 @@ struct Get {
     no_ack: bool,
 }
 
+impl AtFirst for Vec<Get> {
+    fn at_first() -> &'static Self {
+        static NONE: Vec<Get> = Vec::new();
+        &NONE
+    }
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub struct Queue {
@@ -72,12 +81,12 @@ pub struct Queue {
     /// Octets of unacked messages in memory, and how many of them are on their way to the store.
     unacked_bytes: usize,
     unacked_paging_bytes: usize,
-    paging_unacked: Vec<PagingUnacked>,
+    paging_unacked: Seldom<Vec<PagingUnacked>>,
     /// With more octets of them than this, unacked messages are paged out.
     unacked_max: usize,
-    consumers: Consumers,
-    gets: Vec<Get>,
-    confirms: Confirms,
+    consumers: Seldom<Consumers>,
+    gets: Seldom<Vec<Get>>,
+    confirms: Seldom<Confirms>,
     /// Messages handed to [`Output::Page`] for the journal, by ticket, are answered there.
     next_ticket: u64,
     watch: Watch,
@@ -101,11 +110,11 @@ impl Queue {
             unacked: Window::new(1),
             unacked_bytes: 0,
             unacked_paging_bytes: 0,
-            paging_unacked: Vec::new(),
+            paging_unacked: Seldom::default(),
             unacked_max: RESIDENT_MAX_BYTES,
             consumers: Consumers::new(rules.single_active_consumer),
-            gets: Vec::new(),
-            confirms: Confirms::default(),
+            gets: Seldom::default(),
+            confirms: Seldom::default(),
             next_ticket: 1,
             watch,
             rules,
@@ -210,7 +219,10 @@ impl Queue {
                 }
                 // How many lanes there are, and whether one consumer gets everything, a queue's declaration alone decides.
                 let (lanes, single_active_consumer) = (self.rules.lanes, self.rules.single_active_consumer);
-                self.rules = Arc::new(Rules { lanes, single_active_consumer, ..(*rules).clone() });
+                self.rules = match (rules.lanes, rules.single_active_consumer) == (lanes, single_active_consumer) {
+                    true => rules,
+                    false => Arc::new(Rules { lanes, single_active_consumer, ..(*rules).clone() }),
+                };
                 self.watches_publishes = self.rules.watch_publishes();
                 self.tend(out);
                 self.go_on_with_gets(out);

@@ -2,6 +2,7 @@
 
 use super::entry::{Place, stored_entry};
 use super::output::{Outlet, Output};
+use super::seldom::AtFirst;
 use super::{PAGE_BYTES, Queue, StoredEntry, Stretch};
 use crate::store::Seq;
 
@@ -12,6 +13,13 @@ pub(super) struct PagingUnacked {
     /// The queue tags it may concern begin here.
     first_tag: u64,
     bytes: usize,
+}
+
+impl AtFirst for Vec<PagingUnacked> {
+    fn at_first() -> &'static Self {
+        static NONE: Vec<PagingUnacked> = Vec::new();
+        &NONE
+    }
 }
 
 /// Messages that are to leave memory, a page for each of the lanes they are of.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::confirms::release_if_large;
 use super::entry::{Entry, Place, stored_entry};
+use super::seldom::{AtFirst, Seldom};
 use super::{LOAD_BYTES, PAGE_BYTES, StoredEntry, Stretch};
 use crate::store::{Ranges, RunId, Seq};
 
@@ -22,19 +23,32 @@ pub(super) struct Ready {
     middle: VecDeque<Span>,
     tail: VecDeque<Entry>,
     len: u64,
-    /// Octets of the bodies of all messages; of some, see `guessed`.
+    /// Octets of the bodies of all messages; of some, see [`OnDisk::guessed`].
     body_bytes: u64,
-    /// Messages found at start whose sizes nobody has looked at yet, and what their bodies are taken for together.
-    guessed: (u64, u64),
     resident_bytes: usize,
     tail_bytes: usize,
     resident_max: u32,
+    on_disk: Seldom<OnDisk>,
+}
+
+/// What is to be known of messages that are on disk, or on their way there.
+#[derive(Debug, Default)]
+struct OnDisk {
     /// The run something is being read from, and from which place on.
     loading: Option<(RunId, Seq)>,
     /// Places of messages on disk that may have been delivered before.
     redelivered: Ranges,
+    /// Messages found at start whose sizes nobody has looked at yet, and what their bodies are taken for together.
+    guessed: (u64, u64),
     /// Page-outs that were reached before they were written, with the queue tag from which on their messages may be found.
     reached: Vec<(u64, u64)>,
+}
+
+impl AtFirst for OnDisk {
+    fn at_first() -> &'static Self {
+        static NONE: OnDisk = OnDisk { loading: None, redelivered: Ranges::new(), guessed: (0, 0), reached: Vec::new() };
+        &NONE
+    }
 }
 
 /// A stretch of the middle.
@@ -79,13 +93,13 @@ impl Ready {
             tail: VecDeque::new(),
             len: messages,
             body_bytes,
-            guessed: (messages, body_bytes),
-            redelivered,
+            on_disk: match messages == 0 && redelivered.is_empty() {
+                true => Seldom::default(),
+                false => OnDisk { redelivered, guessed: (messages, body_bytes), ..OnDisk::default() }.into(),
+            },
             resident_bytes: 0,
             tail_bytes: 0,
             resident_max: 0,
-            loading: None,
-            reached: Vec::new(),
         }
     }
 
@@ -148,10 +162,7 @@ impl Ready {
         }
         if self.len == 0 {
             self.body_bytes = 0;
-            self.guessed = (0, 0);
-            if !self.redelivered.is_empty() {
-                self.redelivered = Ranges::new();
-            }
+            self.forget_on_disk();
         }
         Some(entry)
     }
@@ -179,7 +190,7 @@ impl Ready {
         self.len += 1;
         self.body_bytes += body_bytes;
         if redelivered {
-            self.redelivered.insert(seq, seq);
+            self.on_disk.redelivered.insert(seq, seq);
         }
         let at = self.cut(seq);
         if let Some(Span::OnDisk { run: other, to, guessed: false, .. }) =
@@ -218,7 +229,7 @@ impl Ready {
                 }
             }
             span if span.last() > seq => {
-                if let Some(mut entries) = span.take_entries(&mut self.reached) {
+                if let Some(mut entries) = span.take_entries(&mut self.on_disk.reached) {
                     let rest = entries.split_off(entries.partition_point(|entry| entry.seq < seq));
                     *span = Span::Resident(entries);
                     self.middle.insert(at, Span::Resident(rest));
@@ -272,8 +283,8 @@ impl Ready {
     /// A page-out is on disk: its messages leave memory. If they were reached meanwhile, they have not: returns then the queue tag from which on they
     /// may be among the unacked.
     pub(super) fn paged(&mut self, ticket: u64, stretches: &[Stretch]) -> Option<u64> {
-        if let Some(at) = self.reached.iter().position(|(other, _)| *other == ticket) {
-            return Some(self.reached.swap_remove(at).1);
+        if let Some(at) = self.on_disk.reached.iter().position(|(other, _)| *other == ticket) {
+            return Some(self.on_disk.reached.swap_remove(at).1);
         }
         let at = self.middle.iter().position(|span| matches!(span, Span::Paging(paging) if paging.ticket == ticket))?;
         if let Some(Span::Paging(Paging { bytes, .. })) = self.middle.remove(at) {
@@ -292,18 +303,18 @@ impl Ready {
 
     /// Whether this is being read from a run.
     pub(super) fn is_loading(&self, run: RunId, from: Seq) -> bool {
-        self.loading == Some((run, from))
+        self.on_disk.loading == Some((run, from))
     }
 
     /// Where to read on, if the head runs low and nothing is being read.
     pub(super) fn wants_load(&mut self) -> Option<(RunId, Seq)> {
-        if self.loading.is_some() || self.head.len() > LOAD_AHEAD {
+        if self.on_disk.loading.is_some() || self.head.len() > LOAD_AHEAD {
             return None;
         }
         match self.middle.front()? {
             Span::OnDisk { run, from, .. } => {
-                self.loading = Some((*run, *from));
-                self.loading
+                self.on_disk.loading = Some((*run, *from));
+                self.on_disk.loading
             }
             Span::Paging(_) | Span::Resident(_) => None,
         }
@@ -312,10 +323,10 @@ impl Ready {
     /// Takes what was read from a run. Returns the ranges that are lost.
     pub(super) fn loaded(&mut self, loaded: Loaded) -> Vec<(Seq, Seq)> {
         let Loaded { run, from: asked_from, entries, next, lost } = loaded;
-        if self.loading != Some((run, asked_from)) {
+        if self.on_disk.loading != Some((run, asked_from)) {
             return Vec::new(); // Asked for before a purge.
         }
-        self.loading = None;
+        self.on_disk.loading = None;
         let Some(Span::OnDisk { run: front, from, to, guessed }) = self.middle.front_mut() else { return Vec::new() };
         if (*front, *from) != (run, asked_from) {
             return Vec::new(); // A message was put back in front of it: it is read again when its turn comes.
@@ -334,7 +345,7 @@ impl Ready {
             if guessed {
                 self.body_bytes = (self.body_bytes + entry.body_bytes()).saturating_sub(self.guess());
             }
-            entry.redelivered |= self.redelivered.contains(entry.seq);
+            entry.redelivered |= self.on_disk.redelivered.contains(entry.seq);
             self.head.push_back(entry);
         }
         let lost: Vec<(Seq, Seq)> =
@@ -352,10 +363,18 @@ impl Ready {
 
     /// What a message found at start was taken for, of which more is known now.
     fn guess(&mut self) -> u64 {
-        let (messages, bytes) = self.guessed;
+        let (messages, bytes) = self.on_disk.guessed;
         let share = bytes.checked_div(messages).unwrap_or(0);
-        self.guessed = (messages.saturating_sub(1), bytes - share);
+        self.on_disk.guessed = (messages.saturating_sub(1), bytes - share);
         share
+    }
+
+    /// What was found at start, and what was put back to the disk, has come out again.
+    fn forget_on_disk(&mut self) {
+        if self.on_disk.guessed.0 != 0 || !self.on_disk.redelivered.is_empty() {
+            self.on_disk.guessed = (0, 0);
+            self.on_disk.redelivered = Ranges::new();
+        }
     }
 
     /// Forgets all; returns what was in memory, and the ranges that are on disk.
@@ -365,14 +384,15 @@ impl Ready {
         for span in self.middle.drain(..) {
             match span {
                 Span::OnDisk { from, to, .. } => on_disk.push((from, to)),
-                mut span => resident.extend(span.take_entries(&mut self.reached).into_iter().flatten()),
+                mut span => resident.extend(span.take_entries(&mut self.on_disk.reached).into_iter().flatten()),
             }
         }
         resident.extend(self.tail.drain(..));
         (self.len, self.body_bytes, self.resident_bytes, self.tail_bytes) = (0, 0, 0, 0);
-        self.guessed = (0, 0);
-        self.loading = None;
-        self.redelivered = Ranges::new();
+        self.forget_on_disk();
+        if self.on_disk.loading.is_some() {
+            self.on_disk.loading = None;
+        }
         (resident, on_disk)
     }
 
@@ -399,7 +419,7 @@ impl Ready {
                 }
             }
         }
-        self.redelivered.iter().for_each(|(first, last)| visit(first, last));
+        self.on_disk.redelivered.iter().for_each(|(first, last)| visit(first, last));
     }
 
     /// Messages in memory that are not on their way to the store.
@@ -414,7 +434,7 @@ impl Ready {
     /// Moves what follows the head in memory into it. Returns whether the head has anything.
     fn refill(&mut self) -> bool {
         while self.head.is_empty()
-            && let Some(entries) = self.middle.front_mut().and_then(|span| span.take_entries(&mut self.reached))
+            && let Some(entries) = self.middle.front_mut().and_then(|span| span.take_entries(&mut self.on_disk.reached))
         {
             self.head = entries;
             self.middle.pop_front();
@@ -451,7 +471,7 @@ impl Ready {
     fn insert_into_middle(&mut self, at: usize, entry: Entry) {
         // A page-out under way does not hold this message, so its span stays in memory. What the page-out holds is marked as paged: the store hears
         // when it is settled.
-        if let Some(mut entries) = self.middle[at].take_entries(&mut self.reached) {
+        if let Some(mut entries) = self.middle[at].take_entries(&mut self.on_disk.reached) {
             insert_sorted(&mut entries, entry);
             self.middle[at] = Span::Resident(entries);
             return;

@@ -40,6 +40,7 @@ fn consumer(number: u32, prefetch: u16) -> Input {
         exclusive: false,
         prefetch,
         priority: 0,
+        room_bytes: CONSUMER_ROOM_BYTES,
         limit: None,
     })
 }
@@ -159,8 +160,15 @@ fn higher_priority_gets_all_while_it_has_room() {
     let mut queue = queue(false);
     let mut out = Out::default();
     for (number, priority) in [(1, -1), (2, 5), (3, 5)] {
-        let settings =
-            ConsumerSettings { key: key(number), no_ack: false, exclusive: false, prefetch: 2, priority, limit: None };
+        let settings = ConsumerSettings {
+            key: key(number),
+            no_ack: false,
+            exclusive: false,
+            prefetch: 2,
+            priority,
+            room_bytes: CONSUMER_ROOM_BYTES,
+            limit: None,
+        };
         queue.step(NOW, Input::Consume(settings), &mut out);
     }
     let out = publish(&mut queue, 1..7, false);
@@ -217,6 +225,7 @@ fn a_message_taken_without_acknowledgement_is_confirmed_at_once() {
             exclusive: false,
             prefetch: 0,
             priority: 0,
+            room_bytes: CONSUMER_ROOM_BYTES,
             limit: None,
         }),
         &mut out,
@@ -240,6 +249,7 @@ fn a_channel_limit_is_shared_and_exact() {
                 exclusive: false,
                 prefetch: 0,
                 priority: 0,
+                room_bytes: CONSUMER_ROOM_BYTES,
                 limit: Some(limit.clone()),
             }),
             &mut out,
@@ -424,8 +434,15 @@ fn what_a_consumer_never_acknowledges_leaves_memory_and_comes_back() {
 fn whatever_settles_a_stored_message_asks_for_a_flush() {
     let mut queue = queue(true);
     let no_ack = |prefetch| {
-        let settings =
-            ConsumerSettings { key: key(1), no_ack: true, exclusive: false, prefetch, priority: 0, limit: None };
+        let settings = ConsumerSettings {
+            key: key(1),
+            no_ack: true,
+            exclusive: false,
+            prefetch,
+            priority: 0,
+            room_bytes: CONSUMER_ROOM_BYTES,
+            limit: None,
+        };
         Input::Consume(settings)
     };
     publish(&mut queue, 1..4, true);
@@ -524,4 +541,10 @@ proptest! {
         prop_assert!(world.journal.stored.is_empty(), "settled messages left in the journal: {:?}", world.journal.stored);
         prop_assert_eq!(world.queue.resident_bytes(), 0);
     }
+}
+
+#[test]
+fn an_idle_queue_is_small() {
+    // With what the driver keeps for it, it fits into 384 octets, which allocators have a size for.
+    assert!(size_of::<Queue>() <= 352, "{}", size_of::<Queue>());
 }

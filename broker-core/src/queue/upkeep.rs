@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use super::confirms::AtOnce;
 use super::entry::{Entry, HELD, LETTER, Place, Unacked};
 use super::output::{Outlet, Output};
+use super::seldom::{AtFirst, Seldom};
 use super::{LOAD_BYTES, Publish, Queue, Rules, settled};
 use crate::arguments::Overflow;
 use crate::dead_letter::Reason;
@@ -28,17 +29,11 @@ const X_DELIVERY_COUNT: &[u8] = b"x-delivery-count";
 pub(super) struct Watch {
     /// Some of the ready messages may expire.
     pub expires: bool,
-    /// Messages that are given up as soon as they are read from the disk. They lie among the ready ones and count for nothing there.
-    condemned: BTreeMap<Seq, Condemned>,
-    condemned_bytes: u64,
-    /// How often messages were returned, where that is counted.
-    returns: BTreeMap<Seq, u64>,
+    notes: Seldom<Notes>,
     /// Messages given up whose letters are not safe yet.
     pub letters: u32,
     /// The queue was last used then, in milliseconds since 1970.
     pub used_ms: u64,
-    /// Messages that are held back: when they are due, and their queue tags.
-    held: BinaryHeap<Reverse<(u64, u64)>>,
 }
 
 /// A message that is given up as soon as it is read, and where it lies.
@@ -51,6 +46,30 @@ struct Condemned {
     redelivered: bool,
 }
 
+/// What is to be remembered of single messages.
+#[derive(Debug, Default)]
+struct Notes {
+    /// Messages that are given up as soon as they are read from the disk. They lie among the ready ones and count for nothing there.
+    condemned: BTreeMap<Seq, Condemned>,
+    condemned_bytes: u64,
+    /// How often messages were returned, where that is counted.
+    returns: BTreeMap<Seq, u64>,
+    /// Messages that are held back: when they are due, and their queue tags.
+    held: BinaryHeap<Reverse<(u64, u64)>>,
+}
+
+impl AtFirst for Notes {
+    fn at_first() -> &'static Self {
+        static NONE: Notes = Notes {
+            condemned: BTreeMap::new(),
+            condemned_bytes: 0,
+            returns: BTreeMap::new(),
+            held: BinaryHeap::new(),
+        };
+        &NONE
+    }
+}
+
 impl Watch {
     pub fn new(expires: bool, used_ms: u64) -> Self {
         Watch { expires, used_ms, ..Watch::default() }
@@ -58,24 +77,26 @@ impl Watch {
 
     /// Messages that are held back.
     pub fn held_count(&self) -> u64 {
-        self.held.len() as u64
+        self.notes.held.len() as u64
     }
 
     /// A message is gone.
     pub fn forget(&mut self, seq: Seq) {
-        self.returns.remove(&seq);
+        if !self.notes.returns.is_empty() {
+            self.notes.returns.remove(&seq);
+        }
     }
 
     /// A message was returned: whether that was too often.
     pub fn returned(&mut self, seq: Seq, rules: &Rules) -> bool {
-        let count = self.returns.entry(seq).or_insert(0);
+        let count = self.notes.returns.entry(seq).or_insert(0);
         *count += 1;
         rules.delivery_limit.is_some_and(|limit| *count > limit)
     }
 
     /// How often a message was returned.
     pub fn returns(&self, seq: Seq) -> u64 {
-        self.returns.get(&seq).copied().unwrap_or(0)
+        self.notes.returns.get(&seq).copied().unwrap_or(0)
     }
 
     fn doom(&self, seq: Seq, expires_ms: u64, now_ms: u64) -> Option<Reason> {
@@ -84,50 +105,55 @@ impl Watch {
 
     /// Why a message is given up as soon as it is read, if it is.
     fn sentence(&self, seq: Seq) -> Option<Reason> {
-        let condemned = if self.condemned.is_empty() { None } else { self.condemned.get(&seq) };
+        let condemned = if self.notes.condemned.is_empty() { None } else { self.notes.condemned.get(&seq) };
         condemned.map(|condemned| condemned.reason)
     }
 
     fn condemn(&mut self, held: &Unacked, run: RunId, reason: Reason) {
         let Unacked { seq, lane, redelivered, body_bytes, .. } = *held;
-        self.condemned_bytes += u64::from(body_bytes);
-        self.condemned.insert(seq, Condemned { reason, body_bytes, run, lane, redelivered });
+        self.notes.condemned_bytes += u64::from(body_bytes);
+        self.notes.condemned.insert(seq, Condemned { reason, body_bytes, run, lane, redelivered });
     }
 
     /// A message has been read, or cannot be: what was to become of it, if it was to be given up.
     fn carry_out(&mut self, seq: Seq) -> Option<Reason> {
-        let condemned = self.condemned.remove(&seq)?;
-        self.condemned_bytes -= u64::from(condemned.body_bytes);
+        if self.notes.condemned.is_empty() {
+            return None;
+        }
+        let condemned = self.notes.condemned.remove(&seq)?;
+        self.notes.condemned_bytes -= u64::from(condemned.body_bytes);
         Some(condemned.reason)
     }
 
     /// Messages cannot be read any more.
     pub fn lost(&mut self, first: Seq, last: Seq) {
-        while let Some((&seq, _)) = self.condemned.range(first..=last).next() {
+        while let Some((&seq, _)) = self.notes.condemned.range(first..=last).next() {
             self.carry_out(seq);
         }
-        while let Some((&seq, _)) = self.returns.range(first..=last).next() {
-            self.returns.remove(&seq);
+        while let Some((&seq, _)) = self.notes.returns.range(first..=last).next() {
+            self.notes.returns.remove(&seq);
         }
     }
 
     /// All messages are gone but those at these places, which are sorted.
     pub fn purged(&mut self, held: &[Seq]) {
-        self.returns.retain(|seq, _| held.binary_search(seq).is_ok());
+        if !self.notes.returns.is_empty() {
+            self.notes.returns.retain(|seq, _| held.binary_search(seq).is_ok());
+        }
     }
 
     /// Places of the messages that are given up as soon as they are read.
     pub fn condemned_places(&self) -> impl Iterator<Item = Seq> {
-        self.condemned.keys().copied()
+        self.notes.condemned.keys().copied()
     }
 
     /// How many of the ready messages are given up as soon as they are read.
     pub fn condemned_count(&self) -> u64 {
-        self.condemned.len() as u64
+        self.notes.condemned.len() as u64
     }
 
     fn wants_heads(&self) -> bool {
-        self.expires || !self.condemned.is_empty()
+        self.expires || !self.notes.condemned.is_empty()
     }
 }
 
@@ -144,8 +170,10 @@ impl Queue {
         if self.watch.wants_heads() {
             if self.ready.is_empty() {
                 self.watch.expires = false;
-                self.watch.condemned.clear();
-                self.watch.condemned_bytes = 0;
+                if !self.watch.notes.condemned.is_empty() {
+                    self.watch.notes.condemned.clear();
+                    self.watch.notes.condemned_bytes = 0;
+                }
             } else {
                 self.give_up_heads(out);
             }
@@ -172,13 +200,13 @@ impl Queue {
     fn hold(&mut self, entry: Entry) {
         let due_ms = entry.expires_ms;
         let tag = self.unacked.push(Unacked::new(entry, HELD));
-        self.watch.held.push(Reverse((due_ms, tag)));
+        self.watch.notes.held.push(Reverse((due_ms, tag)));
     }
 
     /// What is due goes on; what a start has found, or what had to be read for being due, is taken as it comes from the disk.
     fn let_go(&mut self, out: &mut impl Outlet) {
         while let Some(head) = self.ready.front() {
-            match self.watch.condemned.contains_key(&head.seq) {
+            match self.watch.notes.condemned.contains_key(&head.seq) {
                 true if !self.give_up_head(0, Reason::Due, out) => break,
                 true => {}
                 false => {
@@ -190,10 +218,10 @@ impl Queue {
         }
         self.load_head(0, out);
         while self.watch.letters < LETTERS_MAX
-            && let Some(&Reverse((due_ms, tag))) = self.watch.held.peek()
+            && let Some(&Reverse((due_ms, tag))) = self.watch.notes.held.peek()
             && due_ms <= self.now_ms
         {
-            self.watch.held.pop();
+            self.watch.notes.held.pop();
             let Some(held) = self.unacked.remove(tag) else { continue };
             self.unacked_bytes -= held.memory();
             self.give_up(held, Reason::Due, out);
@@ -209,7 +237,7 @@ impl Queue {
 
     /// Ready messages that count, and octets of their bodies.
     fn counted(&self) -> (u64, u64) {
-        let body_bytes = self.ready.body_bytes().saturating_sub(self.watch.condemned_bytes);
+        let body_bytes = self.ready.body_bytes().saturating_sub(self.watch.notes.condemned_bytes);
         (self.ready_count(), body_bytes)
     }
 
@@ -254,7 +282,7 @@ impl Queue {
     /// Why the message that is next must not be delivered, if so.
     pub(super) fn doom_of_next(&mut self) -> Option<(u8, Reason)> {
         let head = self.ready.front()?;
-        if head.expires_ms == 0 && self.watch.condemned.is_empty() {
+        if head.expires_ms == 0 && self.watch.notes.condemned.is_empty() {
             return None;
         }
         Some((head.lane, doom(&self.watch, head, self.now_ms)?))
@@ -294,7 +322,7 @@ impl Queue {
 
     /// Of what a purge has taken from memory, what was to be given up is; the rest comes back.
     pub(super) fn give_up_condemned(&mut self, purged: Vec<Entry>, out: &mut impl Outlet) -> Vec<Entry> {
-        if self.watch.condemned.is_empty() {
+        if self.watch.notes.condemned.is_empty() {
             return purged;
         }
         let mut rest = Vec::with_capacity(purged.len());
@@ -312,7 +340,7 @@ impl Queue {
 
     /// What is to be given up and lies on the disk is not purged.
     pub(super) fn keep_condemned(&mut self) {
-        for (&seq, condemned) in &self.watch.condemned {
+        for (&seq, condemned) in &self.watch.notes.condemned {
             let Condemned { body_bytes, run, lane, redelivered, .. } = *condemned;
             self.ready.insert_on_disk(lane, run, seq, redelivered, body_bytes.into());
         }
@@ -353,7 +381,7 @@ impl Queue {
         let unused = self.rules.expires_ms.filter(|_| self.consumers.is_empty());
         let unused = unused.map(|ms| self.watch.used_ms.saturating_add(ms));
         if self.rules.holds_back {
-            let due = self.watch.held.peek().map(|Reverse((due_ms, _))| *due_ms);
+            let due = self.watch.notes.held.peek().map(|Reverse((due_ms, _))| *due_ms);
             return due.filter(|_| self.watch.letters < LETTERS_MAX);
         }
         let waits = !self.watch.expires || (self.rules.has_dead_letters && self.watch.letters >= LETTERS_MAX);

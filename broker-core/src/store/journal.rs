@@ -12,7 +12,7 @@ mod batch;
 mod file;
 pub(super) mod replay;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub struct Journal {
     /// Queues that have not answered yet about the oldest file, with the number up to which they must.
     retiring: Option<HashMap<QueueId, Seq, RandomState>>,
     /// What those that have answered said.
-    carried: Vec<QueueState>,
+    carried: BTreeMap<QueueId, QueueState>,
     head: Encoder,
     /// A write or sync failed: the file's state is unknown, nothing more may be written.
     failed: bool,
@@ -133,7 +133,7 @@ impl Journal {
             durable: start.next_commit - 1,
             oldest: start.next_commit,
             retiring: None,
-            carried: Vec::new(),
+            carried: BTreeMap::new(),
             head: Encoder::default(),
             failed: false,
         })
@@ -211,7 +211,7 @@ impl Journal {
         let Some(waiting) = &mut self.retiring else { return Ok(()) };
         if waiting.get(&queue).is_some_and(|needed| *needed <= through) {
             waiting.remove(&queue);
-            self.carried.push(state);
+            self.carried.insert(queue, state);
         }
         self.retire()
     }
@@ -226,7 +226,7 @@ impl Journal {
         self.oldest = self.closed.get(1).unwrap_or(&self.current).first_commit;
         crash_point!("journal.retire.before_states");
         let carried = std::mem::take(&mut self.carried);
-        if let Err(error) = self.append_states(&carried) {
+        if let Err(error) = self.append_states(carried.values()) {
             (self.oldest, self.carried) = (before, carried);
             return Err(error);
         }
@@ -250,7 +250,7 @@ impl Journal {
         if let Some(waiting) = &mut self.retiring {
             waiting.remove(&queue);
         }
-        self.carried.retain(|state| state.queue != queue);
+        self.carried.remove(&queue);
         self.retire()
     }
 
@@ -290,14 +290,15 @@ impl Journal {
     }
 
     /// Writes what is true about messages in segments, so that older files need not say it. One commit, durable even if there is nothing to say.
-    pub(super) fn append_states(&mut self, states: &[QueueState]) -> Result<(), StoreError> {
-        let mut batch = [self.batch()];
-        for batch in &mut batch {
-            for state in states.iter().filter(|state| !state.settled.is_empty() || !state.delivered.is_empty()) {
-                batch.queue_state(state.queue, &state.settled, &state.delivered);
-            }
+    pub(super) fn append_states<'s>(
+        &mut self,
+        states: impl IntoIterator<Item = &'s QueueState>,
+    ) -> Result<(), StoreError> {
+        let mut batch = self.batch();
+        for state in states.into_iter().filter(|state| !state.settled.is_empty() || !state.delivered.is_empty()) {
+            batch.queue_state(state.queue, &state.settled, &state.delivered);
         }
-        self.write(&batch)?;
+        self.write(&[batch])?;
         self.sync()
     }
 

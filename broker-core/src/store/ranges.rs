@@ -14,8 +14,8 @@ pub struct Ranges {
 
 impl Ranges {
     /// The empty set.
-    pub fn new() -> Self {
-        Ranges::default()
+    pub const fn new() -> Self {
+        Ranges { last_of: BTreeMap::new() }
     }
 
     /// Everything from `first` to `last`, both included.

@@ -135,7 +135,7 @@ pub fn recover(
     let left = replay.into_files();
     let start = Start { idle: left.idle, next_file, next_generation, next_commit };
     let mut journal = Journal::start(disk.clone(), options, start)?;
-    journal.append_states(&segments.states(|_| true))?;
+    journal.append_states(&segments.states())?;
     crash_point!("recovery.after_journal");
     for path in &left.damaged {
         put_aside(&*disk, root, path, "quarantine")?;

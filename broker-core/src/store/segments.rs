@@ -56,6 +56,8 @@ pub struct Segments {
     /// The file that is being filled.
     active: Option<u64>,
     runs: HashMap<RunId, RunEntry, RandomState>,
+    /// The runs known of each queue, dead ones too.
+    of_queue: BTreeSet<(QueueId, RunId)>,
     queues: HashMap<QueueId, QueueRuns, RandomState>,
     next_run: u64,
     next_file: u64,
@@ -126,7 +128,7 @@ impl Segments {
     /// The queue was deleted: nothing of it is alive.
     pub fn drop_queue(&mut self, queue: QueueId) -> Result<(), StoreError> {
         self.not_failed()?;
-        let ids: Vec<RunId> = self.runs.iter().filter(|(_, run)| run.queue == queue).map(|(id, _)| *id).collect();
+        let ids: Vec<RunId> = self.runs_of(queue).collect();
         for id in ids {
             let Some(run) = self.runs.get_mut(&id) else { continue };
             run.dropped = true;
@@ -141,8 +143,11 @@ impl Segments {
         self.not_failed()?;
         self.rewrite_marked()?;
         self.sync_removals()?;
-        let state = self.states(|asked| asked == queue).pop();
-        Ok(state.unwrap_or_else(|| QueueState { queue, settled: Ranges::new(), delivered: Ranges::new() }))
+        let mut state = QueueState { queue, settled: Ranges::new(), delivered: Ranges::new() };
+        for run in self.runs_of(queue).filter_map(|id| self.runs.get(&id)) {
+            run.add_to(&mut state);
+        }
+        Ok(state)
     }
 
     /// Takes the lines about damage found since the last call: file, offset, what was lost.
@@ -176,17 +181,19 @@ impl Segments {
         }
     }
 
-    pub(super) fn states(&self, wanted: impl Fn(QueueId) -> bool) -> Vec<QueueState> {
-        let mut states: BTreeMap<QueueId, (Ranges, Ranges)> = BTreeMap::new();
-        for run in self.runs.values().filter(|run| !run.dropped && wanted(run.queue)) {
-            let (settled, delivered) = states.entry(run.queue).or_default();
-            settled.extend(&run.settled());
-            if run.live > 0 {
-                delivered.extend(&run.delivered);
-            }
+    /// The states of all queues that have runs.
+    pub(super) fn states(&self) -> Vec<QueueState> {
+        let mut states: BTreeMap<QueueId, QueueState> = BTreeMap::new();
+        for run in self.runs.values().filter(|run| !run.dropped) {
+            let nothing = || QueueState { queue: run.queue, settled: Ranges::new(), delivered: Ranges::new() };
+            run.add_to(states.entry(run.queue).or_insert_with(nothing));
         }
-        let state = |(queue, (settled, delivered))| QueueState { queue, settled, delivered };
-        states.into_iter().map(state).collect()
+        states.into_values().collect()
+    }
+
+    /// The runs known of a queue, dead ones too.
+    fn runs_of(&self, queue: QueueId) -> impl Iterator<Item = RunId> {
+        self.of_queue.range((queue, RunId(0))..=(queue, RunId(u64::MAX))).map(|(_, id)| *id)
     }
 
     /// Whether some run holds the message, alive or not.
@@ -240,12 +247,14 @@ impl Segments {
                 self.dead.remove(&run.file);
             }
         }
+        self.of_queue.insert((run.queue, id));
         self.runs.insert(id, run);
     }
 
     /// Forgets a run's place, for it now lies elsewhere or nowhere.
     fn unregister(&mut self, id: RunId) -> Option<RunEntry> {
         let run = self.runs.remove(&id)?;
+        self.of_queue.remove(&(run.queue, id));
         if let Some(runs) = self.queues.get_mut(&run.queue) {
             runs.last_of.remove(&(run.first, id));
             if runs.last_of.is_empty() {
@@ -253,7 +262,10 @@ impl Segments {
             }
         }
         if let Some(file) = self.files.get_mut(&run.file) {
-            file.runs.retain(|other| *other != id);
+            // The one that was added last is the only one that leaves a file that is not being copied.
+            if let Some(at) = file.runs.iter().rposition(|other| *other == id) {
+                file.runs.remove(at);
+            }
             file.count -= run.count;
             file.live -= run.live;
         }
@@ -268,15 +280,19 @@ impl Segments {
         if self.active == Some(number) {
             self.close_active()?;
         }
-        let Some(file) = self.files.get(&number) else {
+        let Some(file) = self.files.get_mut(&number) else {
             // All in it was settled before it could be copied, and it is gone.
             self.rewrite.remove(&number);
             return Ok(());
         };
-        let ids: Vec<RunId> = file.runs.clone();
-        for id in ids {
-            self.copy_run(id)?;
+        // Taken out meanwhile, so that no run is searched for among all the others when it leaves.
+        let mut ids = std::mem::take(&mut file.runs);
+        let copied = ids.iter().try_for_each(|id| self.copy_run(*id));
+        ids.retain(|id| self.runs.get(id).is_some_and(|run| run.file == number));
+        if let Some(file) = self.files.get_mut(&number) {
+            file.runs = ids;
         }
+        copied?;
         crash_point!("segments.copy.after");
         self.dead.insert(number);
         self.remove_dead()?;
@@ -300,7 +316,9 @@ impl Segments {
             self.handles.close(number);
             let Some(file) = self.files.remove(&number) else { continue };
             for id in &file.runs {
-                self.runs.remove(id);
+                if let Some(run) = self.runs.remove(id) {
+                    self.of_queue.remove(&(run.queue, *id));
+                }
             }
             self.removed = true;
             crash_point!("segments.remove.before");

@@ -40,7 +40,8 @@ type Map<K, V> = GenericHashMap<K, V, foldhash::quality::RandomState, DefaultSha
 #[derive(Clone, Debug, Default)]
 pub struct Topology {
     vhosts: OrdMap<VhostName, Arc<Vhost>>,
-    queues: Map<QueueId, Arc<QueueRecord>>,
+    /// Ordered, because that takes a quarter of the memory of a hash map, whose nodes are large and mostly empty.
+    queues: OrdMap<QueueId, Arc<QueueRecord>>,
     /// Counts changes of routing, over all vhosts.
     generation: u64,
 }

@@ -195,7 +195,8 @@ impl Catalog {
         let policies = state.policies().of_queue(&command.name, QueueType::of(arguments.table()).unwrap_or_default());
         let record = Arc::new(QueueRecord {
             id: QueueId(id),
-            vhost,
+            // Shared by all its queues.
+            vhost: state.name().clone(),
             name: command.name.as_str().into(),
             durable: command.durable && command.exclusive_owner.is_none(),
             auto_delete: command.auto_delete,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use broker_amqp::{Exception, Input, Reply};
 use broker_core::arguments::QueueType;
+use broker_core::name::VhostName;
 use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
 use broker_core::topology::{Binding, Destination, ExchangeRecord, QueueRecord};
@@ -12,7 +13,7 @@ use broker_meta::CatalogEvent;
 use super::journal;
 use super::meta::Applied;
 use super::pages;
-use super::queues::{LocalQueue, rules_of};
+use super::queues::LocalQueue;
 use super::requests::{Waiter, exception};
 use super::revision::Revision;
 use super::shard::Shard;
@@ -55,14 +56,14 @@ impl Shard {
                     CatalogEvent::VhostDeleted { vhost, queues } => {
                         vhosts_changed = true;
                         self.histories.forget_vhost(&vhost);
-                        self.holders_deleted(|held| held.vhost == vhost);
+                        self.holders_deleted(&vhost);
                         queues.iter().for_each(|record| cancelled.extend(self.queue_deleted(record)))
                     }
                     CatalogEvent::ExchangeDeleted(record) => {
                         self.generation += 1;
                         self.histories.forget(&record.vhost, &record.name);
                         if let Some(holder) = record.holder {
-                            self.holders_deleted(|held| held.id == holder);
+                            self.holder_deleted(holder);
                         }
                     }
                     CatalogEvent::Bound { vhost, binding, existed, .. } => {
@@ -150,11 +151,11 @@ impl Shard {
             return;
         }
         let (id, owner) = (record.id, record.exclusive_owner);
-        let queue = Queue::new(record.durable, rules_of(&record, &self.no_rules), self.now_ms);
-        self.queues.insert(id, LocalQueue::new(record, queue));
+        let queue = Queue::new(record.durable, self.common_rules.of(&record), self.now_ms);
+        self.queues.insert(id, Box::new(LocalQueue::new(record, queue)));
         if let Some(owner) = owner {
             match self.place_of(owner).and_then(|place| self.clients.get_mut(place)) {
-                Some(client) => client.exclusive.push(id),
+                Some(client) => drop(client.exclusive.insert(id)),
                 None => self.delete_by_itself(id, "its connection ended while it was being declared"),
             }
         }
@@ -162,14 +163,11 @@ impl Shard {
         if self.queues.get(&id).is_some_and(|local| local.queue.has_timeouts()) {
             self.feed(id, queue::Input::Used);
         }
-        if self.resident_max < queue::RESIDENT_MAX_BYTES {
-            self.feed(id, queue::Input::Pressure(self.resident_max));
-        }
     }
 
     /// Policies ask something else of a queue from now on.
     fn queue_governed(&mut self, record: Arc<QueueRecord>) {
-        let (id, rules) = (record.id, rules_of(&record, &self.no_rules));
+        let (id, rules) = (record.id, self.common_rules.of(&record));
         let Some(local) = self.queues.get_mut(&id) else { return };
         local.record = record;
         self.feed(id, queue::Input::Rules(rules));
@@ -180,15 +178,23 @@ impl Shard {
         let Some(queue) = record.holding_queue(THIS_NODE) else { return };
         if !self.queues.contains_key(&queue.id) {
             let state = Queue::new(queue.durable, Arc::new(Rules::holding_back()), self.now_ms);
-            self.queues.insert(queue.id, LocalQueue::new(Arc::new(queue), state));
+            self.holders.insert(queue.id);
+            self.queues.insert(queue.id, Box::new(LocalQueue::new(Arc::new(queue), state)));
         }
     }
 
-    /// Exchanges are gone, and what they held back with them.
-    fn holders_deleted(&mut self, gone: impl Fn(&QueueRecord) -> bool) {
-        let held = self.queues.values().filter(|local| local.queue.holds_back() && gone(&local.record));
-        let records: Vec<Arc<QueueRecord>> = held.map(|local| local.record.clone()).collect();
-        for record in records {
+    /// The exchanges of a vhost are gone, and what they held back with them.
+    fn holders_deleted(&mut self, vhost: &VhostName) {
+        let of_vhost = |id: &QueueId| self.queues.get(id).is_some_and(|local| local.record.vhost == *vhost);
+        let ids: Vec<QueueId> = self.holders.iter().copied().filter(of_vhost).collect();
+        for id in ids {
+            self.holder_deleted(id);
+        }
+    }
+
+    /// An exchange is gone, and what it held back with it.
+    fn holder_deleted(&mut self, id: QueueId) {
+        if let Some(record) = self.queues.get(&id).map(|local| local.record.clone()) {
             self.queue_deleted(&record);
         }
     }
@@ -199,6 +205,9 @@ impl Shard {
         let id = record.id;
         self.feed(id, queue::Input::Delete);
         let Some(local) = self.queues.remove(&id) else { return Vec::new() };
+        self.large_queues.remove(&id);
+        self.pressed_queues.remove(&id);
+        self.holders.remove(&id);
         self.resident_bytes = self.resident_bytes.saturating_sub(local.queue.resident_bytes());
         if let Some(at) = local.timer_at {
             self.queue_timers.remove(&(at, id));
@@ -209,7 +218,7 @@ impl Shard {
             && let Some(place) = self.place_of(owner)
             && let Some(client) = self.clients.get_mut(place)
         {
-            client.exclusive.retain(|&other| other != id);
+            client.exclusive.remove(&id);
         }
         local.queue.consumer_keys().filter(|key| self.end_consumer(key)).collect()
     }
@@ -218,7 +227,6 @@ impl Shard {
     fn end_consumer(&mut self, key: &ConsumerKey) -> bool {
         let Some(place) = self.place_of(key.channel.connection) else { return false };
         let Some(client) = self.clients.get_mut(place) else { return false };
-        client.spent.retain(|&other| other != key.consumer);
-        client.consumers.try_remove(key.consumer as usize).is_some()
+        client.remove_consumer(key.consumer).is_some()
     }
 }

@@ -1,13 +1,13 @@
 //! One client's socket and what the node keeps for it besides its connection's own state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use broker_amqp::{Connection, SendBuffer};
-use broker_core::queue::{ChannelKey, ChannelLimit, ConsumerKey};
+use broker_core::queue::{CONSUMER_ROOM_BYTES, ChannelKey, ChannelLimit, ConsumerKey};
 use broker_core::store::QueueId;
 use hashbrown::HashMap;
 use mio::net::TcpStream;
@@ -19,6 +19,11 @@ use crate::tls::{TlsPeer, TlsStream};
 
 /// Slices written by one system call.
 pub const SLICES_MAX: usize = 64;
+
+/// What the consumers of a connection may be sent, all together, before they have taken any of it; see [`Client::room_of_next_consumer`].
+const CONNECTION_ROOM_BYTES: i64 = 8 * CONSUMER_ROOM_BYTES;
+/// No consumer has less: a socket is worth being written to for it.
+const CONSUMER_ROOM_LEAST_BYTES: i64 = 4 * 1024;
 
 /// A client connection of this shard.
 pub struct Client {
@@ -69,12 +74,14 @@ pub struct Client {
     pub watched: bool,
     /// Its consumers, by the handle their deliveries carry.
     pub consumers: Slab<ClientConsumer>,
+    /// Their channels and handles, sorted: a channel of thousands ends without a search through the consumers of all.
+    by_channel: Vec<(u16, u32)>,
     /// Consumers that were sent much and are to be given room again.
     pub spent: Vec<u32>,
     /// Limits over whole channels.
     pub limits: Vec<(u16, Arc<ChannelLimit>, u16)>,
     /// Queues only it may use.
-    pub exclusive: Vec<QueueId>,
+    pub exclusive: BTreeSet<QueueId>,
     /// Publishes that went to several queues, or belong to a transaction, and how many answers they wait for.
     pub shared_confirms: HashMap<(u16, u64), SharedConfirm>,
     /// Transactions being stored.
@@ -123,6 +130,8 @@ pub struct ClientConsumer {
     pub channel: u16,
     /// Its deliveries are not settled.
     pub no_ack: bool,
+    /// Octets it may be given before it is given room again.
+    pub room_bytes: i64,
     /// Octets it was given since it was last given room.
     pub spent: i64,
 }
@@ -166,9 +175,10 @@ impl Client {
             may_reply_in: 0,
             watched: false,
             consumers: Slab::new(),
+            by_channel: Vec::new(),
             spent: Vec::new(),
             limits: Vec::new(),
-            exclusive: Vec::new(),
+            exclusive: BTreeSet::new(),
             shared_confirms: HashMap::new(),
             transactions: VecDeque::new(),
             transaction_publishes: 0,
@@ -257,6 +267,49 @@ impl Client {
     /// How the queues know one of its channels.
     pub fn channel_key(&self, channel: u16) -> ChannelKey {
         ChannelKey { connection: self.number, channel }
+    }
+
+    /// Octets that one more consumer may be sent before it is given room again. The consumers of a connection that takes nothing fill its buffer
+    /// each up to its room: a few have all they can use, those that come after many have smaller and smaller parts of [`CONNECTION_ROOM_BYTES`].
+    pub fn room_of_next_consumer(&self) -> i64 {
+        let consumers = i64::try_from(self.consumers.len()).unwrap_or(i64::MAX - 1) + 1;
+        (CONNECTION_ROOM_BYTES / consumers).clamp(CONSUMER_ROOM_LEAST_BYTES, CONSUMER_ROOM_BYTES)
+    }
+
+    /// Adds a consumer and returns its handle.
+    pub fn add_consumer(&mut self, consumer: ClientConsumer) -> u32 {
+        let channel = consumer.channel;
+        let handle = self.consumers.insert(consumer) as u32;
+        let place = self.by_channel.partition_point(|&other| other < (channel, handle));
+        self.by_channel.insert(place, (channel, handle));
+        handle
+    }
+
+    /// The consumers of a channel: their queues, whether they do without acknowledgements, and how the queues know them.
+    pub fn consumers_of(&self, channel: u16) -> Vec<(QueueId, bool, ConsumerKey)> {
+        let from = self.by_channel.partition_point(|&(other, _)| other < channel);
+        let handles = self.by_channel.iter().skip(from).take_while(|&&(other, _)| other == channel);
+        let consumer = |&(_, handle): &(u16, u32)| {
+            let consumer = self.consumers.get(handle as usize)?;
+            let key = ConsumerKey { channel: self.channel_key(channel), consumer: handle };
+            Some((consumer.queue, consumer.no_ack, key))
+        };
+        handles.filter_map(consumer).collect()
+    }
+
+    /// Forgets a consumer.
+    pub fn remove_consumer(&mut self, handle: u32) -> Option<ClientConsumer> {
+        let consumer = self.consumers.try_remove(handle as usize)?;
+        if let Ok(place) = self.by_channel.binary_search(&(consumer.channel, handle)) {
+            self.by_channel.remove(place);
+        }
+        // One that was given nothing is not in the list: a thousand idle ones can go without a search for each.
+        if consumer.spent != 0
+            && let Some(at) = self.spent.iter().position(|&other| other == handle)
+        {
+            self.spent.swap_remove(at);
+        }
+        Some(consumer)
     }
 
     /// How the queues know one of its consumers.

@@ -18,7 +18,6 @@ use hashbrown::HashMap;
 
 use super::dispatch::Route;
 use super::histories;
-use super::queues::LocalQueue;
 use super::shard::Shard;
 
 /// Who publishes letters. No connection has the number 0.
@@ -94,7 +93,7 @@ impl Shard {
         }
         route.queues.sort_unstable();
         route.queues.dedup();
-        route.queues.retain(|id| self.queues.get(id).is_some_and(LocalQueue::takes_messages));
+        route.queues.retain(|id| self.queues.get(id).is_some_and(|local| local.takes_messages()));
         if matches!(reason, Reason::Expired | Reason::MaxLength | Reason::DeliveryLimit) {
             route.queues.retain(|id| {
                 let target = self.queues.get(id).map(|local| &local.record);

@@ -207,14 +207,8 @@ impl Shard {
     /// Every consumer of a channel may have something coming.
     fn limit_has_room(&mut self, place: usize, channel: u16) {
         let Some(client) = self.clients.get(place) else { return };
-        let consumers: Vec<(QueueId, u32)> = client
-            .consumers
-            .iter()
-            .filter(|(_, consumer)| consumer.channel == channel && !consumer.no_ack)
-            .map(|(handle, consumer)| (consumer.queue, handle as u32))
-            .collect();
-        for (queue, handle) in consumers {
-            if let Some(key) = self.clients.get(place).and_then(|client| client.consumer_key(handle)) {
+        for (queue, no_ack, key) in client.consumers_of(channel) {
+            if !no_ack {
                 self.feed(queue, queue::Input::LimitRoom(key));
             }
         }
@@ -234,16 +228,8 @@ impl Shard {
                 let held = client.amqp.unacknowledged(channel);
                 let shared = Arc::new(ChannelLimit::new(room(limit) - i64::try_from(held).unwrap_or(i64::MAX)));
                 client.limits.push((channel, shared.clone(), limit));
-                let consumers: Vec<(QueueId, u32)> = client
-                    .consumers
-                    .iter()
-                    .filter(|(_, consumer)| consumer.channel == channel)
-                    .map(|(handle, consumer)| (consumer.queue, handle as u32))
-                    .collect();
-                for (queue, handle) in consumers {
-                    if let Some(key) = self.clients.get(place).and_then(|client| client.consumer_key(handle)) {
-                        self.feed(queue, queue::Input::Limit { key, limit: shared.clone() });
-                    }
+                for (queue, _, key) in client.consumers_of(channel) {
+                    self.feed(queue, queue::Input::Limit { key, limit: shared.clone() });
                 }
             }
         }

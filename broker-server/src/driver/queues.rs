@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use broker_amqp::{Delivery, Reply};
 use broker_core::message::Message;
-use broker_core::queue::{
-    self, CONSUMER_ROOM_BYTES, Input, JournalSink, Outcome, Outlet, Output, Publish, Queue, Rules, Stretch,
-};
+use broker_core::queue::{self, Input, JournalSink, Outcome, Outlet, Output, Publish, Queue, Rules, Stretch};
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::QueueRecord;
 use slab::Slab;
@@ -127,10 +125,25 @@ impl Outlet for ToClients<'_> {
     }
 }
 
-/// What a queue's arguments and policies ask for. Most ask for nothing, and share that.
-pub fn rules_of(record: &QueueRecord, no_rules: &Arc<Rules>) -> Arc<Rules> {
-    let rules = Rules::of(&record.settings());
-    if rules == **no_rules { no_rules.clone() } else { Arc::new(rules) }
+/// What queues' arguments and policies ask for. Most ask for nothing, and share that; many are alike, as under a policy, and come together.
+#[derive(Default)]
+pub struct CommonRules {
+    none: Arc<Rules>,
+    last: Arc<Rules>,
+}
+
+impl CommonRules {
+    /// The rules of a queue.
+    pub fn of(&mut self, record: &QueueRecord) -> Arc<Rules> {
+        let rules = Rules::of(&record.settings());
+        if rules == *self.none {
+            return self.none.clone();
+        }
+        if rules != *self.last {
+            self.last = Arc::new(rules);
+        }
+        self.last.clone()
+    }
 }
 
 impl LocalQueue {
@@ -165,6 +178,7 @@ impl Shard {
     fn with_queue(&mut self, id: QueueId, work: impl FnOnce(&mut Queue, u64, &mut ToClients<'_>)) {
         let Some(local) = self.queues.get_mut(&id) else { return };
         let before = local.queue.resident_bytes();
+        let was_large = before > RESIDENT_LEAST_BYTES;
         let mut out = std::mem::take(&mut self.queue_outputs);
         let mut tracer = self.parts.tracing.tracer(&local.record);
         let mut outlet = ToClients {
@@ -186,9 +200,21 @@ impl Shard {
             }
             self.queue_timers.insert((at, id));
         }
-        self.resident_bytes = (self.resident_bytes + local.queue.resident_bytes()).saturating_sub(before);
+        let after = local.queue.resident_bytes();
+        self.resident_bytes = (self.resident_bytes + after).saturating_sub(before);
+        let is_large = after > RESIDENT_LEAST_BYTES;
+        if is_large != was_large {
+            if is_large {
+                self.large_queues.insert(id)
+            } else {
+                self.large_queues.remove(&id)
+            };
+        }
         self.carry_out_queue(id, &mut out);
         self.queue_outputs = out;
+        if is_large && !was_large && self.resident_max < queue::RESIDENT_MAX_BYTES {
+            self.press(id, self.resident_max);
+        }
         if let Some(tracer) = tracer {
             self.publish_traced(tracer);
         }
@@ -338,7 +364,7 @@ impl Shard {
     }
 
     fn publish_to<'a>(&mut self, queue: QueueId, publishes: impl Iterator<Item = Publish<'a>>) {
-        if self.queues.get(&queue).is_some_and(LocalQueue::takes_messages) {
+        if self.queues.get(&queue).is_some_and(|local| local.takes_messages()) {
             return self.with_queue(queue, |queue, now_ms, outlet| queue.publish(now_ms, publishes, outlet));
         }
         // The queue is being deleted: the publish came after that, and counts as taken.
@@ -387,7 +413,7 @@ impl Shard {
             let key = client.consumer_key(handle);
             match (client.consumers.get_mut(handle as usize), key) {
                 // A consumer that was given little has room enough: telling its queue each time would cost more than it brings.
-                (Some(consumer), Some(_)) if consumer.spent < CONSUMER_ROOM_BYTES / 4 => client.spent.push(handle),
+                (Some(consumer), Some(_)) if consumer.spent < consumer.room_bytes / 4 => client.spent.push(handle),
                 (Some(consumer), Some(key)) => {
                     let bytes = std::mem::take(&mut consumer.spent);
                     let queue = consumer.queue;
@@ -399,33 +425,33 @@ impl Shard {
         self.no_spent = spent;
     }
 
-    /// Shares the memory for ready messages out among the queues that have many.
+    /// Shares the memory for ready messages out among the queues that have many. Looks at no others: there may be a hundred thousand.
     pub(super) fn balance_memory(&mut self) {
         if self.resident_bytes <= RESIDENT_TOTAL_BYTES {
             if self.resident_max < queue::RESIDENT_MAX_BYTES && self.resident_bytes < RESIDENT_TOTAL_BYTES / 4 {
                 self.resident_max = queue::RESIDENT_MAX_BYTES;
-                let ids: Vec<QueueId> = self.queues.keys().copied().collect();
-                for id in ids {
+                for id in std::mem::take(&mut self.pressed_queues) {
                     self.feed(id, Input::Pressure(queue::RESIDENT_MAX_BYTES));
                 }
             }
             return;
         }
-        let large: Vec<QueueId> = self
-            .queues
-            .iter()
-            .filter(|(_, local)| local.queue.resident_bytes() > RESIDENT_LEAST_BYTES)
-            .map(|(&id, _)| id)
-            .collect();
-        let each =
-            (RESIDENT_TOTAL_BYTES / 2 / large.len().max(1)).clamp(RESIDENT_LEAST_BYTES, queue::RESIDENT_MAX_BYTES);
+        let each = (RESIDENT_TOTAL_BYTES / 2 / self.large_queues.len().max(1))
+            .clamp(RESIDENT_LEAST_BYTES, queue::RESIDENT_MAX_BYTES);
         if each >= self.resident_max {
             return;
         }
         self.resident_max = each;
+        let large: Vec<QueueId> = self.large_queues.iter().copied().collect();
         for id in large {
-            self.feed(id, Input::Pressure(each));
+            self.press(id, each);
         }
+    }
+
+    /// Tells a queue to hold less in memory, until the pressure is over.
+    pub(super) fn press(&mut self, id: QueueId, bytes: usize) {
+        self.pressed_queues.insert(id);
+        self.feed(id, Input::Pressure(bytes));
     }
 }
 
@@ -440,4 +466,14 @@ fn answered(client: &mut Client, channel: u16, seq: u64, taken: bool) -> Option<
     let taken = !expected.refused;
     client.shared_confirms.remove(&(channel, seq));
     Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_queue_takes_little_of_the_shard() {
+        assert!(size_of::<LocalQueue>() <= 400, "{}", size_of::<LocalQueue>());
+    }
 }

@@ -21,7 +21,7 @@ use broker_meta::command::{self, Command};
 
 use super::client::ClientConsumer;
 use super::dispatch::Route;
-use super::queues::{Leaving, LocalQueue, TRANSACTION};
+use super::queues::{Leaving, TRANSACTION};
 use super::replies::is_reply;
 use super::shard::Shard;
 use crate::node::THIS_NODE;
@@ -258,7 +258,7 @@ impl Shard {
     /// Whether a queue of that name is being deleted: it is still in the catalog, but gone to clients.
     fn is_doomed(&self, vhost: &VhostName, name: &str) -> Result<bool, Exception> {
         let record = self.vhost(vhost)?.queue(name);
-        Ok(record.and_then(|record| self.queues.get(&record.id)).is_some_and(LocalQueue::is_leaving))
+        Ok(record.and_then(|record| self.queues.get(&record.id)).is_some_and(|local| local.is_leaving()))
     }
 
     /// A queue's counts, as declare-ok tells them. To ask for them is to use the queue.
@@ -351,10 +351,13 @@ impl Shard {
             return Err(exception(Refusal::ExclusiveUse(vhost, (**queue).into())));
         }
         let client = &mut self.clients[place];
-        let handle = client.consumers.insert(ClientConsumer { queue: id, channel, no_ack: *no_ack, spent: 0 }) as u32;
+        let room_bytes = client.room_of_next_consumer();
+        let consumer = ClientConsumer { queue: id, channel, no_ack: *no_ack, room_bytes, spent: 0 };
+        let handle = client.add_consumer(consumer);
         let limit = client.limit(channel).cloned();
         let key = queue::ConsumerKey { channel: client.channel_key(channel), consumer: handle };
-        Ok((id, ConsumerSettings { key, no_ack: *no_ack, exclusive: *exclusive, prefetch: *prefetch, priority, limit }))
+        let (no_ack, exclusive, prefetch) = (*no_ack, *exclusive, *prefetch);
+        Ok((id, ConsumerSettings { key, no_ack, exclusive, prefetch, priority, room_bytes, limit }))
     }
 
     /// Where a queue goes with its last consumer, cancel-ok waits until it is gone.
@@ -372,8 +375,7 @@ impl Shard {
     pub(super) fn cancel_consumer(&mut self, place: usize, handle: u32) {
         let Some(client) = self.clients.get_mut(place) else { return };
         let Some(key) = client.consumer_key(handle) else { return };
-        let Some(consumer) = client.consumers.try_remove(handle as usize) else { return };
-        client.spent.retain(|&other| other != handle);
+        let Some(consumer) = client.remove_consumer(handle) else { return };
         self.feed(consumer.queue, queue::Input::Cancel(key));
     }
 
@@ -387,14 +389,8 @@ impl Shard {
                 .shared_confirms
                 .retain(|(other, publish_seq), _| *other != channel || publish_seq & TRANSACTION != 0);
         }
-        let handles: Vec<u32> = client
-            .consumers
-            .iter()
-            .filter(|(_, consumer)| consumer.channel == channel)
-            .map(|(handle, _)| handle as u32)
-            .collect();
-        for handle in handles {
-            self.cancel_consumer(place, handle);
+        for (_, _, key) in client.consumers_of(channel) {
+            self.cancel_consumer(place, key.consumer);
         }
     }
 
@@ -419,9 +415,9 @@ impl Shard {
     /// Exclusive queues go with their connection.
     pub(super) fn delete_exclusive_queues(&mut self, place: usize) -> bool {
         let Some(client) = self.clients.get_mut(place) else { return false };
-        let mut ids = std::mem::take(&mut client.exclusive);
+        let mut ids: Vec<QueueId> = std::mem::take(&mut client.exclusive).into_iter().collect();
         let (connection, goodbye) = (client.number, client.goodbye);
-        ids.retain(|id| self.queues.get_mut(id).is_some_and(LocalQueue::leaves_by_itself));
+        ids.retain(|id| self.queues.get_mut(id).is_some_and(|local| local.leaves_by_itself()));
         if ids.is_empty() {
             return false;
         }
@@ -476,7 +472,7 @@ impl Shard {
         topology.route(exchange, &message, &mut reached).map_err(|_| Exception::internal("an exchange vanished"))?;
         let cacheable = !copies && topology.routes_by_key(exchange);
         let Reached { queues: mut ids, kept_by, held_by } = reached;
-        ids.retain(|id| self.queues.get(id).is_some_and(LocalQueue::takes_messages));
+        ids.retain(|id| self.queues.get(id).is_some_and(|local| local.takes_messages()));
         let holders = held_by.iter().filter_map(|exchange| exchange.holder).filter(|id| self.queues.contains_key(id));
         ids.extend(holders);
         let held = held_by.len().min(ids.len());
@@ -507,7 +503,7 @@ impl Shard {
         self.authorize(place, operation)?;
         let number = self.clients[place].number;
         let id = self.vhost(&vhost)?.usable_queue(name, number).map_err(exception)?.id;
-        if self.queues.get(&id).is_none_or(LocalQueue::is_leaving) {
+        if self.queues.get(&id).is_none_or(|local| local.is_leaving()) {
             return Err(exception(Refusal::NotFound(queue_resource(&vhost, name))));
         }
         Ok(id)

@@ -16,7 +16,7 @@ use broker_amqp::{CloseReason, Connection, Exception, Input, Output, Reply, Sett
 use broker_core::access::Access;
 use broker_core::exchange::Histories;
 use broker_core::message::Message;
-use broker_core::queue::{self, Rules};
+use broker_core::queue;
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::{Destination, Topology};
 use broker_meta::Catalog;
@@ -38,7 +38,7 @@ use super::mailbox::Inbox;
 use super::meta::MetaHandle;
 use super::overdue::Overdue;
 use super::pages::PagesHandle;
-use super::queues::LocalQueue;
+use super::queues::{CommonRules, LocalQueue};
 use super::replies::Replies;
 use super::requests::Waiter;
 use super::tally::Tally;
@@ -111,7 +111,7 @@ pub struct Parts {
     /// The whole catalog at start.
     pub catalog: Catalog,
     /// The queues there are at start.
-    pub queues: Vec<(QueueId, LocalQueue)>,
+    pub queues: Vec<(QueueId, Box<LocalQueue>)>,
     /// An empty batch for the journal.
     pub batch: Option<JournalBatch>,
     /// The journal's thread.
@@ -159,7 +159,8 @@ pub struct Shard {
     started: (Instant, u64),
     pub(super) clients: Slab<Box<Client>>,
     next_serial: u64,
-    pub(super) queues: HashMap<QueueId, LocalQueue, RandomState>,
+    /// Boxed: they are large, and the table moves what it holds and has room to spare.
+    pub(super) queues: HashMap<QueueId, Box<LocalQueue>, RandomState>,
     /// Grows with every change that may send a publish elsewhere or refuse it.
     pub(super) generation: u64,
     read_buffer: Box<[u8]>,
@@ -196,6 +197,12 @@ pub struct Shard {
     pub(super) resident_max: usize,
     /// An empty list that takes turns with those of the clients.
     pub(super) no_spent: Vec<u32>,
+    /// Queues that hold more than a little in memory.
+    pub(super) large_queues: HashSet<QueueId, RandomState>,
+    /// Queues that were told to hold less than they may at ease.
+    pub(super) pressed_queues: HashSet<QueueId, RandomState>,
+    /// Queues in which exchanges hold messages back.
+    pub(super) holders: HashSet<QueueId, RandomState>,
     pub(super) waiters: HashMap<u64, Waiter>,
     pub(super) next_proposal: u64,
     pub(super) admin: AdminState,
@@ -212,8 +219,7 @@ pub struct Shard {
     pub(super) deletions: Deletions,
     /// When queues want to be told of the time, in milliseconds since 1970; each queue once.
     pub(super) queue_timers: BTreeSet<(u64, QueueId)>,
-    /// What queues ask for that ask for nothing.
-    pub(super) no_rules: Arc<Rules>,
+    pub(super) common_rules: CommonRules,
     /// Keyed hashes of logins that were found right.
     pub(super) verified: HashSet<[u8; 32]>,
     /// The key of those hashes: random, and never leaves the process.
@@ -232,7 +238,7 @@ impl Shard {
         for (at, (listener, _)) in parts.listeners.iter_mut().enumerate() {
             parts.poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
         }
-        let mut queues: HashMap<QueueId, LocalQueue, RandomState> =
+        let mut queues: HashMap<QueueId, Box<LocalQueue>, RandomState> =
             std::mem::take(&mut parts.queues).into_iter().collect();
         // Those that wait for a time are asked at the first turn which it is.
         let mut queue_timers = BTreeSet::new();
@@ -241,6 +247,7 @@ impl Shard {
             queue_timers.insert((0, id));
         }
         count_bindings(&parts.topology, &mut queues);
+        let holders = queues.iter().filter(|(_, local)| local.queue.holds_back()).map(|(&id, _)| id).collect();
         let batch = parts.batch.take();
         Ok(Shard {
             now_ms,
@@ -248,7 +255,7 @@ impl Shard {
             letters: Letters::default(),
             deletions: Deletions::default(),
             queue_timers,
-            no_rules: Arc::default(),
+            common_rules: CommonRules::default(),
             throttle: Throttle::new(parts.login_failures_max),
             tally: Tally::default(),
             admission: Admission::new(parts.admission),
@@ -283,6 +290,9 @@ impl Shard {
             resident_bytes: 0,
             resident_max: queue::RESIDENT_MAX_BYTES,
             no_spent: Vec::new(),
+            large_queues: HashSet::default(),
+            pressed_queues: HashSet::default(),
+            holders,
             waiters: HashMap::new(),
             next_proposal: 1,
             admin: AdminState::default(),
@@ -1066,7 +1076,7 @@ impl Shard {
 }
 
 /// Counts what is bound to each queue, once: from then on it is counted as it changes.
-fn count_bindings(topology: &Topology, queues: &mut HashMap<QueueId, LocalQueue, RandomState>) {
+fn count_bindings(topology: &Topology, queues: &mut HashMap<QueueId, Box<LocalQueue>, RandomState>) {
     for vhost in topology.vhosts() {
         for binding in vhost.bindings() {
             if let Destination::Queue(name) = &binding.destination

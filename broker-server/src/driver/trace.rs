@@ -17,7 +17,6 @@ use smallvec::SmallVec;
 
 use super::client::Client;
 use super::dispatch::Route;
-use super::queues::LocalQueue;
 use super::shard::Shard;
 
 /// A content header's payload before its property flags.
@@ -143,7 +142,7 @@ impl Shard {
             if vhost.route(trace::EXCHANGE, &message, &mut reached).is_err() {
                 return;
             }
-            let alive = |id: &QueueId| self.queues.get(id).is_some_and(LocalQueue::takes_messages);
+            let alive = |id: &QueueId| self.queues.get(id).is_some_and(|local| local.takes_messages());
             let queues: SmallVec<[QueueId; 4]> = reached.queues.into_iter().filter(alive).collect();
             if queues.is_empty() {
                 continue;

@@ -1,6 +1,6 @@
 //! Finding out at a start what the segments hold: heads and indexes are read, messages are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -89,6 +89,7 @@ impl Segments {
             handles: Handles::default(),
             active: None,
             runs: HashMap::default(),
+            of_queue: BTreeSet::new(),
             queues: HashMap::default(),
             next_run: 1,
             next_file,

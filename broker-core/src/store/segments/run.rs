@@ -1,5 +1,6 @@
 //! What is kept in memory of a run: where it is, and which of its messages are still alive.
 
+use super::super::journal::QueueState;
 use super::super::record::Key;
 use super::super::{EntryFlags, QueueId, Ranges, Seq};
 use super::block::{Mark, RunIndex};
@@ -43,6 +44,17 @@ pub(super) struct RunEntry {
 }
 
 impl RunEntry {
+    /// What is to be remembered of it.
+    pub(super) fn add_to(&self, state: &mut QueueState) {
+        if self.dropped {
+            return;
+        }
+        state.settled.extend(&self.settled());
+        if self.live > 0 {
+            state.delivered.extend(&self.delivered);
+        }
+    }
+
     /// A run as its index describes it. `transient` tells whether transient messages count as held.
     pub(super) fn new(index: RunIndex, file: u64, block: u64, data_start: u64, key: Key, transient: bool) -> Self {
         let (first, last) = (index.first(), index.last());

@@ -7,7 +7,9 @@ use broker_core::dead_letter::{self, Death, Reason};
 use broker_core::exchange::ExchangeKind;
 use broker_core::exchange::Histories;
 use broker_core::message::{Content as Octets, Message};
-use broker_core::queue::{ChannelKey, ConsumerKey, ConsumerSettings, Input, Outcome, Publish, Queue, Rules};
+use broker_core::queue::{
+    CONSUMER_ROOM_BYTES, ChannelKey, ConsumerKey, ConsumerSettings, Input, Outcome, Publish, Queue, Rules,
+};
 use broker_core::topology::{ExchangeRecord, Reached, Routable};
 use broker_meta::catalog::Catalog;
 
@@ -401,7 +403,8 @@ impl World {
         let (number, no_ack) = (self.step as u32, self.random.one_in(4));
         let (prefetch, priority) = (self.random.below(5) as u16, self.random.below(3) as i64 - 1);
         let key = ConsumerKey { channel: CLIENT, consumer: number };
-        let settings = ConsumerSettings { key, no_ack, exclusive, prefetch, priority, limit: None };
+        let room_bytes = CONSUMER_ROOM_BYTES;
+        let settings = ConsumerSettings { key, no_ack, exclusive, prefetch, priority, room_bytes, limit: None };
         let consumer = Consumer::new(number, no_ack, exclusive, prefetch, priority);
         self.step(id, Input::Consume(settings), |state, now_ms, said| state.consume(now_ms, consumer, said))
     }
