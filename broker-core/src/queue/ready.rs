@@ -46,7 +46,8 @@ struct OnDisk {
 
 impl AtFirst for OnDisk {
     fn at_first() -> &'static Self {
-        static NONE: OnDisk = OnDisk { loading: None, redelivered: Ranges::new(), guessed: (0, 0), reached: Vec::new() };
+        static NONE: OnDisk =
+            OnDisk { loading: None, redelivered: Ranges::new(), guessed: (0, 0), reached: Vec::new() };
         &NONE
     }
 }

@@ -60,12 +60,8 @@ struct Notes {
 
 impl AtFirst for Notes {
     fn at_first() -> &'static Self {
-        static NONE: Notes = Notes {
-            condemned: BTreeMap::new(),
-            condemned_bytes: 0,
-            returns: BTreeMap::new(),
-            held: BinaryHeap::new(),
-        };
+        static NONE: Notes =
+            Notes { condemned: BTreeMap::new(), condemned_bytes: 0, returns: BTreeMap::new(), held: BinaryHeap::new() };
         &NONE
     }
 }

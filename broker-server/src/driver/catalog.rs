@@ -10,9 +10,7 @@ use broker_core::store::QueueId;
 use broker_core::topology::{Binding, Destination, ExchangeRecord, QueueRecord};
 use broker_meta::CatalogEvent;
 
-use super::journal;
 use super::meta::Applied;
-use super::pages;
 use super::queues::LocalQueue;
 use super::requests::{Waiter, exception};
 use super::revision::Revision;
@@ -23,13 +21,16 @@ use crate::node::THIS_NODE;
 impl Shard {
     /// Commands were applied.
     pub(super) fn applied(&mut self, applied: Applied) {
-        self.parts.topology = applied.topology;
+        let changes = applied.outcomes.iter().flat_map(|(_, events)| events).map(changes_of).sum();
+        let topology = std::mem::replace(&mut self.parts.topology, applied.topology);
+        let catalog = std::mem::replace(&mut self.parts.catalog, applied.catalog);
+        self.parts.meta.let_go(topology, catalog, changes);
         self.parts.access = applied.access;
-        self.parts.catalog = applied.catalog;
         let mut cancelled = Vec::new();
         let mut revision = Revision::default();
         let mut operators = Vec::new();
         let mut vhosts_changed = false;
+        self.slices.begin();
         for (proposal, events) in applied.outcomes {
             if let Some(&Waiter::Admin(number)) = self.waiters.get(&proposal) {
                 operators.push((number, outcome_of(&events)));
@@ -57,7 +58,7 @@ impl Shard {
                         vhosts_changed = true;
                         self.histories.forget_vhost(&vhost);
                         self.holders_deleted(&vhost);
-                        queues.iter().for_each(|record| cancelled.extend(self.queue_deleted(record)))
+                        cancelled.extend(self.delete_in_slices(queues));
                     }
                     CatalogEvent::ExchangeDeleted(record) => {
                         self.generation += 1;
@@ -80,7 +81,7 @@ impl Shard {
                     CatalogEvent::VhostCreated { .. } | CatalogEvent::VhostChanged(_) => vhosts_changed = true,
                     CatalogEvent::ExchangeDeclared { record, .. } => self.holder_declared(&record),
                     CatalogEvent::Unchanged => {}
-                    CatalogEvent::QueueSettingsChanged(record) => self.queue_governed(record),
+                    CatalogEvent::QueueSettingsChanged(record) => self.govern_in_slices(record),
                     // Routes and rights may have changed.
                     _ => self.generation += 1,
                 }
@@ -108,9 +109,8 @@ impl Shard {
             }
         }
         self.revise(&revision);
-        // Operators hear of a change when all that follows from it is carried out.
         for (number, outcome) in operators {
-            self.note_admin_outcome(number, outcome);
+            self.answer_operator(number, outcome);
         }
     }
 
@@ -166,7 +166,7 @@ impl Shard {
     }
 
     /// Policies ask something else of a queue from now on.
-    fn queue_governed(&mut self, record: Arc<QueueRecord>) {
+    pub(super) fn queue_governed(&mut self, record: Arc<QueueRecord>) {
         let (id, rules) = (record.id, self.common_rules.of(&record));
         let Some(local) = self.queues.get_mut(&id) else { return };
         local.record = record;
@@ -200,7 +200,7 @@ impl Shard {
     }
 
     /// Returns the consumers that are to be told of their end.
-    fn queue_deleted(&mut self, record: &QueueRecord) -> Vec<ConsumerKey> {
+    pub(super) fn queue_deleted(&mut self, record: &QueueRecord) -> Vec<ConsumerKey> {
         self.generation += 1;
         let id = record.id;
         self.feed(id, queue::Input::Delete);
@@ -212,8 +212,7 @@ impl Shard {
         if let Some(at) = local.timer_at {
             self.queue_timers.remove(&(at, id));
         }
-        self.parts.pages.send(pages::Work::Drop(id));
-        self.parts.journal.send(journal::Work::Forget(id));
+        self.gone_queues.push(id);
         if let Some(owner) = record.exclusive_owner
             && let Some(place) = self.place_of(owner)
             && let Some(client) = self.clients.get_mut(place)
@@ -228,5 +227,13 @@ impl Shard {
         let Some(place) = self.place_of(key.channel.connection) else { return false };
         let Some(client) = self.clients.get_mut(place) else { return false };
         client.remove_consumer(key.consumer).is_some()
+    }
+}
+
+/// How many records an event is about.
+fn changes_of(event: &CatalogEvent) -> usize {
+    match event {
+        CatalogEvent::VhostDeleted { queues, .. } => queues.len(),
+        _ => 1,
     }
 }

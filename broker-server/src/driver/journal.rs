@@ -3,6 +3,7 @@
 //! The shard hands over one batch at a time and fills the next while this one is written: what is settled meanwhile is left out of it. Between
 //! batches the thread retires old journal files, for which queues must page out what still lives in them.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,8 @@ pub enum Work {
     Paged(QueueId, Seq, QueueState),
     /// A file made ready on another thread.
     Spare(Result<Spare, StoreError>),
-    /// The queue is deleted.
-    Forget(QueueId),
+    /// These queues are deleted.
+    Forget(Arc<[QueueId]>),
     /// The node stops: note that it stopped cleanly, and end.
     Stop(JournalBatch),
 }
@@ -134,9 +135,11 @@ impl Thread {
             Work::Spare(Ok(spare)) => self.journal.add_spare(spare),
             Work::Spare(Err(StoreError::Full { .. })) => self.journal.spare_failed(),
             Work::Spare(Err(error)) => fatal(&error.to_string()),
-            Work::Forget(queue) => {
-                let result = self.journal.forget_queue(queue);
-                self.retired(result);
+            Work::Forget(queues) => {
+                for &queue in queues.iter() {
+                    let result = self.journal.forget_queue(queue);
+                    self.retired(result);
+                }
             }
             Work::Stop(_) => {}
         }

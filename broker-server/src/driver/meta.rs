@@ -35,9 +35,19 @@ pub struct Applied {
     pub outcomes: Vec<(u64, Vec<CatalogEvent>)>,
 }
 
+/// Views of which more than this has changed are let go on the catalog's thread.
+const CHANGES_AT_ONCE: usize = 256;
+
+/// What the catalog's thread is to do.
+enum Work {
+    Propose(u64, Command),
+    /// Views that nobody reads any more.
+    LetGo(Box<(Topology, Catalog)>),
+}
+
 /// The shard's handle.
 pub struct MetaHandle {
-    proposals: Sender<(u64, Command)>,
+    work: Sender<Work>,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -90,36 +100,53 @@ fn first_boot(config: &Config) -> Result<Vec<Command>, Failure> {
 
 /// Starts the thread. It ends when the handle is joined.
 pub fn start(catalog: LocalCatalog, mailbox: Mailbox) -> std::io::Result<MetaHandle> {
-    let (proposals, receiver) = channel();
+    let (work, receiver) = channel();
     let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || run(catalog, &receiver, &mailbox))?;
-    Ok(MetaHandle { proposals, thread })
+    Ok(MetaHandle { work, thread })
 }
 
 impl MetaHandle {
     /// Proposes a change; [`Applied`] answers with the number. Those under way are bounded by one for each channel.
     pub fn propose(&self, number: u64, command: Command) {
-        if self.proposals.send((number, command)).is_err() {
+        if self.work.send(Work::Propose(number, command)).is_err() {
             tracing::error!("the catalog's thread has ended");
+        }
+    }
+
+    /// Lets the views go that stood before so many changes. All that is different in them is freed: of a hundred thousand queues that takes too
+    /// long for the shard.
+    pub fn let_go(&self, topology: Topology, catalog: Catalog, changes: usize) {
+        if changes > CHANGES_AT_ONCE {
+            // If the thread has ended they are freed here.
+            drop(self.work.send(Work::LetGo(Box::new((topology, catalog)))));
         }
     }
 
     /// Waits until everything proposed is logged.
     pub fn join(self) {
-        drop(self.proposals);
+        drop(self.work);
         if self.thread.join().is_err() {
             tracing::error!("the catalog's thread has panicked");
         }
     }
 }
 
-fn run(mut catalog: LocalCatalog, proposals: &Receiver<(u64, Command)>, mailbox: &Mailbox) {
-    while let Ok((number, command)) = proposals.recv() {
-        let (mut numbers, mut commands) = (vec![number], vec![command]);
-        while commands.len() < TOGETHER_MAX
-            && let Ok((number, command)) = proposals.try_recv()
-        {
-            numbers.push(number);
-            commands.push(command);
+fn run(mut catalog: LocalCatalog, work: &Receiver<Work>, mailbox: &Mailbox) {
+    while let Ok(first) = work.recv() {
+        let (mut numbers, mut commands) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(piece) = next {
+            match piece {
+                Work::Propose(number, command) => {
+                    numbers.push(number);
+                    commands.push(command);
+                }
+                Work::LetGo(views) => drop(views),
+            }
+            next = if commands.len() < TOGETHER_MAX { work.try_recv().ok() } else { None };
+        }
+        if commands.is_empty() {
+            continue;
         }
         let outcomes = match catalog.propose(&commands) {
             Err(LogError::Full { .. }) => one_by_one(&mut catalog, &commands),

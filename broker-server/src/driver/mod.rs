@@ -27,6 +27,7 @@ pub mod replies;
 pub mod requests;
 pub mod revision;
 pub mod shard;
+mod slices;
 pub mod tally;
 pub mod throttle;
 pub mod trace;

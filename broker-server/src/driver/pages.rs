@@ -45,8 +45,8 @@ pub enum Work {
     /// A queue has nothing left to page out up to a place: tell the journal, with what is settled of its runs. Behind everything handed over
     /// before, so that no settle is missing.
     Answer(QueueId, Seq),
-    /// The queue is deleted.
-    Drop(QueueId),
+    /// These queues are deleted.
+    Drop(Arc<[QueueId]>),
     /// The node stops.
     Stop,
 }
@@ -213,7 +213,7 @@ impl Thread<'_> {
                     self.put_off(Stalled::Answer(queue, through));
                 }
             }
-            Work::Drop(queue) => self.drop_queue(queue),
+            Work::Drop(queues) => queues.iter().for_each(|&queue| self.drop_queue(queue)),
             Work::Stop => {}
         }
     }

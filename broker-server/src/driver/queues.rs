@@ -449,7 +449,7 @@ impl Shard {
     }
 
     /// Tells a queue to hold less in memory, until the pressure is over.
-    pub(super) fn press(&mut self, id: QueueId, bytes: usize) {
+    fn press(&mut self, id: QueueId, bytes: usize) {
         self.pressed_queues.insert(id);
         self.feed(id, Input::Pressure(bytes));
     }

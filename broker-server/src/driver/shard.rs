@@ -37,10 +37,11 @@ use super::login::LoginHandle;
 use super::mailbox::Inbox;
 use super::meta::MetaHandle;
 use super::overdue::Overdue;
-use super::pages::PagesHandle;
+use super::pages::{self, PagesHandle};
 use super::queues::{CommonRules, LocalQueue};
 use super::replies::Replies;
 use super::requests::Waiter;
+use super::slices::Slices;
 use super::tally::Tally;
 use super::throttle::Throttle;
 use super::trace::Tracing;
@@ -203,6 +204,9 @@ pub struct Shard {
     pub(super) pressed_queues: HashSet<QueueId, RandomState>,
     /// Queues in which exchanges hold messages back.
     pub(super) holders: HashSet<QueueId, RandomState>,
+    pub(super) slices: Slices,
+    /// Deleted queues of which the store is to hear at the end of the turn.
+    pub(super) gone_queues: Vec<QueueId>,
     pub(super) waiters: HashMap<u64, Waiter>,
     pub(super) next_proposal: u64,
     pub(super) admin: AdminState,
@@ -293,6 +297,8 @@ impl Shard {
             large_queues: HashSet::default(),
             pressed_queues: HashSet::default(),
             holders,
+            slices: Slices::default(),
+            gone_queues: Vec::new(),
             waiters: HashMap::new(),
             next_proposal: 1,
             admin: AdminState::default(),
@@ -323,6 +329,9 @@ impl Shard {
                 self.take_event(event);
             }
             self.fire_timers();
+            if !self.slices.is_empty() {
+                self.carry_out_slice();
+            }
             if accept {
                 self.accept_all();
             }
@@ -339,6 +348,7 @@ impl Shard {
             || !self.replies.is_empty()
             || self.gathering.is_some()
             || self.letters.wait()
+            || !self.slices.is_empty()
             || self.admission.wants_backlog();
         if busy {
             return poll(&mut self.parts.poll, events, Some(Duration::ZERO));
@@ -564,6 +574,7 @@ impl Shard {
     /// Replies, the journal's next batch, then everything that is to be written.
     fn finish_turn(&mut self) {
         self.give_back();
+        self.tell_store_of_gone_queues();
         self.publish_letters();
         self.answer_transactions();
         self.give_replies();
@@ -587,6 +598,15 @@ impl Shard {
         self.held_back = self.letters.wait()
             || if self.held_back { behind > STORE_BEHIND_BYTES / 2 } else { behind > STORE_BEHIND_BYTES };
         self.balance_memory();
+    }
+
+    /// All of a turn at once: to wake the store's threads for each would take longer than to delete it.
+    fn tell_store_of_gone_queues(&mut self) {
+        if !self.gone_queues.is_empty() {
+            let gone: Arc<[QueueId]> = std::mem::take(&mut self.gone_queues).into();
+            self.parts.pages.send(pages::Work::Drop(gone.clone()));
+            self.parts.journal.send(journal::Work::Forget(gone));
+        }
     }
 
     pub(super) fn give_replies(&mut self) {
@@ -943,6 +963,7 @@ impl Shard {
     /// Writes what is left and ends the other threads, in the order in which they depend on each other.
     fn stop(mut self) -> io::Result<()> {
         let mut batch = self.wait_for_batch();
+        self.tell_store_of_gone_queues();
         let mut ids: Vec<QueueId> = self.queues.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
