@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use harness::{Broker, Brokerd, Options, RabbitMq, free_port};
+use harness::{Broker, Brokerd, Control, Options, RabbitMq, free_port};
 use tempfile::TempDir;
 
 use crate::tls::{self, Target};
@@ -121,6 +121,17 @@ impl Running {
         broker.restart().map_err(io::Error::other)?;
         self.pid = broker.pid();
         Ok(started.elapsed())
+    }
+
+    /// How to run an administrator's commands against it.
+    ///
+    /// # Errors
+    /// For the null broker, which understands none.
+    pub fn control(&self) -> io::Result<Control> {
+        match &self.process {
+            Process::Harness(broker) => Ok(broker.control()),
+            Process::Null { .. } => Err(io::Error::other("the null broker has no administrator")),
+        }
     }
 
     /// What the broker printed last, for messages.

@@ -11,6 +11,7 @@ pub mod null;
 pub mod payload;
 pub mod remembered;
 pub mod report;
+pub mod scale;
 pub mod session;
 pub mod tls;
 pub mod usage;

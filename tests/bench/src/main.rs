@@ -49,6 +49,9 @@ struct Options {
     remember: bool,
 }
 
+/// From here on a page holds what another program has measured: it is kept.
+const OTHER_FIGURES: &str = "\n## Scale of small things";
+
 fn main() -> ExitCode {
     match Bench::new(Options::parse()).and_then(Bench::run) {
         Ok(true) => ExitCode::SUCCESS,
@@ -107,7 +110,9 @@ impl Bench {
         let page = self.results.page(&self.about(), &self.options.against);
         println!("{page}");
         if let Some(path) = &self.options.out {
-            fs::write(path, &page)?;
+            let earlier = fs::read_to_string(path).unwrap_or_default();
+            let kept = earlier.find(OTHER_FIGURES).and_then(|from| earlier.get(from..)).unwrap_or_default();
+            fs::write(path, page + kept)?;
         }
         Ok(self.results.spoilt() == 0)
     }

@@ -56,6 +56,14 @@ impl Session {
     /// # Errors
     /// When the broker cannot be reached or refuses.
     pub fn connect(target: impl Into<Target>) -> io::Result<Self> {
+        Self::connect_in(target, "/")
+    }
+
+    /// Connects as guest to a vhost.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    pub fn connect_in(target: impl Into<Target>, vhost: &str) -> io::Result<Self> {
         let Target { address, tls } = target.into();
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -79,7 +87,7 @@ impl Session {
             wire::put_u16(out, 0);
         });
         wire::put_method(&mut out, 0, wire::CONNECTION_OPEN, |out| {
-            wire::put_short_string(out, "/");
+            wire::put_short_string(out, vhost);
             wire::put_short_string(out, "");
             out.push(0);
         });

@@ -38,6 +38,20 @@ impl Usage {
     }
 }
 
+/// The time that the threads of a process have run so far, finer than [`Usage::cpu`]. Threads that have ended are not counted.
+///
+/// # Errors
+/// When the process is gone.
+pub fn run_time(pid: u32) -> io::Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the look at it.
+        let Ok(times) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        nanoseconds += times.split_whitespace().next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
 /// Makes the kernel count the peak of resident memory anew.
 ///
 /// # Errors
@@ -109,11 +123,12 @@ mod tests {
     fn the_time_of_this_process_grows_with_its_work() {
         let before = Usage::of(std::process::id()).unwrap();
         let until = std::time::Instant::now() + Duration::from_millis(100);
-        while std::time::Instant::now() < until {
+        while std::time::Instant::now() < until || run_time(std::process::id()).unwrap() < Duration::from_millis(100) {
             std::hint::spin_loop();
         }
         let after = Usage::of(std::process::id()).unwrap();
         assert!(after.cpu > before.cpu, "{before:?} {after:?}");
         assert!(after.resident > 0 && after.peak >= after.resident);
+        assert!(run_time(std::process::id()).unwrap() >= Duration::from_millis(100));
     }
 }

@@ -64,6 +64,10 @@ pub const QUEUE_DECLARE_OK: MethodId = (50, 11);
 pub const QUEUE_BIND: MethodId = (50, 20);
 /// queue.bind-ok
 pub const QUEUE_BIND_OK: MethodId = (50, 21);
+/// queue.unbind
+pub const QUEUE_UNBIND: MethodId = (50, 50);
+/// queue.unbind-ok
+pub const QUEUE_UNBIND_OK: MethodId = (50, 51);
 /// queue.delete
 pub const QUEUE_DELETE: MethodId = (50, 40);
 /// queue.delete-ok
@@ -76,6 +80,10 @@ pub const BASIC_QOS_OK: MethodId = (60, 11);
 pub const BASIC_CONSUME: MethodId = (60, 20);
 /// basic.consume-ok
 pub const BASIC_CONSUME_OK: MethodId = (60, 21);
+/// basic.cancel
+pub const BASIC_CANCEL: MethodId = (60, 30);
+/// basic.cancel-ok
+pub const BASIC_CANCEL_OK: MethodId = (60, 31);
 /// basic.publish
 pub const BASIC_PUBLISH: MethodId = (60, 40);
 /// basic.deliver
