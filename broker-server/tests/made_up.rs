@@ -6,6 +6,13 @@ mod fuzzed;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+/// Found by fuzzing.
+#[test]
+fn a_first_user_without_tags_is_printed_as_one() {
+    let directory = tempfile::tempdir().unwrap();
+    fuzzed::configuration::live(directory.path(), b"\xffdefault_user_tags.x = false\n");
+}
+
 proptest! {
     #[test]
     fn configurations_load_or_say_where_they_are_wrong(octets in vec(any::<u8>(), 0..64)) {

@@ -773,7 +773,11 @@ pub const KEYS: &[Key] = &[
         ..key(
             "default_user_tags.$tag",
             |draft, given| add_name(&mut draft.tags, given),
-            |config| names("default_user_tags", &config.bootstrap.tags),
+            |config| match &*config.bootstrap.tags {
+                // Said, for without a word it would be the default.
+                [] => one("default_user_tags.administrator", false),
+                tags => names("default_user_tags", tags),
+            },
         )
     },
     Key {
