@@ -78,6 +78,9 @@ impl Connection {
             }
             reply => {
                 if let Then::Close = waiting.then {
+                    // What an acknowledgement just before the close let through came after the rest had gone back.
+                    channel.requeue_all(&mut self.settling);
+                    self.settling.flush(out);
                     let confirms = self.channels.remove(number).and_then(|channel| channel.confirms);
                     self.unanswered += u64::from(confirms.is_some_and(|confirms| confirms.open() > 0));
                     method::write_empty(&mut self.send, number, 20, 41);

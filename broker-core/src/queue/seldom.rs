@@ -2,16 +2,23 @@
 //!
 //! A node may have a hundred thousand queues in which nothing happens; each of them would pay for the room of everything that could.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 /// See the module's page. To read it costs no allocation; any access that could change it makes the room.
-#[derive(Debug)]
 pub(super) struct Seldom<T>(Option<Box<T>>);
 
 /// What something is like as long as nothing has happened.
 pub(super) trait AtFirst: Default + 'static {
     /// The same as the default, for all to look at.
     fn at_first() -> &'static Self;
+}
+
+/// As what it stands for: whether there is room made for it is nobody's business.
+impl<T: AtFirst + fmt::Debug> fmt::Debug for Seldom<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
 }
 
 impl<T> Default for Seldom<T> {

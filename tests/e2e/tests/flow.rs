@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::wire::{PATIENCE, Said, Wire, ack, publish};
+use e2e::wire::{PATIENCE, Said, Wire, ack, method, publish};
 use harness::{Broker, Brokerd, Options};
 
 const MIB: usize = 1 << 20;
@@ -287,5 +287,37 @@ fn a_client_that_reads_only_when_it_has_written_everything_gets_to_write_it() {
             let Said::Delivery { body, .. } = wire.listen().unwrap() else { panic!("no delivery") };
             assert_eq!(number(&body), expected);
         }
+    }
+}
+
+/// The acknowledgement makes room for a delivery, and the close comes before that is made.
+#[test]
+fn what_an_ack_lets_through_to_a_channel_that_closes_goes_back() {
+    const MESSAGES: usize = 5;
+    let broker = start();
+    let mut publisher = Wire::open(broker.amqp_port()).unwrap();
+    for round in 0..20 {
+        let mut consumer = Wire::open(broker.amqp_port()).unwrap();
+        let (queue, channel) = (format!("q{round}"), 2);
+        publisher.declare(&queue, false).unwrap();
+        for _ in 0..MESSAGES {
+            publisher.send(&publish(1, &queue, false, b"m")).unwrap();
+        }
+        publisher.declare(&queue, false).unwrap();
+        consumer.open_channel(channel).unwrap();
+        consumer.prefetch(channel, 2).unwrap();
+        consumer.consume(channel, &queue, false).unwrap();
+        let Said::Delivery { tag, .. } = consumer.find(|said| matches!(said, Said::Delivery { .. })).unwrap() else {
+            unreachable!()
+        };
+        let close = method(channel, (20, 40), &[0, 200, 0, 0, 0, 0, 0]);
+        consumer.send(&[ack(channel, tag, false), close].concat()).unwrap();
+        // Answered after the close.
+        consumer.declare(&queue, false).unwrap();
+        let mut left = 0;
+        while publisher.get(&queue).unwrap().is_some() {
+            left += 1;
+        }
+        assert_eq!(left, MESSAGES - 1, "round {round}");
     }
 }
