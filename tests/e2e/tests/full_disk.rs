@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -245,9 +246,13 @@ fn a_backlog_on_a_full_disk_is_consumed(persistent: bool) {
     // They push others out of memory, for which there is no room.
     let mut second = node.open();
     second.confirm_select(1).unwrap();
-    for number in BACKLOG + 1..=BACKLOG + MORE {
-        second.send(&publish(1, "kept", persistent, &body(number))).unwrap();
-    }
+    // It is held back when too much waits for the disk, and goes on when there is room.
+    let mut sender = second.sender().unwrap();
+    let sending = thread::spawn(move || {
+        for number in BACKLOG + 1..=BACKLOG + MORE {
+            sender.write_all(&publish(1, "kept", persistent, &body(number))).unwrap();
+        }
+    });
     wait_until("a full disk", || node.broker.log_tail().contains("the disk is full"));
     let mut consumer = node.open();
     consumer.prefetch(1, 100).unwrap();
@@ -257,6 +262,7 @@ fn a_backlog_on_a_full_disk_is_consumed(persistent: bool) {
         assert!(found == body(expected), "not the message {expected}");
         consumer.send(&ack(1, tag, false)).unwrap();
     }
+    sending.join().unwrap();
     // What was consumed left room behind, and nothing of it comes back.
     let mut confirmed = 0;
     while confirmed < MORE {
