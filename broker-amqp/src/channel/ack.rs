@@ -67,7 +67,8 @@ impl Channel {
         }
         let number = self.number;
         if !multiple {
-            let unacked = self.release(delivery_tag).ok_or_else(|| Exception::unknown_delivery_tag(delivery_tag))?;
+            let unacked =
+                self.unacked.remove(delivery_tag).ok_or_else(|| Exception::unknown_delivery_tag(delivery_tag))?;
             settling.add(number, unacked, outcome);
             return Ok(());
         }
@@ -76,28 +77,20 @@ impl Channel {
             tag if self.unacked.get(tag).is_some() => tag,
             tag => return Err(Exception::unknown_delivery_tag(tag)),
         };
-        self.release_through(last, outcome, settling);
+        self.unacked.drain_through(last, |unacked| settling.add(number, unacked, outcome));
         Ok(())
-    }
-
-    fn release_through(&mut self, last: u64, outcome: Outcome, settling: &mut Settling) {
-        let Channel { number, unacked, unacked_kib, .. } = self;
-        unacked.drain_through(last, |_, unacked| {
-            *unacked_kib = unacked_kib.saturating_sub(u64::from(unacked.kib));
-            settling.add(*number, unacked, outcome);
-        });
     }
 
     /// Gives every delivery back to its queue: `basic.recover`, or the channel's end. What a transaction settled stays settled in it.
     pub(crate) fn requeue_all(&mut self, settling: &mut Settling) {
         let number = self.number;
         if self.tx.is_none() {
-            return self.release_through(u64::MAX, Outcome::Requeue, settling);
+            return self.unacked.drain_through(u64::MAX, |unacked| settling.add(number, unacked, Outcome::Requeue));
         }
         let tags: Vec<u64> =
             self.unacked.iter().filter(|(_, unacked)| !unacked.in_tx).map(|(delivery_tag, _)| delivery_tag).collect();
         for delivery_tag in tags {
-            if let Some(unacked) = self.release(delivery_tag) {
+            if let Some(unacked) = self.unacked.remove(delivery_tag) {
                 settling.add(number, unacked, Outcome::Requeue);
             }
         }
@@ -111,7 +104,7 @@ mod tests {
     fn channel_with(deliveries: &[(u64, u64)]) -> Channel {
         let mut channel = Channel::new(1);
         for &(queue, queue_tag) in deliveries {
-            channel.hold(Unacked { queue, queue_tag, consumer: 7, kib: 1, in_tx: false });
+            channel.unacked.push(Unacked { queue, queue_tag, consumer: 7, kib: 1, in_tx: false });
         }
         channel
     }
@@ -129,7 +122,7 @@ mod tests {
         channel.settle(5, false, Outcome::Ack, &mut settling).unwrap();
         assert_eq!(runs(settling), [(1, 10, 11), (2, 50, 51), (1, 13, 13)]);
         assert!(channel.unacked.is_empty());
-        assert_eq!(channel.unacked_kib, 0);
+        assert_eq!(channel.unacked.kib(), 0);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Consumers and deliveries.
 
 use crate::channel::declare::Asked;
-use crate::channel::{Channel, Consumer, Then, Unacked, kib};
+use crate::channel::unacked::kib;
+use crate::channel::{Channel, Consumer, Then, Unacked};
 use crate::codec;
 use crate::exception::{Exception, ReplyCode};
 use crate::input::Delivery;
@@ -93,8 +94,6 @@ impl Channel {
         } else {
             let Delivery { queue, queue_tag, consumer, .. } = *delivery;
             let kib = kib(delivery.content.memory());
-            // As `hold`, while the consumer is looked at.
-            self.unacked_kib += u64::from(kib);
             self.unacked.push(Unacked { queue, queue_tag, consumer, kib, in_tx: false })
         };
         let Delivery { redelivered, content, .. } = *delivery;
@@ -108,7 +107,7 @@ impl Channel {
         let delivery_tag = if no_ack {
             self.unacked.skip()
         } else {
-            self.hold(Unacked { queue, queue_tag, consumer: GET, kib: kib(message.memory()), in_tx: false })
+            self.unacked.push(Unacked { queue, queue_tag, consumer: GET, kib: kib(message.memory()), in_tx: false })
         };
         codec::write_get_ok(send, self.number, delivery_tag, redelivered, remaining, message, frame_max);
     }

@@ -9,8 +9,7 @@ pub(crate) mod publish;
 pub(crate) mod qos;
 pub(crate) mod replies;
 pub(crate) mod tx;
-
-use broker_core::window::Window;
+pub(crate) mod unacked;
 
 use crate::allowance::Place;
 use crate::content::Content;
@@ -18,6 +17,8 @@ use confirm::Confirms;
 use overdue::Marks;
 use replies::ReplyConsumer;
 use tx::Tx;
+use unacked::Outstanding;
+pub(crate) use unacked::Unacked;
 
 /// One channel of a connection.
 #[derive(Debug)]
@@ -35,9 +36,7 @@ pub(crate) struct Channel {
     /// Sorted by handle.
     pub(crate) consumers: Vec<Consumer>,
     pub(crate) replies: Option<Box<ReplyConsumer>>,
-    pub(crate) unacked: Window<Unacked>,
-    /// What they take together.
-    pub(crate) unacked_kib: u64,
+    pub(crate) unacked: Outstanding,
     /// When the outstanding deliveries were made; none before anybody looked.
     pub(crate) marks: Option<Box<Marks>>,
     pub(crate) content: Option<Box<Content>>,
@@ -68,23 +67,6 @@ pub(crate) struct Consumer {
     pub(crate) no_ack: bool,
     /// What each of its deliveries begins with; holds its tag.
     pub(crate) prefix: Box<[u8]>,
-}
-
-/// A delivery the client has not settled.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unacked {
-    pub(crate) queue: u64,
-    pub(crate) queue_tag: u64,
-    pub(crate) consumer: u32,
-    /// What it takes, rounded up; of the largest messages only a part counts.
-    pub(crate) kib: u16,
-    pub(crate) in_tx: bool,
-}
-
-/// What a delivery counts for that takes so many octets.
-#[inline]
-pub(crate) fn kib(octets: usize) -> u16 {
-    u16::try_from(octets.div_ceil(1024)).unwrap_or(u16::MAX)
 }
 
 /// The request a channel waits for.
@@ -133,8 +115,7 @@ impl Channel {
             to_flush: false,
             consumers: Vec::new(),
             replies: None,
-            unacked: Window::new(1),
-            unacked_kib: 0,
+            unacked: Outstanding::new(),
             marks: None,
             content: None,
             waiting: None,
@@ -150,19 +131,9 @@ impl Channel {
         self.status == Status::Open
     }
 
-    /// Notes a delivery. Returns its tag.
-    #[inline]
-    pub(crate) fn hold(&mut self, unacked: Unacked) -> u64 {
-        self.unacked_kib += u64::from(unacked.kib);
-        self.unacked.push(unacked)
-    }
-
-    /// Forgets a delivery, if it is outstanding.
-    #[inline]
-    pub(crate) fn release(&mut self, delivery_tag: u64) -> Option<Unacked> {
-        let unacked = self.unacked.remove(delivery_tag)?;
-        self.unacked_kib = self.unacked_kib.saturating_sub(u64::from(unacked.kib));
-        Some(unacked)
+    /// It ends: nobody hears of its publishes any more. Whether some were unanswered.
+    pub(crate) fn forget_confirms(&mut self) -> bool {
+        self.confirms.take().is_some_and(|confirms| confirms.open() > 0)
     }
 
     fn memory(&self) -> usize {

@@ -44,7 +44,7 @@ impl Channel {
         let tx = std::mem::take(self.tx.as_deref_mut().ok_or_else(not_transactional)?);
         let mut settling = Settling::default();
         for (delivery_tag, outcome) in tx.settled {
-            if let Some(unacked) = self.release(delivery_tag) {
+            if let Some(unacked) = self.unacked.remove(delivery_tag) {
                 settling.add(self.number, unacked, outcome);
             }
         }
@@ -103,7 +103,7 @@ mod tests {
     fn channel() -> Channel {
         let mut channel = Channel::new(1);
         for queue_tag in 1..=4 {
-            channel.hold(Unacked { queue: 1, queue_tag, consumer: 7, kib: 1, in_tx: false });
+            channel.unacked.push(Unacked { queue: 1, queue_tag, consumer: 7, kib: 1, in_tx: false });
         }
         channel.tx_select().unwrap();
         channel

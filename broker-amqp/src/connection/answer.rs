@@ -81,8 +81,8 @@ impl Connection {
                     // What an acknowledgement just before the close let through came after the rest had gone back.
                     channel.requeue_all(&mut self.settling);
                     self.settling.flush(out);
-                    let confirms = self.channels.remove(number).and_then(|channel| channel.confirms);
-                    self.unanswered += u64::from(confirms.is_some_and(|confirms| confirms.open() > 0));
+                    self.unanswered += u64::from(channel.forget_confirms());
+                    self.channels.remove(number);
                     method::write_empty(&mut self.send, number, 20, 41);
                     return;
                 }

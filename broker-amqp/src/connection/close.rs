@@ -236,8 +236,7 @@ impl Connection {
         channel.consumers = Vec::new();
         channel.replies = None;
         channel.content = None;
-        let unanswered = channel.confirms.take().is_some_and(|confirms| confirms.open() > 0);
-        self.unanswered += u64::from(unanswered);
+        self.unanswered += u64::from(channel.forget_confirms());
         channel.last_queue = None;
         channel.places = [None, None];
         if channel.waiting.take().is_some() {

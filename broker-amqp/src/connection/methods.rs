@@ -58,7 +58,7 @@ impl Connection {
         let mut used = 0;
         while let Some((also, tag)) = octets.get(used..).and_then(codec::parse_single_ack)
             && also == number
-            && let Some(unacked) = channel.release(tag)
+            && let Some(unacked) = channel.unacked.remove(tag)
         {
             self.settling.add(number, unacked, Outcome::Ack);
             used += codec::ACK_BYTES;

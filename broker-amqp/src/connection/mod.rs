@@ -319,7 +319,7 @@ impl Connection {
         self.delivered = true;
         let Some(channel) = self.channels.find_mut(channel) else { return false };
         let delivered = channel.is_open() && channel.deliver(&delivery, &mut self.send, self.frame_max);
-        if channel.unacked_kib > self.settings.unacked_max_kib {
+        if channel.unacked.kib() > self.settings.unacked_max_kib {
             self.hoards = Some(channel.number);
         }
         delivered
@@ -337,7 +337,7 @@ impl Connection {
         let max = self.settings.unacked_max_kib;
         if let Some(number) = self.hoards.take()
             && let Some(channel) = self.channels.find(number).filter(|channel| channel.is_open())
-            && channel.unacked_kib > max
+            && channel.unacked.kib() > max
         {
             self.raise(number, Exception::too_much_unacked(number, max), out);
         }
