@@ -205,14 +205,7 @@ mod tests {
 
     fn topology() -> Topology {
         let mut topology = Topology::default();
-        let (description, tags) = (String::new(), Vec::new());
-        topology.add_vhost(VhostRecord {
-            name: "/".into(),
-            description,
-            tags,
-            tracing: false,
-            default_queue_type: Default::default(),
-        });
+        topology.add_vhost(VhostRecord::named("/"));
         topology.add_exchange(ExchangeRecord {
             vhost: "/".into(),
             name: "inner".into(),

@@ -462,13 +462,7 @@ proptest! {
 
 fn topology(queues: u64) -> Topology {
     let mut topology = Topology::default();
-    topology.add_vhost(VhostRecord {
-        name: "/".into(),
-        description: String::new(),
-        tags: Vec::new(),
-        tracing: false,
-        default_queue_type: None,
-    });
+    topology.add_vhost(VhostRecord::named("/"));
     for id in 1..=queues {
         let record = queue(id, &format!("q{id}"), Arguments::default(), Governing::default());
         assert!(topology.add_queue(Arc::new(record)));

@@ -24,6 +24,14 @@ pub struct VhostRecord {
     pub default_queue_type: Option<QueueType>,
 }
 
+impl VhostRecord {
+    /// A vhost of which nothing but its name is said.
+    pub fn named(name: impl Into<VhostName>) -> Self {
+        let (description, tags) = (String::new(), Vec::new());
+        VhostRecord { name: name.into(), description, tags, tracing: false, default_queue_type: None }
+    }
+}
+
 /// An exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeRecord {

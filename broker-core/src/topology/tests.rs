@@ -10,13 +10,7 @@ use crate::name::NodeId;
 /// A vhost made of lines: `x NAME TYPE [argument=value ...]` and `b SOURCE KEY x|q DESTINATION`. Queues `q0` to `q4` have identities 0 to 4.
 fn topology(lines: &[&str]) -> Topology {
     let mut topology = Topology::default();
-    let record = VhostRecord {
-        name: "/".into(),
-        description: String::new(),
-        tags: Vec::new(),
-        tracing: false,
-        default_queue_type: Default::default(),
-    };
+    let record = VhostRecord::named("/");
     assert!(topology.add_vhost(record));
     for id in 0..5 {
         let record = QueueRecord {

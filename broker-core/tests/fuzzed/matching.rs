@@ -131,13 +131,7 @@ fn matches_headers(arguments: FieldTable<'_>, headers: FieldTable<'_>) -> bool {
 
 fn topology() -> Topology {
     let mut topology = Topology::default();
-    topology.add_vhost(VhostRecord {
-        name: "/".into(),
-        description: String::new(),
-        tags: Vec::new(),
-        tracing: false,
-        default_queue_type: None,
-    });
+    topology.add_vhost(VhostRecord::named("/"));
     for id in 1..=QUEUES {
         topology.add_queue(Arc::new(QueueRecord {
             id: QueueId(id),

@@ -46,13 +46,7 @@ const NAMES: [&str; 5] =
 pub fn live(octets: &[u8]) {
     let mut octets = Octets(octets);
     let mut topology = Topology::default();
-    topology.add_vhost(VhostRecord {
-        name: "/".into(),
-        description: String::new(),
-        tags: Vec::new(),
-        tracing: false,
-        default_queue_type: None,
-    });
+    topology.add_vhost(VhostRecord::named("/"));
     let mut held: BTreeMap<(bool, String), Policy> = BTreeMap::new();
     let mut id = 0;
     while !octets.is_empty() {

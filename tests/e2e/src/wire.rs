@@ -319,7 +319,9 @@ pub fn long(octets: &[u8]) -> Vec<u8> {
     [&u32::try_from(octets.len()).unwrap_or(u32::MAX).to_be_bytes(), octets].concat()
 }
 
-fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+/// A frame of any kind.
+#[must_use]
+pub fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     [&[kind][..], &channel.to_be_bytes(), &long(payload), &[FRAME_END]].concat()
 }
 

@@ -42,6 +42,18 @@ impl Node {
         Wire::open(self.broker.amqp_port()).unwrap()
     }
 
+    /// A publisher that has put a window of persistent messages into the queue `kept`, all of them confirmed.
+    fn with_a_window_kept(&self) -> Wire {
+        let mut publisher = self.open();
+        publisher.declare("kept", true).unwrap();
+        publisher.confirm_select(1).unwrap();
+        for number in 1..=WINDOW {
+            publisher.send(&publish(1, "kept", true, &body(number))).unwrap();
+        }
+        publisher.find(|said| matches!(said, Said::Ack(WINDOW, _))).unwrap();
+        publisher
+    }
+
     /// Why a queue of that name cannot be seen; `None` if it can.
     fn missing(&self, queue: &str) -> Option<String> {
         self.open().declare_with(queue, PASSIVE, b"").err().map(|error| error.to_string())
@@ -312,11 +324,8 @@ fn a_transient_backlog_that_cannot_leave_memory_holds_its_publisher() {
     }
 }
 
-#[test]
-fn killed_with_a_full_disk_it_has_all_it_confirmed() {
-    if !has_own_mounts("killed_with_a_full_disk_it_has_all_it_confirmed").unwrap() {
-        return;
-    }
+/// It ends like that while publishes wait for the disk, and is started again when there is room.
+fn ended_on_a_full_disk(end: impl FnOnce(&mut Brokerd)) {
     let mut node = Node::start("disk_free_limit.absolute = 0");
     let mut publisher = node.open();
     publisher.declare("kept", true).unwrap();
@@ -324,28 +333,24 @@ fn killed_with_a_full_disk_it_has_all_it_confirmed() {
     publisher.confirm_select(1).unwrap();
     let (sent, confirmed) = publish_until_it_stalls(&mut publisher, 0);
     assert!(confirmed < sent, "all is stored on a full disk");
-    node.broker.kill_9().unwrap();
+    end(&mut node.broker);
     node.disk.make_room().unwrap();
     node.broker.restart().unwrap();
     check_kept(&node, 0, confirmed, sent);
 }
 
 #[test]
-fn told_to_stop_with_a_full_disk_it_stops() {
-    if !has_own_mounts("told_to_stop_with_a_full_disk_it_stops").unwrap() {
-        return;
+fn killed_with_a_full_disk_it_has_all_it_confirmed() {
+    if has_own_mounts("killed_with_a_full_disk_it_has_all_it_confirmed").unwrap() {
+        ended_on_a_full_disk(|broker| broker.kill_9().unwrap());
     }
-    let mut node = Node::start("disk_free_limit.absolute = 0");
-    let mut publisher = node.open();
-    publisher.declare("kept", true).unwrap();
-    node.disk.fill().unwrap();
-    publisher.confirm_select(1).unwrap();
-    let (sent, confirmed) = publish_until_it_stalls(&mut publisher, 0);
-    assert!(confirmed < sent, "all is stored on a full disk");
-    node.broker.terminate().unwrap();
-    node.disk.make_room().unwrap();
-    node.broker.restart().unwrap();
-    check_kept(&node, 0, confirmed, sent);
+}
+
+#[test]
+fn told_to_stop_with_a_full_disk_it_stops() {
+    if has_own_mounts("told_to_stop_with_a_full_disk_it_stops").unwrap() {
+        ended_on_a_full_disk(|broker| broker.terminate().unwrap());
+    }
 }
 
 #[test]
@@ -354,13 +359,7 @@ fn a_start_on_a_full_disk_says_so_and_loses_nothing() {
         return;
     }
     let mut node = Node::start("disk_free_limit.absolute = 0");
-    let mut publisher = node.open();
-    publisher.declare("kept", true).unwrap();
-    publisher.confirm_select(1).unwrap();
-    for number in 1..=WINDOW {
-        publisher.send(&publish(1, "kept", true, &body(number))).unwrap();
-    }
-    publisher.find(|said| matches!(said, Said::Ack(WINDOW, _))).unwrap();
+    let _publisher = node.with_a_window_kept();
     node.broker.kill_9().unwrap();
     node.disk.fill().unwrap();
     let refused = node.broker.restart().expect_err("a start on a full disk").to_string();
@@ -376,13 +375,7 @@ fn the_disk_alarm_holds_publishers_until_there_is_room() {
         return;
     }
     let mut node = Node::start("disk_free_limit.absolute = 8MB");
-    let mut publisher = node.open();
-    publisher.declare("kept", true).unwrap();
-    publisher.confirm_select(1).unwrap();
-    for number in 1..=WINDOW {
-        publisher.send(&publish(1, "kept", true, &body(number))).unwrap();
-    }
-    publisher.find(|said| matches!(said, Said::Ack(WINDOW, _))).unwrap();
+    let mut publisher = node.with_a_window_kept();
     while publisher.listen_for(Duration::from_millis(100)).unwrap().is_some() {}
 
     node.disk.fill().unwrap();

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use e2e::wire;
 use harness::{Broker, Brokerd, Options};
 
 /// How long anything may take on a busy machine.
@@ -16,12 +17,6 @@ const HEARTBEAT: &[u8] = &[8, 0, 0, 0, 0, 0, 0, 0xce];
 
 fn start() -> Brokerd {
     Brokerd::start(Options::default()).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn frame(class: u16, method: u16, fields: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(fields.len() + 4).unwrap();
-    let head = [&[1, 0, 0][..], &size.to_be_bytes(), &class.to_be_bytes(), &method.to_be_bytes()].concat();
-    [&head[..], fields, &[0xce]].concat()
 }
 
 /// Reads frames up to the method with these numbers.
@@ -44,12 +39,12 @@ fn closed_connection(broker: &Brokerd) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"AMQP\0\0\x09\x01").unwrap();
     read_to(&mut stream, 10, 10);
-    stream.write_all(&frame(10, 11, b"\0\0\0\0\x05PLAIN\0\0\0\x0c\0guest\0guest\x05en_US")).unwrap();
+    stream.write_all(&wire::method(0, (10, 11), b"\0\0\0\0\x05PLAIN\0\0\0\x0c\0guest\0guest\x05en_US")).unwrap();
     read_to(&mut stream, 10, 30);
-    stream.write_all(&frame(10, 31, &[0, 16, 0, 0, 0x20, 0, 0, 0])).unwrap();
-    stream.write_all(&frame(10, 40, &[1, b'/', 0, 0])).unwrap();
+    stream.write_all(&wire::method(0, (10, 31), &[0, 16, 0, 0, 0x20, 0, 0, 0])).unwrap();
+    stream.write_all(&wire::method(0, (10, 40), &[1, b'/', 0, 0])).unwrap();
     read_to(&mut stream, 10, 41);
-    stream.write_all(&frame(10, 50, &[0, 200, 0, 0, 0, 0, 0])).unwrap();
+    stream.write_all(&wire::method(0, (10, 50), &[0, 200, 0, 0, 0, 0, 0])).unwrap();
     read_to(&mut stream, 10, 51);
     stream
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use e2e::wire;
 use harness::{Broker, Brokerd, Options};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
@@ -39,12 +40,6 @@ fn silent(broker: &Brokerd, from: Ipv4Addr) -> TcpStream {
     stream
 }
 
-fn frame(class: u16, method: u16, fields: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(fields.len() + 4).unwrap();
-    let head = [&[1, 0, 0][..], &size.to_be_bytes(), &class.to_be_bytes(), &method.to_be_bytes()].concat();
-    [&head[..], fields, &[0xce]].concat()
-}
-
 /// The next method: its class and number, and its fields.
 fn method(stream: &mut TcpStream) -> io::Result<([u16; 2], Vec<u8>)> {
     let mut head = [0; 7];
@@ -62,13 +57,9 @@ fn login(stream: &mut TcpStream, user: &str, password: &str) -> io::Result<([u16
     assert_eq!(method(stream)?.0, START);
     let properties = b"\x0ccapabilitiesF\0\0\0\x1f\x1cauthentication_failure_closet\x01";
     let response = format!("\0{user}\0{password}");
-    let mut fields = u32::try_from(properties.len()).unwrap().to_be_bytes().to_vec();
-    fields.extend_from_slice(properties);
-    fields.extend_from_slice(b"\x05PLAIN");
-    fields.extend_from_slice(&u32::try_from(response.len()).unwrap().to_be_bytes());
-    fields.extend_from_slice(response.as_bytes());
-    fields.extend_from_slice(b"\x05en_US");
-    stream.write_all(&frame(10, 11, &fields))?;
+    let fields =
+        [wire::long(properties), wire::short("PLAIN"), wire::long(response.as_bytes()), wire::short("en_US")].concat();
+    stream.write_all(&wire::method(0, (10, 11), &fields))?;
     method(stream)
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 
+use e2e::wire::{frame, long, short};
+
 const PROTOCOL_HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 const FRAME_MAX: usize = 131_072;
 const START: [u16; 2] = [10, 10];
@@ -123,17 +125,4 @@ fn mechanisms(start: &[u8]) -> String {
     let table = 2 + 4 + u32::from_be_bytes(start[2..6].try_into().unwrap()) as usize;
     let size = u32::from_be_bytes(start[table..table + 4].try_into().unwrap()) as usize;
     String::from_utf8(start[table + 4..table + 4 + size].to_vec()).unwrap()
-}
-
-fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&[kind][..], &channel.to_be_bytes(), &size, payload, &[0xce]].concat()
-}
-
-fn short(text: &str) -> Vec<u8> {
-    [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
-}
-
-fn long(octets: &[u8]) -> Vec<u8> {
-    [&u32::try_from(octets.len()).unwrap().to_be_bytes()[..], octets].concat()
 }
