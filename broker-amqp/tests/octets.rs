@@ -241,6 +241,28 @@ proptest! {
         prop_assert_eq!(whole.trace, cut.trace);
     }
 
+    /// Whenever publishes wait and go on, each channel sees the same in the same order.
+    #[test]
+    fn waiting_publishes_change_nothing(octets in stream(), step in 1_usize..600, waits in prop::collection::vec(any::<bool>(), 1..30)) {
+        let mut whole = Driver::new(4096);
+        whole.receive(&octets);
+        let mut held = Driver::new(4096);
+        for (piece, &wait) in octets.chunks(step).zip(waits.iter().cycle()) {
+            held.connection.hold_publishes(wait);
+            held.turn();
+            held.receive(piece);
+            prop_assert!(!held.connection.holds_a_publish() || wait);
+        }
+        held.connection.hold_publishes(false);
+        held.turn();
+        prop_assert_eq!(whole.refused, held.refused);
+        if whole.refused {
+            whole.trace.settled.clear();
+            held.trace.settled.clear();
+        }
+        prop_assert_eq!(whole.trace, held.trace);
+    }
+
     #[test]
     fn damaged_streams_end_in_an_exception_or_not_at_all(
         mut octets in stream(), damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), step in 1_usize..5000,

@@ -171,6 +171,7 @@ impl World {
                 let reason = (arguments[0] != "off").then_some("low on memory");
                 connection.step(now, Input::Alarm { reason }, out);
             }
+            "hold-publishes" => connection.hold_publishes(arguments[0] == "on"),
             "force" => connection.step(now, Input::ForceClose(Exception::forced(arguments[0])), out),
             "closed" => connection.step(now, Input::ConnectionClosed, out),
             "gone" => connection.step(now, Input::PeerGone, out),

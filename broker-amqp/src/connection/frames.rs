@@ -68,6 +68,7 @@ impl Connection {
         let here = here.get(..wanted).unwrap_or(here);
         let channel = self.channels.find_mut(head.channel)?;
         let due = channel.is_open() && channel.content.as_ref().is_some_and(|content| content.has_header());
+        let due = due && !self.publishes_wait;
         if self.phase != Phase::Running || head.kind != frame::BODY || !due || wanted - here.len() < STREAM_MIN_BYTES {
             return None;
         }
@@ -169,6 +170,11 @@ impl Connection {
                 _ => self.raise_on_connection(expected_method(), out),
             };
         };
+        if self.publishes_wait {
+            // A body may be large: the rest of a publish that has begun waits as well.
+            self.hold = Hold::Publishes;
+            return Flow::Hold;
+        }
         let taken = if content.has_header() {
             channel.publish_body(kind, payload, 0)
         } else {

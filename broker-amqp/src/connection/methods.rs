@@ -32,6 +32,10 @@ impl Connection {
                 self.block(out);
                 Flow::Hold
             }
+            [0, 60, 0, 40, ..] if self.publishes_wait => {
+                self.hold = Hold::Publishes;
+                Flow::Hold
+            }
             [0, 60, 0, 40, ..] => {
                 let Some(channel) = self.channels.find_mut(number) else { return Flow::Next };
                 match channel.publish_method(payload) {

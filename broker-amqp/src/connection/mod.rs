@@ -112,6 +112,8 @@ pub struct Connection {
     /// Channels that ended with publishes nobody had answered yet.
     unanswered: u64,
     alarm: Option<&'static str>,
+    /// Publishes wait for now: see [`Connection::hold_publishes`].
+    publishes_wait: bool,
     /// Something was delivered since [`Connection::check_deliveries`] last found nothing outstanding.
     delivered: bool,
     /// `connection.blocked` was sent.
@@ -163,6 +165,8 @@ enum Hold {
     Driver,
     /// Until the alarm is over.
     Alarm,
+    /// Until publishes are taken again: see [`Connection::hold_publishes`].
+    Publishes,
 }
 
 /// What became of a frame.
@@ -233,6 +237,7 @@ impl Connection {
             orphans: Vec::new(),
             unanswered: 0,
             alarm: None,
+            publishes_wait: false,
             delivered: false,
             blocked_sent: false,
             hoards: None,
@@ -274,9 +279,26 @@ impl Connection {
         self.hold == Hold::Resume
     }
 
-    /// Whether the driver should leave further octets in the socket: the client is blocked, too much is held, or too much waits to be written.
+    /// Whether publishes wait for now. Everything before the first of them is taken, acknowledgements among it; the publish waits where it is with all
+    /// that comes after it, as during an alarm: an acknowledgement must not overtake it. A client that has published what it made of a message, and
+    /// then acknowledges that, would lose both if the node ended in between.
+    ///
+    /// When they no longer wait, the connection [wants to resume](Connection::wants_resume) if it held one.
+    pub fn hold_publishes(&mut self, wait: bool) {
+        self.publishes_wait = wait;
+        if !wait && self.hold == Hold::Publishes {
+            self.hold = Hold::Resume;
+        }
+    }
+
+    /// Whether a publish was met that waits: see [`Connection::hold_publishes`].
+    pub fn holds_a_publish(&self) -> bool {
+        self.hold == Hold::Publishes
+    }
+
+    /// Whether the driver should leave further octets in the socket: a publish waits, too much is held, or too much waits to be written.
     pub fn paused(&self) -> bool {
-        self.hold == Hold::Alarm
+        matches!(self.hold, Hold::Alarm | Hold::Publishes)
             || self.pending.len() - self.pending_at > HELD_MAX_BYTES
             || self.send.len() > SEND_MAX_BYTES
     }
@@ -651,6 +673,7 @@ impl Connection {
             }
             if self.phase == Phase::Running
                 && self.alarm.is_none()
+                && !self.publishes_wait
                 && let Some(publish) = codec::parse_publish(rest, self.payload_max())
                 && self.take_publish(&publish, place.map(|place| place + at), out)
             {

@@ -49,6 +49,8 @@ use crate::tls::Endpoint;
 
 /// One socket read takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
+/// The same for a client whose publishes wait for the store: what comes behind the first of them is kept until then, for every such client.
+const HELD_READ_BYTES: usize = 8 * 1024;
 /// A read of small messages is worked off in parts of so many octets: what a part becomes stays in the processor's cache.
 const PART_BYTES: usize = 32 * 1024;
 /// Messages are small when a read brings more than one for each so many octets. Large ones are better taken whole.
@@ -434,14 +436,20 @@ impl Shard {
         }
     }
 
-    /// Whether a listed client may be read now: not while its channel waits for an answer, an alarm holds it, or the store is behind.
+    /// Whether a listed client may be read now: not while its channel waits for an answer, an alarm holds it, or the store is behind and a publish of
+    /// it waits.
     fn may_read(&self, place: usize) -> bool {
         self.clients.get(place).is_some_and(|client| {
             client.closing.is_some()
                 || !(client.blocked
-                    || client.amqp.paused()
-                    || (client.publisher && (self.is_held_back(client) || self.is_ahead(client))))
+                    || (client.amqp.paused() && !self.lets_go(client))
+                    || (client.publisher && self.is_ahead(client)))
         })
+    }
+
+    /// Whether a publish that waits for the store need not any more.
+    fn lets_go(&self, client: &Client) -> bool {
+        client.amqp.holds_a_publish() && !self.is_held_back(client)
     }
 
     /// A random number, good enough to choose a queue by.
@@ -470,6 +478,9 @@ impl Shard {
     /// Whether a publisher has to wait: for letters, or for the store if that is behind with what it publishes. Messages that only pass through memory
     /// have nothing to wait for.
     fn is_held_back(&self, client: &Client) -> bool {
+        if !client.publisher {
+            return false;
+        }
         let piles_up = || {
             let queue = client.target.and_then(|queue| self.queues.get(&queue));
             queue.is_some_and(|local| local.queue.resident_bytes() > PASSING_BYTES)
@@ -478,9 +489,20 @@ impl Shard {
     }
 
     fn read_client(&mut self, place: usize) {
+        let Some(client) = self.clients.get(place) else { return };
+        let held_back = self.is_held_back(client);
         let Some(client) = self.clients.get_mut(place) else { return };
+        client.amqp.hold_publishes(held_back);
+        if client.amqp.wants_resume() {
+            // What it held comes first, and may be all that may be taken of it now.
+            self.readable.push_back(place);
+            let mut out = Vec::new();
+            return self.work_off(place, &[], &mut out);
+        }
         client.read_at = self.now;
-        let progress = client.read(&mut self.read_buffer);
+        // What is found behind a publish that waits is kept.
+        let room = if held_back { HELD_READ_BYTES } else { READ_BYTES };
+        let progress = client.read(self.read_buffer.get_mut(..room).unwrap_or_default());
         // Of a peer that hung up no further event comes: it is read to the end.
         let more = matches!(progress, Progress::Some(_)) || client.hung_up;
         client.readable = more;
@@ -496,6 +518,16 @@ impl Shard {
                 self.take_octets(place, octets);
             }
             Progress::Gone => self.client_gone(place, "the client closed the socket"),
+        }
+    }
+
+    /// Who holds a publish is looked at until it need not any more.
+    fn list_holder(&mut self, place: usize) {
+        if let Some(client) = self.clients.get_mut(place)
+            && client.amqp.holds_a_publish()
+            && !std::mem::replace(&mut client.listed, true)
+        {
+            self.readable.push_back(place);
         }
     }
 
@@ -527,6 +559,7 @@ impl Shard {
                 _ => break,
             }
         }
+        self.list_holder(place);
         self.mark_dirty(place);
     }
 

@@ -84,6 +84,23 @@ fn who_does_not_wait_for_the_disk_goes_on() {
         let Said::Delivery { tag, .. } = consumer.listen().unwrap() else { panic!("no delivery") };
         consumer.send(&ack(1, tag, false)).unwrap();
     }
+    // The first publisher is held back as well; with nothing published it is still listened to.
+    persistent.prefetch(1, 1).unwrap();
+    persistent.consume(1, "transient", false).unwrap();
+    drop(consumer);
+    for number in 51..=60 {
+        transient.send(&publish(1, "transient", false, b"through")).unwrap();
+        assert_eq!(transient.listen().unwrap(), Said::Ack(number, false));
+        let Said::Delivery { tag, .. } = persistent.listen().unwrap() else { panic!("no delivery") };
+        persistent.send(&ack(1, tag, false)).unwrap();
+    }
+    // An acknowledgement behind a publish waits with it: were it carried out first, a broker that ends now would lose the message and what became of it.
+    transient.send(&publish(1, "transient", false, b"a request")).unwrap();
+    let Said::Delivery { tag, .. } = persistent.listen().unwrap() else { panic!("no delivery") };
+    persistent.send(&publish(1, "durable", true, b"its result")).unwrap();
+    persistent.send(&ack(1, tag, false)).unwrap();
+    transient.send(&publish(1, "transient", false, b"another")).unwrap();
+    assert_eq!(persistent.listen_for(SILENCE).unwrap(), None, "the acknowledgement overtook the publish");
     let mut reader = open();
     assert_eq!(reader.get("durable").unwrap(), Some(b"stored".to_vec()));
     assert!(!flood.is_finished(), "everything was taken, though nothing can be stored");
@@ -91,5 +108,7 @@ fn who_does_not_wait_for_the_disk_goes_on() {
     drop(stuck);
     let answered = persistent.listen().unwrap();
     assert!(matches!(answered, Said::Ack(2, _)), "{answered:?}");
+    persistent.find(|said| matches!(said, Said::Delivery { body, .. } if body == b"another")).unwrap();
+    persistent.find(|said| matches!(said, Said::Ack(3, _))).unwrap();
     flood.join().unwrap();
 }
