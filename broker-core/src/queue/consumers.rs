@@ -17,9 +17,19 @@ pub(super) struct Consumers {
     single_active: bool,
 }
 
-/// Numbers of consumers that may be given a message, in the order of their turns, for each priority; the highest first.
+/// Who may be given a message, for each priority that a consumer has; the highest first.
 #[derive(Debug, Default)]
-struct Turns(Vec<(i64, VecDeque<u64>)>);
+struct Turns(Vec<Level>);
+
+/// The consumers of one priority.
+#[derive(Debug)]
+struct Level {
+    priority: i64,
+    /// How many there are: as long as there is one, the level stays, for it may have a turn again at any time.
+    consumers: usize,
+    /// Numbers of those that may be given a message, in the order of their turns.
+    turns: VecDeque<u64>,
+}
 
 #[derive(Debug)]
 struct Consumer {
@@ -66,6 +76,7 @@ impl Consumers {
         let room_bytes = settings.room_bytes;
         let mut consumer = Consumer { number, settings, unacked: 0, room_bytes, in_turns: false, waits: false };
         consumer.waits = self.single_active && !self.consumers.is_empty();
+        self.turns.enter(consumer.settings.priority);
         take_turn(&mut consumer, &mut self.turns);
         self.consumers.push_back(consumer);
     }
@@ -74,9 +85,7 @@ impl Consumers {
     pub(super) fn remove(&mut self, key: ConsumerKey) -> bool {
         let Some(at) = self.position(key) else { return false };
         let Some(gone) = self.consumers.remove(at) else { return false };
-        if gone.in_turns {
-            self.turns.remove(gone.settings.priority, gone.number);
-        }
+        self.turns.leave(&gone);
         if self.single_active && self.consumers.iter().all(|consumer| consumer.waits) {
             // The highest priority, and of several the one that came first.
             let next = self.consumers.iter_mut().rev().max_by_key(|consumer| consumer.settings.priority);
@@ -126,7 +135,7 @@ impl Consumers {
     }
 
     pub(super) fn any_ready(&self) -> bool {
-        self.turns.0.iter().any(|(_, turns)| !turns.is_empty())
+        self.turns.0.iter().any(|level| !level.turns.is_empty())
     }
 
     /// So many deliveries of the consumer with this number were settled.
@@ -177,27 +186,40 @@ impl Consumers {
 }
 
 impl Turns {
-    fn push(&mut self, priority: i64, number: u64) {
-        match self.0.binary_search_by(|(other, _)| priority.cmp(other)) {
-            Ok(at) => self.0[at].1.push_back(number),
-            Err(at) => self.0.insert(at, (priority, VecDeque::from([number]))),
+    fn at(&self, priority: i64) -> Result<usize, usize> {
+        self.0.binary_search_by(|level| priority.cmp(&level.priority))
+    }
+
+    /// One more consumer of this priority.
+    fn enter(&mut self, priority: i64) {
+        match self.at(priority) {
+            Ok(at) => self.0[at].consumers += 1,
+            Err(at) => self.0.insert(at, Level { priority, consumers: 1, turns: VecDeque::new() }),
         }
     }
 
-    /// Consumers mostly go in the order in which they came: then it is found at once.
-    fn remove(&mut self, priority: i64, number: u64) {
-        let Ok(at) = self.0.binary_search_by(|(other, _)| priority.cmp(other)) else { return };
-        let turns = &mut self.0[at].1;
-        if let Some(turn) = turns.iter().position(|&turn| turn == number) {
-            turns.remove(turn);
-        }
-        if turns.is_empty() {
+    /// A consumer goes, with its turn if it has one. They mostly go in the order in which they came: then it is found at once.
+    fn leave(&mut self, consumer: &Consumer) {
+        let Ok(at) = self.at(consumer.settings.priority) else { return };
+        let level = &mut self.0[at];
+        level.consumers -= 1;
+        if level.consumers == 0 {
             self.0.remove(at);
+        } else if consumer.in_turns
+            && let Some(turn) = level.turns.iter().position(|&turn| turn == consumer.number)
+        {
+            level.turns.remove(turn);
+        }
+    }
+
+    fn push(&mut self, priority: i64, number: u64) {
+        if let Ok(at) = self.at(priority) {
+            self.0[at].turns.push_back(number);
         }
     }
 
     fn highest(&mut self) -> Option<&mut VecDeque<u64>> {
-        self.0.iter_mut().map(|(_, turns)| turns).find(|turns| !turns.is_empty())
+        self.0.iter_mut().map(|level| &mut level.turns).find(|turns| !turns.is_empty())
     }
 }
 
@@ -220,5 +242,40 @@ impl Consumer {
     fn has_room(&self) -> bool {
         let prefetch = u32::from(self.settings.prefetch);
         !self.waits && self.room_bytes > 0 && (self.settings.no_ack || prefetch == 0 || self.unacked < prefetch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::ChannelKey;
+
+    #[test]
+    fn a_priority_goes_with_the_last_consumer_that_has_it() {
+        let mut consumers = Consumers::default();
+        let key = |consumer| ConsumerKey { channel: ChannelKey { connection: 1, channel: 1 }, consumer };
+        let settings = |consumer: u32| ConsumerSettings {
+            key: key(consumer),
+            no_ack: false,
+            exclusive: false,
+            prefetch: 1,
+            priority: i64::from(consumer / 2),
+            room_bytes: 1000,
+            limit: None,
+        };
+        for consumer in 0..100 {
+            consumers.add(settings(consumer));
+        }
+        assert_eq!(consumers.turns.0.len(), 50);
+        // Half of them have had their turn and have no room; of each priority one has.
+        for _ in 0..50 {
+            consumers.next(1);
+        }
+        for consumer in 0..100 {
+            assert!(consumers.any_ready() || consumer >= 50);
+            assert!(consumers.remove(key(consumer)));
+            assert_eq!(consumers.turns.0.len(), 49 - consumer as usize / 2 + usize::from(consumer % 2 == 0));
+        }
+        assert!(consumers.consumers.is_empty() && consumers.turns.0.is_empty());
     }
 }
