@@ -184,7 +184,7 @@ pub(crate) fn write_return(send: &mut SendBuffer, channel: u16, message: &Messag
 
 /// Appends a method frame (all but its end) through `write_method`, then its end, the header frame and the body frames.
 #[inline]
-fn write_content(
+pub(crate) fn write_content(
     send: &mut SendBuffer,
     channel: u16,
     content: Content<'_>,

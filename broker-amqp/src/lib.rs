@@ -22,6 +22,7 @@ pub mod frame;
 mod heartbeat;
 pub mod incoming;
 pub mod input;
+pub mod link;
 mod method;
 mod names;
 pub mod output;
