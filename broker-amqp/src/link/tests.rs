@@ -1,3 +1,5 @@
+//! Both ends of a link: what is said, cut, damaged and made up.
+
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use broker_core::message::{Content, INLINE_BODY_MAX_BYTES, Message};
