@@ -86,7 +86,11 @@ impl Connection {
                     method::write_empty(&mut self.send, number, 20, 41);
                     return;
                 }
-                if let Err(reply) = answer(channel, &mut self.send, self.frame_max, *waiting, reply) {
+                let answered = answer(channel, &mut self.send, self.frame_max, *waiting, reply);
+                if channel.unacked.kib() > self.settings.unacked_max_kib {
+                    self.hoards = Some(number);
+                }
+                if let Err(reply) = answered {
                     let text = format!("no answer to a request of class {class}, method {method}");
                     give_back(number, reply, out);
                     self.raise(number, Exception::new(ReplyCode::InternalError, text).during(class, method), out);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use e2e::wire::{Said, Wire, ack, long, publish, short};
+use e2e::wire::{Said, Wire, ack, long, method, publish, short};
 use harness::{Broker, Brokerd, Options};
 
 const MIB: usize = 1 << 20;
@@ -52,6 +52,17 @@ fn octets_that_a_channel_holds_without_acknowledging_them() {
     assert_eq!(got, 4);
     let expected = "PRECONDITION_FAILED - unacknowledged deliveries on channel 1 take more than 4194304 bytes.";
     assert!(why.starts_with(expected), "{why}");
+    // The same for one that asks for each.
+    let mut asker = Wire::open(broker.amqp_port()).unwrap();
+    for fetched in 1..=4 {
+        asker.send(&method(1, (60, 70), &[&[0, 0][..], &short("q"), &[0]].concat())).unwrap();
+        let said = asker.listen().unwrap();
+        assert!(matches!(&said, Said::Got(Some(_))), "{fetched}: {said:?}");
+    }
+    match asker.listen().unwrap() {
+        Said::ChannelClosed(406, text) => assert!(text.starts_with(expected), "{text}"),
+        other => panic!("{other:?}"),
+    }
     // The connection is well, and nothing is lost.
     let mut left = 0;
     hoarder.call(2, (50, 10), &[&[0, 0][..], &short("q"), &[1], &long(b"")].concat()).unwrap();
