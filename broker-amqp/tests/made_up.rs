@@ -1,4 +1,4 @@
-//! Logins and copies, as the fuzz targets of that name have them, on octets made up at random.
+//! Logins, copies and links, as the fuzz targets of that name have them, on octets made up at random.
 #![allow(missing_docs, clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 mod client;
@@ -16,5 +16,10 @@ proptest! {
     #[test]
     fn hidden_copies_are_kept_and_never_seen(octets in vec(any::<u8>(), 0..100)) {
         fuzzed::copies::live(&octets);
+    }
+
+    #[test]
+    fn what_a_link_understands_can_be_said_again(octets in vec(any::<u8>(), 0..400)) {
+        fuzzed::links::live(&octets);
     }
 }

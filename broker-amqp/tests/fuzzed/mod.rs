@@ -3,4 +3,5 @@
 #![allow(missing_docs, dead_code, clippy::panic, clippy::unwrap_used, clippy::disallowed_methods)]
 
 pub mod copies;
+pub mod links;
 pub mod logins;

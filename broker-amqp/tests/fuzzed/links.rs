@@ -1,0 +1,94 @@
+//! Octets on a link between nodes: whatever is understood can be said again, and is understood the same; nothing is held but what came.
+
+use broker_amqp::frame::{self, END};
+use broker_amqp::link::{CLASS, Link, Op};
+use broker_core::message::Content;
+use broker_core::store::QueueId;
+
+const MESSAGE_MAX: u64 = 100_000;
+
+/// The first octet says in what pieces the others come. With an odd one they are methods, headers and bodies in turn, each behind a length and a number, and
+/// come in well-formed frames; else they are frames themselves.
+pub fn live(octets: &[u8]) {
+    let Some((&choice, octets)) = octets.split_first() else { return };
+    let octets = if choice & 1 == 1 { framed(octets) } else { octets.to_vec() };
+    let step = 1 + usize::from(choice) * 7;
+    let (mut link, mut again) = (Link::new(MESSAGE_MAX), Link::new(MESSAGE_MAX));
+    let mut words = Vec::new();
+    let mut came = 0;
+    for piece in octets.chunks(step) {
+        came += piece.len();
+        let understood = link.receive(piece, &mut |op| {
+            say(&mut again, &op);
+            words.push(shown(&op));
+        });
+        assert!(link.held_bytes() <= came);
+        if understood.is_err() {
+            break;
+        }
+    }
+    let mut heard = Vec::new();
+    let said: Vec<u8> = again.send_buffer().as_io_slices(usize::MAX).iter().flat_map(|slice| slice.to_vec()).collect();
+    Link::new(MESSAGE_MAX).receive(&said, &mut |op| heard.push(shown(&op))).unwrap();
+    assert_eq!(heard, words);
+}
+
+fn framed(mut octets: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some((&[kind, number, len], rest)) = octets.split_first_chunk() {
+        let (payload, rest) = rest.split_at(usize::from(len).min(rest.len()));
+        octets = rest;
+        match kind % 4 {
+            0 | 1 => frame::write(&mut out, frame::METHOD, 0, |out| {
+                out.extend_from_slice(&CLASS.to_be_bytes());
+                out.extend_from_slice(&[0, 10 + number % 32]);
+                out.extend_from_slice(payload);
+            }),
+            2 => frame::write(&mut out, frame::HEADER, 0, |out| {
+                out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, number]);
+                out.extend_from_slice(payload);
+            }),
+            _ => frame::write(&mut out, frame::BODY, 0, |out| out.extend_from_slice(payload)),
+        }
+    }
+    assert!(out.is_empty() || out.last() == Some(&END));
+    out
+}
+
+fn say(link: &mut Link, op: &Op<'_>) {
+    match op {
+        Op::Publish { queues, publish } => link.publish(&queues.iter().collect::<Vec<QueueId>>(), publish),
+        Op::Deliver { queue, delivery } => link.deliver(*queue, delivery),
+        Op::Got(got) => link.got(got),
+        small => link.say(small),
+    }
+}
+
+fn shown(op: &Op<'_>) -> String {
+    let content = |content: &Content<'_>| {
+        let message = content.keep();
+        let body: Vec<u8> = message.body().flatten().copied().collect();
+        let hidden: Vec<&[u8]> = message.hidden_keys().collect();
+        format!("{:?} {hidden:?} {:?} {body:?} {}", message.route(), message.header(), message.persistent())
+    };
+    match op {
+        Op::Publish { queues, publish } => {
+            let queues: Vec<QueueId> = queues.iter().collect();
+            format!("publish {queues:?} {:?} {} {}", publish.channel, publish.publish_seq, content(&publish.content))
+        }
+        Op::Deliver { queue, delivery } => {
+            let redelivered = delivery.redelivered;
+            let content = content(&delivery.content);
+            format!("deliver {queue:?} {:?} {} {redelivered} {content}", delivery.key, delivery.queue_tag)
+        }
+        Op::Got(got) => {
+            let (tag, left) = (got.queue_tag, got.remaining);
+            let content = content(&got.content);
+            format!("got {:?} {:?} {tag} {} {left} {content}", got.queue, got.channel, got.redelivered)
+        }
+        Op::Refusal { request, code, text } => {
+            format!("refusal {request} {code} {}", &text[..text.floor_char_boundary(255)])
+        }
+        small => format!("{small:?}"),
+    }
+}
