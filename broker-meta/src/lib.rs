@@ -2,13 +2,15 @@
 //!
 //! - [`Catalog`]: the state and [`Catalog::apply`], the only way it changes;
 //! - [`command`]: what can be asked of it;
-//! - [`log`]: where commands are kept on a single node, so that the catalog comes back after a restart.
+//! - [`log`]: where commands are kept on a single node, so that the catalog comes back after a restart;
+//! - [`raft`]: where they are kept in a cluster, in one order on all its nodes. Nothing uses it yet.
 //!
 //! Whoever routes, checks or authorizes reads the immutable snapshots [`Catalog::topology`] and [`Catalog::access`].
 
 pub mod catalog;
 pub mod command;
 pub mod log;
+pub mod raft;
 
 pub use catalog::{Catalog, CatalogEvent, ParameterKey, Parameters};
 pub use command::Command;

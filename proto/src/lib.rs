@@ -8,6 +8,12 @@ pub mod meta {
     include!(concat!(env!("OUT_DIR"), "/broker.meta.rs"));
 }
 
+/// Raft between the nodes of a cluster, and what each keeps of it.
+#[allow(missing_docs, clippy::all)]
+pub mod cluster {
+    include!(concat!(env!("OUT_DIR"), "/broker.cluster.rs"));
+}
+
 /// The admin service; only with the feature `admin`, which brings tonic.
 #[cfg(feature = "admin")]
 pub mod admin {

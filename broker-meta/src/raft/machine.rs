@@ -1,0 +1,300 @@
+//! What the entries of the log come to: the catalog, the members, and which batches of each node were carried out.
+//!
+//! A batch may come twice, when whoever proposed it did not hear that it was appended and asked a new leader for it. So the machine remembers the last
+//! number of each node: a proposer has one batch under way at a time and numbers them upwards, and one with a number that is not higher, or
+//! from an earlier start of its node, is passed over.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use prost::Message;
+use proto::cluster;
+use tokio_stream::{Stream, StreamExt};
+
+use super::types::{
+    LogIdOf, Meaningless, SnapshotMetaOf, StoredMembershipOf, TypeConfig, put_log_id, put_stored_membership,
+    take_log_id, take_stored_membership,
+};
+use crate::catalog::{Catalog, CatalogEvent};
+
+/// Begins a snapshot's file; the last octet is the format's version.
+const MAGIC: &[u8; 8] = b"BRKSNAP\x01";
+const FILE: &str = "raft.snapshot";
+const NEW_FILE: &str = "raft.snapshot.new";
+
+/// What has been applied on this node.
+#[derive(Clone, Debug)]
+pub enum Applied {
+    /// A batch of commands.
+    Batch {
+        /// Index of its entry.
+        index: u64,
+        /// Who proposed it.
+        origin: cluster::Origin,
+        /// What each command did; none if the batch had been applied before.
+        outcomes: Vec<Vec<CatalogEvent>>,
+        /// The catalog afterwards.
+        catalog: Catalog,
+    },
+    /// Everything at once: this node was far behind.
+    Snapshot {
+        /// Index of the last entry in it.
+        index: u64,
+        /// The catalog afterwards.
+        catalog: Catalog,
+    },
+}
+
+/// Hears of everything that is applied, in order. It is called on Raft's thread and must not wait.
+pub type Listener = Box<dyn FnMut(Applied) + Send + Sync>;
+
+/// See the module's page.
+pub(super) struct Machine {
+    state: Shared,
+    directory: PathBuf,
+    listener: Listener,
+}
+
+/// What others may look at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared(Arc<Mutex<State>>);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    last: Option<LogIdOf>,
+    membership: StoredMembershipOf,
+    catalog: Catalog,
+    /// Incarnation and number of the last batch of each node.
+    origins: BTreeMap<u64, (u64, u64)>,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Nobody panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Whether this batch, or a later one of the same node, has been applied.
+    pub(super) fn has_applied(&self, origin: &cluster::Origin) -> bool {
+        self.origins.get(&origin.node).is_some_and(|&last| (origin.incarnation, origin.number) <= last)
+    }
+
+    fn apply(&mut self, batch: &cluster::Batch) -> (cluster::Origin, Vec<Vec<CatalogEvent>>) {
+        let origin = batch.origin.unwrap_or_default();
+        if self.has_applied(&origin) {
+            return (origin, Vec::new());
+        }
+        self.origins.insert(origin.node, (origin.incarnation, origin.number));
+        let apply = |command| {
+            let index = self.catalog.index() + 1;
+            self.catalog.apply(index, command)
+        };
+        (origin, batch.commands.iter().map(apply).collect())
+    }
+
+    fn to_message(&self) -> cluster::Snapshot {
+        let (membership_at, membership) = put_stored_membership(&self.membership);
+        let origin =
+            |(&node, &(incarnation, number)): (&u64, &(u64, u64))| cluster::Origin { node, incarnation, number };
+        cluster::Snapshot {
+            last: self.last.as_ref().map(put_log_id),
+            membership_at,
+            membership: Some(membership),
+            catalog: Some(self.catalog.to_snapshot()),
+            origins: self.origins.iter().map(origin).collect(),
+        }
+    }
+
+    fn from_message(snapshot: cluster::Snapshot) -> io::Result<State> {
+        let membership = take_stored_membership(snapshot.membership_at, snapshot.membership);
+        let catalog = Catalog::from_snapshot(&snapshot.catalog.unwrap_or_default()).map_err(io::Error::other)?;
+        Ok(State {
+            last: snapshot.last.map(take_log_id),
+            membership: membership.map_err(damaged)?,
+            catalog,
+            origins: snapshot.origins.iter().map(|origin| (origin.node, (origin.incarnation, origin.number))).collect(),
+        })
+    }
+
+    fn meta(&self) -> SnapshotMetaOf {
+        SnapshotMetaOf { last_log_id: self.last, last_membership: self.membership.clone() }
+    }
+}
+
+impl Machine {
+    /// The state of the last snapshot in a directory, if there is one.
+    pub(super) fn open(directory: &Path, listener: Listener) -> io::Result<Machine> {
+        let state = read_file(directory)?.map(|octets| state_of(&octets)).transpose()?.unwrap_or_default();
+        Ok(Machine { state: Shared(Arc::new(Mutex::new(state))), directory: directory.into(), listener })
+    }
+
+    pub(super) fn shared(&self) -> Shared {
+        self.state.clone()
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Vec<u8>;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogIdOf>, StoredMembershipOf), io::Error> {
+        let state = self.state.lock();
+        Ok((state.last, state.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            let mut applied = None;
+            {
+                let mut state = self.state.lock();
+                state.last = Some(entry.log_id);
+                match entry.payload {
+                    EntryPayload::Blank => {}
+                    EntryPayload::Normal(batch) => {
+                        let (origin, outcomes) = state.apply(&batch.0);
+                        let catalog = state.catalog.clone();
+                        applied = Some(Applied::Batch { index: entry.log_id.index, origin, outcomes, catalog });
+                    }
+                    EntryPayload::Membership(membership) => {
+                        state.membership = StoredMembershipOf::new(Some(entry.log_id), membership);
+                    }
+                }
+            }
+            if let Some(applied) = applied {
+                (self.listener)(applied);
+            }
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { state: self.state.lock().clone(), directory: self.directory.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf, snapshot: Vec<u8>) -> Result<(), io::Error> {
+        let directory = self.directory.clone();
+        let state = blocking(move || {
+            let state = state_of(&snapshot)?;
+            write_file(&directory, &snapshot)?;
+            Ok(state)
+        })
+        .await?;
+        if state.meta() != *meta {
+            return Err(io::Error::other("a snapshot of the catalog is not the one that was announced"));
+        }
+        let (index, catalog) = (state.last.map_or(0, |id| id.index), state.catalog.clone());
+        *self.state.lock() = state;
+        (self.listener)(Applied::Snapshot { index, catalog });
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>>, io::Error> {
+        let directory = self.directory.clone();
+        blocking(move || {
+            let Some(snapshot) = read_file(&directory)? else { return Ok(None) };
+            let meta = state_of(&snapshot)?.meta();
+            Ok(Some(Snapshot { meta, snapshot }))
+        })
+        .await
+    }
+}
+
+/// Writes a snapshot while entries go on being applied.
+pub(super) struct Builder {
+    state: State,
+    directory: PathBuf,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Vec<u8>;
+
+    async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
+        let (state, directory) = (self.state.clone(), self.directory.clone());
+        blocking(move || {
+            let snapshot = state.to_message().encode_to_vec();
+            write_file(&directory, &snapshot)?;
+            Ok(Snapshot { meta: state.meta(), snapshot })
+        })
+        .await
+    }
+}
+
+/// What a snapshot's octets announce, without making a catalog of them.
+pub(super) fn meta_of(octets: &[u8]) -> Result<SnapshotMetaOf, Meaningless> {
+    let snapshot = cluster::Snapshot::decode(octets).map_err(|_| Meaningless("a snapshot is damaged"))?;
+    Ok(SnapshotMetaOf {
+        last_log_id: snapshot.last.map(take_log_id),
+        last_membership: take_stored_membership(snapshot.membership_at, snapshot.membership)?,
+    })
+}
+
+fn state_of(octets: &[u8]) -> io::Result<State> {
+    State::from_message(cluster::Snapshot::decode(octets)?)
+}
+
+/// In the file: magic, CRC-32C of the rest (4 octets, little-endian), the message.
+fn write_file(directory: &Path, octets: &[u8]) -> io::Result<()> {
+    let new = directory.join(NEW_FILE);
+    let mut file = File::create(&new)?;
+    file.write_all(MAGIC)?;
+    file.write_all(&checksum(octets).to_le_bytes())?;
+    file.write_all(octets)?;
+    file.sync_all()?;
+    fs::rename(&new, directory.join(FILE))?;
+    File::open(directory)?.sync_all()
+}
+
+fn read_file(directory: &Path) -> io::Result<Option<Vec<u8>>> {
+    let path = directory.join(FILE);
+    let octets = match fs::read(&path) {
+        Ok(octets) => octets,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{} {what}", path.display()));
+    let (magic, rest) = octets.split_first_chunk::<8>().ok_or_else(|| wrong("is cut short"))?;
+    if magic[..7] != MAGIC[..7] {
+        return Err(wrong("is not a snapshot of the catalog"));
+    }
+    if magic != MAGIC {
+        return Err(wrong("was written by a newer version: upgrade this node"));
+    }
+    let (sum, snapshot) = rest.split_first_chunk::<4>().ok_or_else(|| wrong("is cut short"))?;
+    if u32::from_le_bytes(*sum) != checksum(snapshot) {
+        return Err(wrong("is damaged: its checksum is another"));
+    }
+    Ok(Some(snapshot.to_vec()))
+}
+
+fn checksum(octets: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, octets) as u32
+}
+
+fn damaged(why: Meaningless) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a snapshot of the catalog: {why}"))
+}
+
+/// Away from the threads that answer other nodes.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,374 @@
+//! The log of Raft on the disk: entries, this node's vote, and how far the log is known to be committed, in one redb file.
+//!
+//! A thread of its own writes. What is asked for while it waits for the disk is written together: one transaction, one sync. An entry counts as
+//! appended when its transaction is on the disk and not before; until then it can be read from memory. After a failed write nothing is written any
+//! more, for what the disk holds is unknown: the process must end.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use prost::Message;
+use proto::cluster;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::oneshot;
+
+use super::types::{
+    EntryOf, LogIdOf, Meaningless, TypeConfig, VoteOf, put_entry, put_log_id, put_vote, take_entry, take_log_id,
+    take_vote,
+};
+
+/// Entries by index.
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+/// Everything else by name.
+const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+const VOTE: &str = "vote";
+const COMMITTED: &str = "committed";
+const PURGED: &str = "purged";
+const IDENTITY: &str = "identity";
+/// Written together at most.
+const TOGETHER_MAX: usize = 1024;
+
+/// Whose log it is. A log is never taken up by another node, nor by the same one after its disk was emptied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: [u8; 16],
+    /// The node's number in it, never given twice.
+    pub node: u64,
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk, or what is on it.
+    #[error("cannot open the log of the catalog: {0}")]
+    Io(#[from] io::Error),
+    /// It is another's.
+    #[error(
+        "the log of the catalog belongs to node {} of cluster {}, this is node {} of cluster {}: give each node a data directory of its own",
+        found.node, hex(&found.cluster), wanted.node, hex(&wanted.cluster)
+    )]
+    Another {
+        /// Whose it is.
+        found: Identity,
+        /// Whose it should be.
+        wanted: Identity,
+    },
+}
+
+/// The handle that openraft writes and reads with.
+#[derive(Clone, Debug)]
+pub(super) struct LogStore(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    database: Database,
+    /// Entries whose transaction is not on the disk yet.
+    unwritten: Mutex<BTreeMap<u64, EntryOf>>,
+    work: Mutex<Option<Sender<Work>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+type Done = oneshot::Sender<io::Result<()>>;
+
+enum Work {
+    Append(Vec<EntryOf>, IOFlushed<TypeConfig>),
+    Set(&'static str, Vec<u8>, Done),
+    /// Entries after this index go.
+    Truncate(Option<u64>, Done),
+    /// Entries up to this one go.
+    Purge(LogIdOf, Done),
+}
+
+impl LogStore {
+    /// Opens the log in a directory that exists; a new one becomes that of `identity`.
+    pub(super) fn open(directory: &Path, identity: &Identity) -> Result<LogStore, OpenError> {
+        let database = Database::create(directory.join("raft.redb")).map_err(io::Error::other)?;
+        let begin = || -> io::Result<Option<Vec<u8>>> {
+            let transaction = database.begin_write().map_err(io::Error::other)?;
+            transaction.open_table(LOG).map_err(io::Error::other)?;
+            let found = {
+                let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;
+                let found = state.get(IDENTITY).map_err(io::Error::other)?.map(|octets| octets.value().to_vec());
+                if found.is_none() {
+                    state.insert(IDENTITY, identity.octets().as_slice()).map_err(io::Error::other)?;
+                }
+                found
+            };
+            transaction.commit().map_err(io::Error::other)?;
+            Ok(found)
+        };
+        if let Some(found) = begin()? {
+            let found = Identity::from_octets(&found).ok_or_else(|| damaged(Meaningless("its identity is damaged")))?;
+            if found != *identity {
+                return Err(OpenError::Another { found, wanted: identity.clone() });
+            }
+        }
+        let (work, receiver) = channel();
+        let shared = Arc::new(Shared {
+            database,
+            unwritten: Mutex::default(),
+            work: Mutex::new(Some(work)),
+            thread: Mutex::default(),
+        });
+        let writer = shared.clone();
+        let thread = std::thread::Builder::new().name("catalog log".into()).spawn(move || writer.run(&receiver))?;
+        *lock(&shared.thread) = Some(thread);
+        Ok(LogStore(shared))
+    }
+
+    /// Writes what is still to be written and closes the file. Nothing can be written afterwards.
+    pub(super) fn close(&self) {
+        drop(lock(&self.0.work).take());
+        let thread = lock(&self.0.thread).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the catalog's log has panicked");
+        }
+    }
+
+    fn send(&self, work: Work) -> io::Result<()> {
+        let sent = lock(&self.0.work).as_ref().is_some_and(|sender| sender.send(work).is_ok());
+        if sent { Ok(()) } else { Err(closed()) }
+    }
+
+    async fn and_wait(&self, work: impl FnOnce(Done) -> Work) -> io::Result<()> {
+        let (done, finished) = oneshot::channel();
+        self.send(work(done))?;
+        finished.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn state(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let transaction = self.0.database.begin_read().map_err(io::Error::other)?;
+        let table = transaction.open_table(STATE).map_err(io::Error::other)?;
+        Ok(table.get(name).map_err(io::Error::other)?.map(|octets| octets.value().to_vec()))
+    }
+
+    fn log_id(&self, name: &str) -> io::Result<Option<LogIdOf>> {
+        let octets = self.state(name)?;
+        octets.map(|octets| Ok(take_log_id(cluster::LogId::decode(&*octets)?))).transpose()
+    }
+
+    fn entries(&self, range: impl RangeBounds<u64> + Clone) -> io::Result<Vec<EntryOf>> {
+        if is_empty(&range) {
+            return Ok(Vec::new());
+        }
+        // Memory first: what leaves it meanwhile is on the disk by then.
+        let unwritten: Vec<EntryOf> =
+            lock(&self.0.unwritten).range(range.clone()).map(|(_, entry)| entry.clone()).collect();
+        let transaction = self.0.database.begin_read().map_err(io::Error::other)?;
+        let table = transaction.open_table(LOG).map_err(io::Error::other)?;
+        let mut entries = Vec::new();
+        for found in table.range(range).map_err(io::Error::other)? {
+            let (index, octets) = found.map_err(io::Error::other)?;
+            if unwritten.first().is_some_and(|first| first.log_id.index <= index.value()) {
+                break;
+            }
+            entries.push(take_entry(cluster::Entry::decode(octets.value())?).map_err(damaged)?);
+        }
+        entries.extend(unwritten);
+        Ok(entries)
+    }
+
+    fn last(&self) -> io::Result<Option<LogIdOf>> {
+        if let Some((_, entry)) = lock(&self.0.unwritten).last_key_value() {
+            return Ok(Some(entry.log_id));
+        }
+        let transaction = self.0.database.begin_read().map_err(io::Error::other)?;
+        let table = transaction.open_table(LOG).map_err(io::Error::other)?;
+        let last = table.last().map_err(io::Error::other)?;
+        let entry = last.map(|(_, octets)| cluster::Entry::decode(octets.value())).transpose()?;
+        Ok(entry.map(take_entry).transpose().map_err(damaged)?.map(|entry| entry.log_id))
+    }
+}
+
+impl Shared {
+    fn run(&self, work: &Receiver<Work>) {
+        let mut failed: Option<String> = None;
+        while let Ok(first) = work.recv() {
+            let together: Vec<Work> = std::iter::once(first).chain(work.try_iter().take(TOGETHER_MAX)).collect();
+            let result = match &failed {
+                Some(why) => Err(io::Error::other(why.clone())),
+                None => self.write(&together),
+            };
+            if let Err(error) = &result {
+                failed.get_or_insert_with(|| format!("an earlier write of the catalog's log failed: {error}"));
+            }
+            let answer = || match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            for piece in together {
+                match piece {
+                    Work::Append(entries, flushed) => {
+                        if result.is_ok() {
+                            self.forget_written(&entries);
+                        }
+                        flushed.io_completed(answer());
+                    }
+                    // Who asked may have gone.
+                    Work::Set(_, _, done) | Work::Truncate(_, done) | Work::Purge(_, done) => {
+                        let _ = done.send(answer());
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&self, together: &[Work]) -> io::Result<()> {
+        let transaction = self.database.begin_write().map_err(io::Error::other)?;
+        {
+            let mut log = transaction.open_table(LOG).map_err(io::Error::other)?;
+            let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;
+            for piece in together {
+                match piece {
+                    Work::Append(entries, _) => {
+                        for entry in entries {
+                            let octets = put_entry(entry).encode_to_vec();
+                            log.insert(entry.log_id.index, octets.as_slice()).map_err(io::Error::other)?;
+                        }
+                    }
+                    Work::Set(name, octets, _) => {
+                        drop(state.insert(*name, octets.as_slice()).map_err(io::Error::other)?)
+                    }
+                    Work::Truncate(after, _) => {
+                        let from = after.map_or(0, |index| index + 1);
+                        log.retain_in(from.., |_, _| false).map_err(io::Error::other)?;
+                    }
+                    Work::Purge(through, _) => {
+                        log.retain_in(..=through.index, |_, _| false).map_err(io::Error::other)?;
+                        let octets = put_log_id(through).encode_to_vec();
+                        state.insert(PURGED, octets.as_slice()).map_err(io::Error::other)?;
+                    }
+                }
+            }
+        }
+        transaction.commit().map_err(io::Error::other)
+    }
+
+    /// Entries are on the disk. One that was replaced meanwhile stays in memory until its successor is.
+    fn forget_written(&self, entries: &[EntryOf]) {
+        let mut unwritten = lock(&self.unwritten);
+        for entry in entries {
+            if unwritten.get(&entry.log_id.index).is_some_and(|kept| kept.log_id == entry.log_id) {
+                unwritten.remove(&entry.log_id.index);
+            }
+        }
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<EntryOf>, io::Error> {
+        self.entries(range)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<VoteOf>, io::Error> {
+        let octets = self.state(VOTE)?;
+        octets.map(|octets| take_vote(Some(cluster::Vote::decode(&*octets)?)).map_err(damaged)).transpose()
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let last_purged_log_id = self.log_id(PURGED)?;
+        let last_log_id = self.last()?.or(last_purged_log_id);
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &VoteOf) -> Result<(), io::Error> {
+        let octets = put_vote(vote).encode_to_vec();
+        self.and_wait(|done| Work::Set(VOTE, octets, done)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogIdOf>) -> Result<(), io::Error> {
+        let Some(committed) = committed else { return Ok(()) };
+        // It need not be durable at once: a start that knows less applies less until it hears of more. It goes with what is written next.
+        let (done, _) = oneshot::channel();
+        self.send(Work::Set(COMMITTED, put_log_id(&committed).encode_to_vec(), done))
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogIdOf>, io::Error> {
+        self.log_id(COMMITTED)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = EntryOf> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<EntryOf> = entries.into_iter().collect();
+        let keyed = entries.iter().map(|entry| (entry.log_id.index, entry.clone()));
+        lock(&self.0.unwritten).extend(keyed);
+        self.send(Work::Append(entries, callback))
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogIdOf>) -> Result<(), io::Error> {
+        let after = last_log_id.map(|id| id.index);
+        let from = after.map_or(0, |index| index + 1);
+        drop(lock(&self.0.unwritten).split_off(&from));
+        self.and_wait(|done| Work::Truncate(after, done)).await
+    }
+
+    async fn purge(&mut self, log_id: LogIdOf) -> Result<(), io::Error> {
+        self.and_wait(|done| Work::Purge(log_id, done)).await
+    }
+}
+
+impl Identity {
+    fn octets(&self) -> Vec<u8> {
+        [&self.cluster[..], &self.node.to_be_bytes()].concat()
+    }
+
+    fn from_octets(octets: &[u8]) -> Option<Identity> {
+        let (cluster, node) = octets.split_first_chunk::<16>()?;
+        Some(Identity { cluster: *cluster, node: u64::from_be_bytes(node.try_into().ok()?) })
+    }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn is_empty(range: &impl RangeBounds<u64>) -> bool {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    match range.end_bound() {
+        Bound::Included(&end) => end < start,
+        Bound::Excluded(&end) => end <= start,
+        Bound::Unbounded => false,
+    }
+}
+
+fn damaged(why: Meaningless) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the log of the catalog: {why}"))
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the log of the catalog is closed")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nobody panics while holding it, and what it holds is never half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

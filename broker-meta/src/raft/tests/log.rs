@@ -1,0 +1,122 @@
+//! The log alone: openraft's suite, and what is there after a crash.
+
+use std::path::Path;
+
+use openraft::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt;
+use openraft::{RaftLogReader, StorageError};
+use proto::cluster;
+use tempfile::TempDir;
+
+use super::super::machine::Machine;
+use super::super::store::{Identity, LogStore, OpenError};
+use super::super::types::{EntryOf, TypeConfig, take_entry, take_vote};
+
+const IDENTITY: Identity = Identity { cluster: [7; 16], node: 1 };
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<TypeConfig>> {
+        let directory = TempDir::new().unwrap();
+        let store = LogStore::open(directory.path(), &IDENTITY).unwrap();
+        let machine = Machine::open(directory.path(), Box::new(|_| {})).unwrap();
+        Ok((directory, store, machine))
+    }
+}
+
+#[tokio::test]
+async fn openraft_is_content() {
+    Suite::<TypeConfig, LogStore, Machine, Builder, TempDir>::test_all(Builder).await.unwrap();
+}
+
+fn entry(term: u64, index: u64) -> EntryOf {
+    let origin = cluster::Origin { node: 1, incarnation: 1, number: index };
+    let batch = cluster::Batch { origin: Some(origin), commands: Vec::new() };
+    let payload = Some(cluster::entry::Payload::Batch(batch));
+    take_entry(cluster::Entry { id: Some(cluster::LogId { term, index }), payload }).unwrap()
+}
+
+/// What another process would find if this one ended now.
+async fn after_a_crash(directory: &Path) -> Vec<EntryOf> {
+    let copy = TempDir::new().unwrap();
+    std::fs::copy(directory.join("raft.redb"), copy.path().join("raft.redb")).unwrap();
+    let mut store = LogStore::open(copy.path(), &IDENTITY).unwrap();
+    let entries = store.try_get_log_entries(..).await.unwrap();
+    store.close();
+    entries
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_crash() {
+    let directory = TempDir::new().unwrap();
+    let mut store = LogStore::open(directory.path(), &IDENTITY).unwrap();
+    let mut expected: Vec<EntryOf> = Vec::new();
+    for round in 0..20_u64 {
+        if round % 5 == 4 {
+            // A new leader replaces the last two.
+            expected.truncate(expected.len() - 2);
+            store.truncate_after(expected.last().map(|entry| entry.log_id)).await.unwrap();
+            assert_eq!(after_a_crash(directory.path()).await, expected);
+        }
+        let from = expected.last().map_or(1, |entry| entry.log_id.index + 1);
+        let new: Vec<EntryOf> = (from..from + 3).map(|index| entry(1 + round / 5, index)).collect();
+        expected.extend(new.iter().cloned());
+        // Readable at once, durable when it is answered.
+        let (done, flushed) = TypeConfig::oneshot();
+        store.append(new, IOFlushed::signal(done)).await.unwrap();
+        assert_eq!(store.try_get_log_entries(..).await.unwrap(), expected);
+        flushed.await.unwrap().unwrap();
+        assert_eq!(after_a_crash(directory.path()).await, expected);
+    }
+    let purged = expected[9].log_id;
+    store.purge(purged).await.unwrap();
+    let vote = take_vote(Some(cluster::Vote { term: 9, voted_for: 3, committed: true })).unwrap();
+    store.save_vote(&vote).await.unwrap();
+    store.close();
+    let error = store.blocking_append([entry(9, 100)]).await.unwrap_err();
+    assert!(error.to_string().contains("is closed"), "{error}");
+    drop(store);
+    let mut again = LogStore::open(directory.path(), &IDENTITY).unwrap();
+    assert_eq!(again.try_get_log_entries(..).await.unwrap(), expected[10..]);
+    assert_eq!(again.read_vote().await.unwrap(), Some(vote));
+    let state = again.get_log_state().await.unwrap();
+    assert_eq!(
+        (state.last_purged_log_id, state.last_log_id),
+        (Some(purged), expected.last().map(|entry| entry.log_id))
+    );
+    again.close();
+}
+
+#[tokio::test]
+async fn a_log_is_not_taken_up_by_another() {
+    let directory = TempDir::new().unwrap();
+    LogStore::open(directory.path(), &IDENTITY).unwrap().close();
+    for other in [Identity { node: 2, ..IDENTITY }, Identity { cluster: [8; 16], ..IDENTITY }] {
+        match LogStore::open(directory.path(), &other) {
+            Err(OpenError::Another { found, wanted }) => assert_eq!((found, wanted), (IDENTITY, other)),
+            other => panic!("{other:?}"),
+        }
+    }
+    LogStore::open(directory.path(), &IDENTITY).unwrap().close();
+}
+
+#[test]
+fn a_damaged_snapshot_is_named() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("raft.snapshot");
+    let opened = |octets: &[u8]| {
+        std::fs::write(&file, octets).unwrap();
+        Machine::open(directory.path(), Box::new(|_| {})).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let name = file.display();
+    assert_eq!(opened(b"BRKSNAP\x01\0\0\0\0"), Ok(()));
+    assert_eq!(opened(b"BRK"), Err(format!("{name} is cut short")));
+    assert_eq!(opened(b"something else"), Err(format!("{name} is not a snapshot of the catalog")));
+    assert_eq!(
+        opened(b"BRKSNAP\x02\0\0\0\0"),
+        Err(format!("{name} was written by a newer version: upgrade this node"))
+    );
+    assert_eq!(opened(b"BRKSNAP\x01\0\0\0\0x"), Err(format!("{name} is damaged: its checksum is another")));
+}
