@@ -3,13 +3,15 @@
 //! - [`Catalog`]: the state and [`Catalog::apply`], the only way it changes;
 //! - [`command`]: what can be asked of it;
 //! - [`log`]: where commands are kept on a single node, so that the catalog comes back after a restart;
-//! - [`raft`]: where they are kept in a cluster, in one order on all its nodes. Nothing uses it yet.
+//! - [`raft`]: where they are kept in a cluster, in one order on all its nodes;
+//! - [`peer`]: who another node is, before anything else is said to it. Nothing uses these two yet.
 //!
 //! Whoever routes, checks or authorizes reads the immutable snapshots [`Catalog::topology`] and [`Catalog::access`].
 
 pub mod catalog;
 pub mod command;
 pub mod log;
+pub mod peer;
 pub mod raft;
 
 pub use catalog::{Catalog, CatalogEvent, ParameterKey, Parameters};
