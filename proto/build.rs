@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["meta.proto", "admin.proto", "cluster.proto"], ["proto"])?;
+    let files = protox::compile(["meta.proto", "admin.proto", "cluster.proto", "gossip.proto"], ["proto"])?;
     // Who connects, and how, is the user's: no transport in the generated code.
     tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
     Ok(())

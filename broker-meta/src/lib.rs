@@ -4,13 +4,15 @@
 //! - [`command`]: what can be asked of it;
 //! - [`log`]: where commands are kept on a single node, so that the catalog comes back after a restart;
 //! - [`raft`]: where they are kept in a cluster, in one order on all its nodes;
-//! - [`peer`]: who another node is, before anything else is said to it. Nothing uses these two yet.
+//! - [`peer`]: who another node is, before anything else is said to it;
+//! - [`membership`]: which nodes answer, and what they say of themselves. Nothing uses these three yet.
 //!
 //! Whoever routes, checks or authorizes reads the immutable snapshots [`Catalog::topology`] and [`Catalog::access`].
 
 pub mod catalog;
 pub mod command;
 pub mod log;
+pub mod membership;
 pub mod peer;
 pub mod raft;
 

@@ -14,6 +14,12 @@ pub mod cluster {
     include!(concat!(env!("OUT_DIR"), "/broker.cluster.rs"));
 }
 
+/// What nodes tell each other of themselves in datagrams.
+#[allow(missing_docs, clippy::all)]
+pub mod gossip {
+    include!(concat!(env!("OUT_DIR"), "/broker.gossip.rs"));
+}
+
 /// The admin service; only with the feature `admin`, which brings tonic.
 #[cfg(feature = "admin")]
 pub mod admin {

@@ -33,7 +33,7 @@ impl Secret {
     }
 
     /// Signs what was said so far under a label, which says by whom and at which step.
-    pub(super) fn sign(&self, label: &[u8], said: &[&[u8]]) -> [u8; 32] {
+    pub(crate) fn sign(&self, label: &[u8], said: &[&[u8]]) -> [u8; 32] {
         let mut mac = self.mac(label);
         for part in said {
             mac.update(part);
@@ -41,8 +41,8 @@ impl Secret {
         mac.finalize().into_bytes().into()
     }
 
-    /// Whether that is what [`Secret::sign`] gives, found out in a time that does not depend on where they differ.
-    pub(super) fn proves(&self, label: &[u8], said: &[&[u8]], proof: &[u8]) -> bool {
+    /// Whether that is what `sign` gives, found out in a time that does not depend on where they differ.
+    pub(crate) fn proves(&self, label: &[u8], said: &[&[u8]], proof: &[u8]) -> bool {
         self.sign(label, said).ct_eq(proof).into()
     }
 

@@ -276,8 +276,7 @@ impl<T: Transport> CatalogRaft<T> {
     /// node is one of the cluster all the same, and goes on catching up.
     pub async fn add_learner(&self, node: u64, place: Node, wait: Duration) -> Result<(), ProposeError> {
         let until = Instant::now() + wait;
-        let added = timeout_at(until, self.raft.add_learner(node, place, false)).await;
-        self.members(added.map_err(|_| ProposeError::NoMajority)?)?;
+        self.members(until, || self.raft.add_learner(node, place.clone(), false)).await?;
         let last = self.status().last;
         while self.status().matching.get(&node).is_none_or(|&matching| matching < last) {
             if Instant::now() >= until {
@@ -289,23 +288,40 @@ impl<T: Transport> CatalogRaft<T> {
     }
 
     /// Makes these nodes the ones that vote; those that voted and are not among them no longer belong to the cluster. Only the leader can.
-    pub async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), ProposeError> {
-        self.members(self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), false).await)
+    pub async fn set_voters(&self, voters: BTreeSet<u64>, wait: Duration) -> Result<(), ProposeError> {
+        let change = || self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters.clone()), false);
+        self.members(Instant::now() + wait, change).await
     }
 
     /// Removes nodes that do not vote. Only the leader can.
-    pub async fn remove_learners(&self, nodes: BTreeSet<u64>) -> Result<(), ProposeError> {
-        self.members(self.raft.change_membership(ChangeMembers::RemoveNodes(nodes), false).await)
+    pub async fn remove_learners(&self, nodes: BTreeSet<u64>, wait: Duration) -> Result<(), ProposeError> {
+        let change = || self.raft.change_membership(ChangeMembers::RemoveNodes(nodes.clone()), false);
+        self.members(Instant::now() + wait, change).await
     }
 
-    fn members<A>(
-        &self,
-        outcome: Result<A, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>,
-    ) -> Result<(), ProposeError> {
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.to_string())),
-            Err(RaftError::APIError(error)) => Err(ProposeError::Members(error.to_string())),
+    /// Tries a change of members until it is made, refused, or the time is up: a leader that was just elected takes none before a majority has
+    /// answered it.
+    async fn members<A, F>(&self, until: Instant, change: impl Fn() -> F) -> Result<(), ProposeError>
+    where
+        F: Future<Output = Result<A, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
+    {
+        loop {
+            let refused = match timeout_at(until, change()).await.map_err(|_| ProposeError::NoMajority)? {
+                Ok(_) => return Ok(()),
+                Err(RaftError::Fatal(fatal)) => return Err(ProposeError::Stopped(fatal.to_string())),
+                Err(RaftError::APIError(refused)) => refused,
+            };
+            match refused {
+                ClientWriteError::ForwardToLeader(forward)
+                    if forward.leader_id.is_none_or(|leader| leader == self.node) =>
+                {
+                    if Instant::now() >= until {
+                        return Err(ProposeError::NoMajority);
+                    }
+                    sleep(PAUSE).await;
+                }
+                refused => return Err(ProposeError::Members(refused.to_string())),
+            }
         }
     }
 

@@ -10,14 +10,14 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use prost::Message;
 use proto::cluster;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
 
 use super::types::{
@@ -70,7 +70,8 @@ pub(super) struct LogStore(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    database: Database,
+    /// None once it is closed: whoever still has a handle does not keep the file from being opened again.
+    database: RwLock<Option<Database>>,
     /// Entries whose transaction is not on the disk yet.
     unwritten: Mutex<BTreeMap<u64, EntryOf>>,
     work: Mutex<Option<Sender<Work>>>,
@@ -114,7 +115,7 @@ impl LogStore {
         }
         let (work, receiver) = channel();
         let shared = Arc::new(Shared {
-            database,
+            database: RwLock::new(Some(database)),
             unwritten: Mutex::default(),
             work: Mutex::new(Some(work)),
             thread: Mutex::default(),
@@ -134,6 +135,7 @@ impl LogStore {
         {
             tracing::error!("the thread of the catalog's log has panicked");
         }
+        drop(self.0.database.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn send(&self, work: Work) -> io::Result<()> {
@@ -148,7 +150,7 @@ impl LogStore {
     }
 
     fn state(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let transaction = self.0.database.begin_read().map_err(io::Error::other)?;
+        let transaction = self.0.begin_read()?;
         let table = transaction.open_table(STATE).map_err(io::Error::other)?;
         Ok(table.get(name).map_err(io::Error::other)?.map(|octets| octets.value().to_vec()))
     }
@@ -165,7 +167,7 @@ impl LogStore {
         // Memory first: what leaves it meanwhile is on the disk by then.
         let unwritten: Vec<EntryOf> =
             lock(&self.0.unwritten).range(range.clone()).map(|(_, entry)| entry.clone()).collect();
-        let transaction = self.0.database.begin_read().map_err(io::Error::other)?;
+        let transaction = self.0.begin_read()?;
         let table = transaction.open_table(LOG).map_err(io::Error::other)?;
         let mut entries = Vec::new();
         for found in table.range(range).map_err(io::Error::other)? {
@@ -183,7 +185,7 @@ impl LogStore {
         if let Some((_, entry)) = lock(&self.0.unwritten).last_key_value() {
             return Ok(Some(entry.log_id));
         }
-        let transaction = self.0.database.begin_read().map_err(io::Error::other)?;
+        let transaction = self.0.begin_read()?;
         let table = transaction.open_table(LOG).map_err(io::Error::other)?;
         let last = table.last().map_err(io::Error::other)?;
         let entry = last.map(|(_, octets)| cluster::Entry::decode(octets.value())).transpose()?;
@@ -192,6 +194,11 @@ impl LogStore {
 }
 
 impl Shared {
+    fn begin_read(&self) -> io::Result<ReadTransaction> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        database.as_ref().ok_or_else(closed)?.begin_read().map_err(io::Error::other)
+    }
+
     fn run(&self, work: &Receiver<Work>) {
         let mut failed: Option<String> = None;
         while let Ok(first) = work.recv() {
@@ -225,7 +232,8 @@ impl Shared {
     }
 
     fn write(&self, together: &[Work]) -> io::Result<()> {
-        let transaction = self.database.begin_write().map_err(io::Error::other)?;
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let transaction = database.as_ref().ok_or_else(closed)?.begin_write().map_err(io::Error::other)?;
         {
             let mut log = transaction.open_table(LOG).map_err(io::Error::other)?;
             let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;

@@ -95,7 +95,7 @@ async fn members_come_and_go() {
         assert_eq!(world.at(node).status().role, Role::Learner);
         assert_eq!(*world.members[&node].snapshots.lock().unwrap(), 1);
     }
-    world.at(1).set_voters([1, 2, 3].into()).await.unwrap();
+    world.at(1).set_voters([1, 2, 3].into(), WAIT).await.unwrap();
     world.create(3, "of the third", WAIT).await.unwrap();
     world.agree_among([1, 2, 3]).await;
     assert!(matches!(world.at(2).found([(2, place(2))].into()).await, Err(ProposeError::Members(_))));
@@ -106,7 +106,7 @@ async fn members_come_and_go() {
     world.until("the lead to change", || (world.at(to).status().role == Role::Leader).then_some(())).await;
     // One leaves; the others go on without it.
     let gone = (1..=3).find(|node| *node != to).unwrap();
-    world.at(to).set_voters((1..=3).filter(|node| *node != gone).collect()).await.unwrap();
+    world.at(to).set_voters((1..=3).filter(|node| *node != gone).collect(), WAIT).await.unwrap();
     let left = world.at(to).status();
     assert_eq!((left.voters.len(), left.voters.contains(&gone), left.learners), (2, false, BTreeSet::new()));
     world.create(to, "without it", WAIT).await.unwrap();
