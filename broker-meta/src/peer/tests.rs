@@ -383,3 +383,11 @@ fn a_name_that_would_upset_a_terminal_is_not_taken() {
     let said = Identity { name: "rabbit@\u{1b}[2J".into(), ..identity(1) };
     assert!(codec::take_identity(&codec::put_identity(&said)).is_none());
 }
+
+/// Computed apart from this, with Python's `hmac`: nodes of later versions have to sign the same.
+#[test]
+fn what_is_signed_is_signed_as_ever() {
+    let secret = Secret::from_content(b"a secret of thirty-two octets or more\n").unwrap();
+    let signed: String = secret.sign(b"label", &[b"one", b"two"]).iter().map(|octet| format!("{octet:02x}")).collect();
+    assert_eq!(signed, "ae0ffbabde6204ef854aad4f66a20127a8a4540ea365ac34370121b844409bd3");
+}

@@ -17,7 +17,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use prost::Message;
 use proto::cluster;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
 
 use super::types::{
@@ -233,7 +233,11 @@ impl Shared {
 
     fn write(&self, together: &[Work]) -> io::Result<()> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let transaction = database.as_ref().ok_or_else(closed)?.begin_write().map_err(io::Error::other)?;
+        let mut transaction = database.as_ref().ok_or_else(closed)?.begin_write().map_err(io::Error::other)?;
+        // How far the log is committed need not be durable at once; it would cost a second sync for every change.
+        if together.iter().all(|piece| matches!(piece, Work::Set(COMMITTED, ..))) {
+            transaction.set_durability(Durability::None).map_err(io::Error::other)?;
+        }
         {
             let mut log = transaction.open_table(LOG).map_err(io::Error::other)?;
             let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;
@@ -308,7 +312,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogIdOf>) -> Result<(), io::Error> {
         let Some(committed) = committed else { return Ok(()) };
-        // It need not be durable at once: a start that knows less applies less until it hears of more. It goes with what is written next.
+        // A start that knows less applies less until it hears of more: nobody waits for it.
         let (done, _) = oneshot::channel();
         self.send(Work::Set(COMMITTED, put_log_id(&committed).encode_to_vec(), done))
     }
