@@ -141,6 +141,3 @@ impl Link {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

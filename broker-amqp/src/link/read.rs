@@ -1,6 +1,6 @@
 //! Octets to operations.
 
-use broker_core::message::{Content, INLINE_BODY_MAX_BYTES, Message, Passing};
+use broker_core::message::{Content, INLINE_BODY_MAX_BYTES, Message, Passing, split_route};
 use broker_core::queue::{ChannelKey, ConsumerKey, Delivery, Outcome, Publish};
 use broker_core::store::QueueId;
 use bytes::Bytes;
@@ -325,12 +325,7 @@ fn carrier(payload: &[u8]) -> Result<Option<Carrier<'_>>, LinkError> {
 impl<'a> Carrier<'a> {
     /// Exchange and routing key alone.
     fn route(&self) -> Result<&'a [u8], LinkError> {
-        let mut rest = self.keys;
-        for _ in 0..2 {
-            let (&len, after) = rest.split_first().ok_or(BAD_KEYS)?;
-            rest = after.get(usize::from(len)..).ok_or(BAD_KEYS)?;
-        }
-        if rest.is_empty() { Ok(self.keys) } else { Err(BAD_KEYS) }
+        split_route(self.keys).map(|_| self.keys).ok_or(BAD_KEYS)
     }
 
     /// The message in memory of its own.

@@ -28,8 +28,7 @@ pub fn live(octets: &[u8]) {
         }
     }
     let mut heard = Vec::new();
-    let said: Vec<u8> = again.send_buffer().as_io_slices(usize::MAX).iter().flat_map(|slice| slice.to_vec()).collect();
-    Link::new(MESSAGE_MAX).receive(&said, &mut |op| heard.push(shown(&op))).unwrap();
+    Link::new(MESSAGE_MAX).receive(&drain(&mut again), &mut |op| heard.push(shown(&op))).unwrap();
     assert_eq!(heard, words);
 }
 
@@ -64,26 +63,41 @@ fn say(link: &mut Link, op: &Op<'_>) {
     }
 }
 
-fn shown(op: &Op<'_>) -> String {
-    let content = |content: &Content<'_>| {
-        let message = content.keep();
-        let body: Vec<u8> = message.body().flatten().copied().collect();
-        let hidden: Vec<&[u8]> = message.hidden_keys().collect();
-        format!("{:?} {hidden:?} {:?} {body:?} {}", message.route(), message.header(), message.persistent())
-    };
+/// What a link has to write, which counts as written.
+pub fn drain(link: &mut Link) -> Vec<u8> {
+    let octets: Vec<u8> = link.send_buffer().as_io_slices(usize::MAX).iter().flat_map(|slice| slice.to_vec()).collect();
+    link.send_buffer().consume(octets.len());
+    octets
+}
+
+/// A message with all that is in it.
+pub fn shown_content(content: &Content<'_>) -> String {
+    let message = content.keep();
+    let body: Vec<u8> = message.body().flatten().copied().collect();
+    let hidden: Vec<&[u8]> = message.hidden_keys().collect();
+    format!("{:?} {hidden:?} {:?} {body:?} {}", message.route(), message.header(), message.persistent())
+}
+
+/// An operation with all that is in it.
+pub fn shown(op: &Op<'_>) -> String {
     match op {
         Op::Publish { queues, publish } => {
             let queues: Vec<QueueId> = queues.iter().collect();
-            format!("publish {queues:?} {:?} {} {}", publish.channel, publish.publish_seq, content(&publish.content))
+            format!(
+                "publish {queues:?} {:?} {} {}",
+                publish.channel,
+                publish.publish_seq,
+                shown_content(&publish.content)
+            )
         }
         Op::Deliver { queue, delivery } => {
             let redelivered = delivery.redelivered;
-            let content = content(&delivery.content);
+            let content = shown_content(&delivery.content);
             format!("deliver {queue:?} {:?} {} {redelivered} {content}", delivery.key, delivery.queue_tag)
         }
         Op::Got(got) => {
             let (tag, left) = (got.queue_tag, got.remaining);
-            let content = content(&got.content);
+            let content = shown_content(&got.content);
             format!("got {:?} {:?} {tag} {} {left} {content}", got.queue, got.channel, got.redelivered)
         }
         Op::Refusal { request, code, text } => {

@@ -1,15 +1,19 @@
 //! Both ends of a link: what is said, cut, damaged and made up.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(missing_docs, clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
+mod client;
+mod fuzzed;
+
+use broker_amqp::content::without_bcc;
+use broker_amqp::frame;
+use broker_amqp::link::{CREDIT_BYTES, Got, Link, LinkError, Op};
 use broker_core::message::{Content, INLINE_BODY_MAX_BYTES, Message};
-use broker_core::queue::{ChannelKey, ConsumerKey, Outcome};
+use broker_core::queue::{ChannelKey, ConsumerKey, Delivery, Outcome, Publish};
+use broker_core::store::QueueId;
 use bytes::Bytes;
+use fuzzed::links::{drain, shown, shown_content};
 use proptest::prelude::*;
-
-use super::*;
-use crate::content::without_bcc;
-use crate::frame;
 
 const MESSAGE_MAX: u64 = 1024 * 1024;
 
@@ -22,6 +26,8 @@ enum Word {
     Small(u8, u64, bool),
 }
 
+/// Where deliveries come from.
+const FROM: QueueId = QueueId(7);
 const CHANNEL: ChannelKey = ChannelKey { connection: 0x0102_0304_0506_0708, channel: 0x090a };
 const CONSUMER: ConsumerKey = ConsumerKey { channel: CHANNEL, consumer: 0x0b0c_0d0e };
 
@@ -67,10 +73,10 @@ impl Word {
             Word::Deliver(queue_tag, redelivered, message) => {
                 let content = Content::Kept(message);
                 let delivery = Delivery { key: CONSUMER, queue_tag: *queue_tag, redelivered: *redelivered, content };
-                link.deliver(QueueId(7), &delivery);
+                link.deliver(FROM, &delivery);
             }
             Word::Got(queue_tag, redelivered, message) => link.got(&Got {
-                queue: QueueId(7),
+                queue: FROM,
                 channel: CHANNEL,
                 queue_tag: *queue_tag,
                 redelivered: *redelivered,
@@ -84,50 +90,25 @@ impl Word {
     fn shown(&self) -> String {
         match self {
             Word::Publish(queues, publish_seq, message) => {
-                format!("publish {queues:?} {CHANNEL:?} {publish_seq} {}", shown_content(Content::Kept(message)))
+                let queues: Vec<QueueId> = queues.iter().copied().map(QueueId).collect();
+                format!("publish {queues:?} {CHANNEL:?} {publish_seq} {}", shown_content(&Content::Kept(message)))
             }
             Word::Deliver(queue_tag, redelivered, message) => {
-                format!("deliver 7 {CONSUMER:?} {queue_tag} {redelivered} {}", shown_content(Content::Kept(message)))
+                format!(
+                    "deliver {FROM:?} {CONSUMER:?} {queue_tag} {redelivered} {}",
+                    shown_content(&Content::Kept(message))
+                )
             }
             Word::Got(tag, redelivered, message) => {
-                format!("got 7 {CHANNEL:?} {tag} {redelivered} {} {}", !tag, shown_content(Content::Kept(message)))
+                format!(
+                    "got {FROM:?} {CHANNEL:?} {tag} {redelivered} {} {}",
+                    !tag,
+                    shown_content(&Content::Kept(message))
+                )
             }
-            Word::Small(which, number, flag) => format!("{:?}", small(*which, *number, *flag)),
+            Word::Small(which, number, flag) => shown(&small(*which, *number, *flag)),
         }
     }
-}
-
-fn shown_content(content: Content<'_>) -> String {
-    let message = content.keep();
-    let hidden: Vec<&[u8]> = message.hidden_keys().collect();
-    let body: Vec<u8> = message.body().flatten().copied().collect();
-    format!("{:?} {hidden:?} {:?} {body:?} {}", message.route(), message.header(), message.persistent())
-}
-
-fn shown_op(op: &Op<'_>) -> String {
-    match op {
-        Op::Publish { queues, publish } => {
-            let queues: Vec<u64> = queues.iter().map(|queue| queue.0).collect();
-            let Publish { channel, publish_seq, content } = publish;
-            format!("publish {queues:?} {channel:?} {publish_seq} {}", shown_content(*content))
-        }
-        Op::Deliver { queue, delivery } => {
-            let Delivery { key, queue_tag, redelivered, content } = delivery;
-            format!("deliver {} {key:?} {queue_tag} {redelivered} {}", queue.0, shown_content(*content))
-        }
-        Op::Got(got) => {
-            let Got { queue, channel, queue_tag, redelivered, remaining, content } = got;
-            let content = shown_content(*content);
-            format!("got {} {channel:?} {queue_tag} {redelivered} {remaining} {content}", queue.0)
-        }
-        small => format!("{small:?}"),
-    }
-}
-
-fn octets_of(link: &mut Link) -> Vec<u8> {
-    let octets: Vec<u8> = link.send_buffer().as_io_slices(usize::MAX).iter().flat_map(|slice| slice.to_vec()).collect();
-    link.send_buffer().consume(octets.len());
-    octets
 }
 
 fn header(body: usize, properties: &[u8]) -> Vec<u8> {
@@ -172,7 +153,7 @@ fn understood(octets: &[u8], steps: &[usize]) -> Result<Vec<String>, LinkError> 
     let (mut rest, mut words) = (octets, Vec::new());
     for &step in steps.iter().cycle() {
         let (now, later) = rest.split_at(step.clamp(1, rest.len().max(1)).min(rest.len()));
-        link.receive(now, &mut |op| words.push(shown_op(&op)))?;
+        link.receive(now, &mut |op| words.push(shown(&op)))?;
         rest = later;
         if rest.is_empty() {
             break;
@@ -192,7 +173,7 @@ proptest! {
         for word in &words {
             word.say(&mut link);
         }
-        let octets = octets_of(&mut link);
+        let octets = drain(&mut link);
         let steps: Vec<usize> = steps.iter().map(|step| if small_steps { step % 300 + 1 } else { *step }).collect();
         let expected: Vec<String> = words.iter().map(Word::shown).collect();
         prop_assert_eq!(understood(&octets, &steps).unwrap(), expected);
@@ -206,7 +187,7 @@ proptest! {
         for word in &words {
             word.say(&mut said);
         }
-        let mut octets = octets_of(&mut said);
+        let mut octets = drain(&mut said);
         for (place, octet) in damage {
             let place = place.index(octets.len());
             octets[place] = octet;
@@ -215,7 +196,7 @@ proptest! {
         let mut came = 0;
         for piece in octets.chunks(step) {
             came += piece.len();
-            if link.receive(piece, &mut |op| drop(shown_op(&op))).is_err() {
+            if link.receive(piece, &mut |op| drop(shown(&op))).is_err() {
                 break;
             }
             prop_assert!(link.held_bytes() <= came);
@@ -235,7 +216,7 @@ proptest! {
         }
         let mut link = Link::new(MESSAGE_MAX);
         for piece in octets.chunks(step) {
-            if link.receive(piece, &mut |op| drop(shown_op(&op))).is_err() {
+            if link.receive(piece, &mut |op| drop(shown(&op))).is_err() {
                 break;
             }
         }
@@ -266,7 +247,7 @@ fn a_sender_out_of_credit_waits_until_its_messages_are_taken() {
     send(&mut here, &mut sent);
     assert_eq!(sent, CREDIT_BYTES as usize / each + 1);
     let mut arrived = 0;
-    there.receive(&octets_of(&mut here), &mut |_| arrived += 1).unwrap();
+    there.receive(&drain(&mut here), &mut |_| arrived += 1).unwrap();
     assert_eq!(arrived, sent);
     // Nothing is taken yet, and nothing is said.
     assert!(there.send_buffer().is_empty() && !here.may_publish());
@@ -275,15 +256,15 @@ fn a_sender_out_of_credit_waits_until_its_messages_are_taken() {
     for _ in 0..6 {
         there.taken(each);
     }
-    here.receive(&octets_of(&mut there), &mut |op| panic!("{op:?}")).unwrap();
+    here.receive(&drain(&mut there), &mut |op| panic!("{op:?}")).unwrap();
     let before = sent;
     send(&mut here, &mut sent);
     assert!((5..=7).contains(&(sent - before)), "{} more", sent - before);
-    there.receive(&octets_of(&mut here), &mut |_| {}).unwrap();
+    there.receive(&drain(&mut here), &mut |_| {}).unwrap();
     // Whoever sends in spite of that is not listened to.
     let publish = Publish { channel: CHANNEL, publish_seq: 1, content: Content::Kept(&message) };
     here.publish(&[QueueId(1)], &publish);
-    assert_eq!(there.receive(&octets_of(&mut here), &mut |_| {}), Err(LinkError::Overrun));
+    assert_eq!(there.receive(&drain(&mut here), &mut |_| {}), Err(LinkError::Overrun));
 }
 
 #[test]
@@ -294,7 +275,7 @@ fn for_very_many_queues_a_message_is_sent_several_times() {
     here.publish(&queues, &Publish { channel: CHANNEL, publish_seq: 1, content: Content::Kept(&message) });
     let mut arrived = Vec::new();
     there
-        .receive(&octets_of(&mut here), &mut |op| match op {
+        .receive(&drain(&mut here), &mut |op| match op {
             Op::Publish { queues, .. } => arrived.extend(queues.iter()),
             other => panic!("{other:?}"),
         })
@@ -322,7 +303,7 @@ fn what_is_wrong_is_named() {
     let mut link = Link::new(2000);
     let message = plain(1500);
     link.publish(&[QueueId(1)], &Publish { channel: CHANNEL, publish_seq: 1, content: Content::Kept(&message) });
-    assert_eq!(said(&octets_of(&mut link)), LinkError::TooLarge { size: 1500, max: 1000 });
+    assert_eq!(said(&drain(&mut link)), LinkError::TooLarge { size: 1500, max: 1000 });
     // A body in crumbs would cost many times its size.
     let mut crumbs = method(200, 10, &[&[0, 1][..], &[0; 8], &[0; 18], &[0, 0, 1, b'q']].concat());
     frame::write(&mut crumbs, frame::HEADER, 0, |out| out.extend_from_slice(&header(900, &[0, 0])));
