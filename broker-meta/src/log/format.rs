@@ -167,7 +167,8 @@ pub fn read_snapshot(octets: &[u8]) -> Read<Snapshot> {
     }
 }
 
-fn checksum(parts: &[&[u8]]) -> u32 {
+/// CRC-32C of the parts one behind the other.
+pub(crate) fn checksum(parts: &[&[u8]]) -> u32 {
     let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
     for part in parts {
         digest.update(part);

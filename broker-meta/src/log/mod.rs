@@ -30,6 +30,7 @@ use broker_core::name::NodeId;
 use broker_core::store::disk::Disk;
 use proto::meta::Command;
 
+pub(crate) use format::checksum;
 pub use recover::{Recovery, Torn};
 
 use crate::catalog::{Catalog, CatalogEvent};

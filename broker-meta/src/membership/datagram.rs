@@ -4,8 +4,10 @@ use crate::peer::Secret;
 
 /// A datagram is no longer than this, in octets: what passes any network in one piece.
 pub const DATAGRAM_MAX_BYTES: usize = 1400;
+/// What a datagram carries is no longer than this, in octets.
+pub(super) const CARRIED_MAX_BYTES: usize = DATAGRAM_MAX_BYTES - AROUND_BYTES;
 /// Octets around what a datagram carries.
-pub(super) const AROUND_BYTES: usize = HEAD_BYTES + PROOF_BYTES;
+const AROUND_BYTES: usize = HEAD_BYTES + PROOF_BYTES;
 const MAGIC: &[u8; 4] = b"BRKG";
 /// Of the format.
 const VERSION: u8 = 1;

@@ -32,13 +32,13 @@ pub use datagram::{DATAGRAM_MAX_BYTES, Rejection};
 pub use proto::gossip::{Facts, Listener};
 
 use crate::peer::Secret;
-use datagram::{AROUND_BYTES, Kind, Opened, Window};
+use datagram::{CARRIED_MAX_BYTES, Kind, Opened, Window};
 use words::{Id, Words};
 
 /// A cluster has at most so many nodes.
 pub const NODES_MAX: usize = 50;
 /// The facts of a node are no longer than this, in octets: they go in one datagram.
-pub const FACTS_MAX_BYTES: usize = DATAGRAM_MAX_BYTES - AROUND_BYTES;
+pub const FACTS_MAX_BYTES: usize = CARRIED_MAX_BYTES;
 /// A node that wakes up so much later than it wanted to was asleep.
 const LATE: Duration = Duration::from_millis(500);
 /// A node compares what it has with another one this often.
@@ -208,7 +208,7 @@ fn config() -> Config {
         // A node that is down is called again, and objects.
         remove_down_after: Some(Duration::from_secs(60)),
         max_transmissions: NonZeroU8::new(10).unwrap_or(NonZeroU8::MIN),
-        max_packet_size: NonZeroUsize::new(DATAGRAM_MAX_BYTES - AROUND_BYTES).unwrap_or(NonZeroUsize::MIN),
+        max_packet_size: NonZeroUsize::new(CARRIED_MAX_BYTES).unwrap_or(NonZeroUsize::MIN),
         notify_down_members: true,
         periodic_announce: Some(every(5_000, 1)),
         periodic_announce_to_down_members: Some(every(2_000, 2)),
@@ -473,7 +473,6 @@ impl Gossip {
         if node == self.me.node || !self.members.contains_key(&node) {
             return;
         }
-        let age = |facts: &Facts| (facts.incarnation, facts.version);
         if self.facts.get(&node).is_none_or(|known| age(known) < age(&facts)) {
             self.facts.insert(node, facts);
             out.push(Output::Changed { node });
@@ -508,13 +507,13 @@ impl Gossip {
         let newer: Vec<Vec<u8>> = self
             .facts
             .values()
-            .filter(|facts| (facts.incarnation, facts.version) > age_there(facts.node))
+            .filter(|facts| age(facts) > age_there(facts.node))
             .map(Message::encode_to_vec)
             .collect();
         for octets in newer {
             self.send(address, Kind::Facts, &octets, out);
         }
-        let age_here = |node| self.facts.get(&node).map_or((0, 0), |facts| (facts.incarnation, facts.version));
+        let age_here = |node| self.facts.get(&node).map_or((0, 0), age);
         let lacks = theirs.known.iter().any(|known| {
             self.members.contains_key(&known.node) && (known.incarnation, known.version) > age_here(known.node)
         });
@@ -522,4 +521,9 @@ impl Gossip {
             self.send_digest(address, true, out);
         }
     }
+}
+
+/// Facts of a higher age replace those of a lower one.
+fn age(facts: &Facts) -> (u64, u64) {
+    (facts.incarnation, facts.version)
 }

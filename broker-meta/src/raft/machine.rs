@@ -21,6 +21,7 @@ use super::types::{
     take_log_id, take_stored_membership,
 };
 use crate::catalog::{Catalog, CatalogEvent};
+use crate::log::checksum;
 
 /// Begins a snapshot's file; the last octet is the format's version.
 const MAGIC: &[u8; 8] = b"BRKSNAP\x01";
@@ -212,7 +213,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let directory = self.directory.clone();
         blocking(move || {
             let Some(snapshot) = read_file(&directory)? else { return Ok(None) };
-            let meta = state_of(&snapshot)?.meta();
+            let meta = meta_of(&snapshot).map_err(damaged)?;
             Ok(Some(Snapshot { meta, snapshot }))
         })
         .await
@@ -257,7 +258,7 @@ fn write_file(directory: &Path, octets: &[u8]) -> io::Result<()> {
     let new = directory.join(NEW_FILE);
     let mut file = File::create(&new)?;
     file.write_all(MAGIC)?;
-    file.write_all(&checksum(octets).to_le_bytes())?;
+    file.write_all(&checksum(&[octets]).to_le_bytes())?;
     file.write_all(octets)?;
     file.sync_all()?;
     fs::rename(&new, directory.join(FILE))?;
@@ -280,14 +281,10 @@ fn read_file(directory: &Path) -> io::Result<Option<Vec<u8>>> {
         return Err(wrong("was written by a newer version: upgrade this node"));
     }
     let (sum, snapshot) = rest.split_first_chunk::<4>().ok_or_else(|| wrong("is cut short"))?;
-    if u32::from_le_bytes(*sum) != checksum(snapshot) {
+    if u32::from_le_bytes(*sum) != checksum(&[snapshot]) {
         return Err(wrong("is damaged: its checksum is another"));
     }
     Ok(Some(snapshot.to_vec()))
-}
-
-fn checksum(octets: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, octets) as u32
 }
 
 fn damaged(why: Meaningless) -> io::Error {

@@ -94,6 +94,15 @@ impl<T: Transport> Peer<T> {
         };
         A::decode(&*answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
+
+    async fn ask_for_vote(
+        &self,
+        kind: Kind,
+        rpc: &VoteRequest<TypeConfig>,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        take_vote_answer(self.ask(kind, put_vote_request(rpc), option).await?).map_err(meaningless)
+    }
 }
 
 fn meaningless(why: Meaningless) -> RPCError<TypeConfig> {
@@ -117,8 +126,7 @@ impl<T: Transport> RaftNetworkV2<TypeConfig> for Peer<T> {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let answer = self.ask(Kind::Vote, put_vote_request(&rpc), &option).await?;
-        take_vote_answer(answer).map_err(meaningless)
+        self.ask_for_vote(Kind::Vote, &rpc, &option).await
     }
 
     async fn pre_vote(
@@ -126,8 +134,7 @@ impl<T: Transport> RaftNetworkV2<TypeConfig> for Peer<T> {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let answer = self.ask(Kind::PreVote, put_vote_request(&rpc), &option).await?;
-        take_vote_answer(answer).map_err(meaningless)
+        self.ask_for_vote(Kind::PreVote, &rpc, &option).await
     }
 
     async fn full_snapshot(
