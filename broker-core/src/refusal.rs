@@ -166,6 +166,8 @@ pub enum Refusal {
         /// The user.
         user: UserName,
     },
+    /// The catalog could not be changed: no majority of the cluster's nodes answered in time. It may have been changed all the same.
+    NoMajority,
     /// A vhost or a user that is to be created exists, or that is to be changed does not; or a command makes no sense. Never an AMQP client's doing.
     Command(String),
 }
@@ -227,7 +229,7 @@ impl Refusal {
             Refusal::ArgumentNotSupported(_) | Refusal::GlobalQosOfQuorum(_) | Refusal::ConditionOfQuorum(..) => {
                 (540, "NOT_IMPLEMENTED", true)
             }
-            Refusal::Command(_) | Refusal::VhostLimit { .. } => (541, "INTERNAL_ERROR", true),
+            Refusal::Command(_) | Refusal::VhostLimit { .. } | Refusal::NoMajority => (541, "INTERNAL_ERROR", true),
         }
     }
 }
@@ -317,6 +319,9 @@ impl fmt::Display for Refusal {
             Refusal::NoVhost(vhost) => write!(f, "vhost {vhost} not found"),
             Refusal::VhostRefused { vhost, user } => {
                 write!(f, "access to vhost '{vhost}' refused for user '{user}'")
+            }
+            Refusal::NoMajority => {
+                f.write_str("the cluster's catalog cannot be changed now: no majority of its nodes answered in time")
             }
             Refusal::Command(problem) => f.write_str(problem),
         }

@@ -196,8 +196,28 @@ pub fn set_cluster_name(name: &str) -> Command {
 }
 
 /// Says that a node starts: what is not durable there is gone.
-pub fn end_transient(node: NodeId) -> Command {
-    of(Kind::EndTransient(meta::EndTransient { node: node.0 }))
+pub fn node_starts(node: NodeId) -> Command {
+    of(Kind::EndTransient(meta::EndTransient { node: node.0, starts: true }))
+}
+
+/// Says that a node is down: what is not durable there is gone.
+pub fn node_is_down(node: NodeId) -> Command {
+    of(Kind::EndTransient(meta::EndTransient { node: node.0, starts: false }))
+}
+
+/// Adds a node to the cluster, which gives it a number.
+pub fn add_member(name: &str, address: &str) -> Command {
+    of(Kind::AddMember(meta::AddMember { name: name.into(), address: address.into() }))
+}
+
+/// Takes a node out of the cluster for good, with its queues.
+pub fn remove_member(node: NodeId) -> Command {
+    of(Kind::RemoveMember(meta::RemoveMember { node: node.0 }))
+}
+
+/// Makes the catalog of a node that was alone that of a new cluster.
+pub fn import(snapshot: meta::Snapshot) -> Command {
+    of(Kind::Import(meta::Import { snapshot: Some(snapshot) }))
 }
 
 /// What the first boot asks for: a vhost, and an administrator who may do everything in it.

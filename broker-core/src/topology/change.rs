@@ -143,8 +143,27 @@ impl Topology {
     /// Removes what does not outlive a restart of a node: its queues that are not durable, and every exchange that is not. Durable exchanges
     /// stay even if they are auto-delete and lose their last binding by it.
     pub fn remove_transient(&mut self, node: NodeId, changes: &mut Vec<Change>) {
-        let gone = |queue: &&Arc<QueueRecord>| !queue.durable && queue.node == node;
-        let mut queues: Vec<Arc<QueueRecord>> = self.queues.values().filter(gone).cloned().collect();
+        self.remove_transient_queues(node, changes);
+        let vhosts: Vec<VhostName> = self.vhosts.keys().cloned().collect();
+        for name in vhosts {
+            if let Some(vhost) = self.vhost_to_change(&name) {
+                vhost.remove_transient_exchanges(changes);
+            }
+        }
+    }
+
+    /// Removes the queues of a node that do not outlive its restart.
+    pub fn remove_transient_queues(&mut self, node: NodeId, changes: &mut Vec<Change>) {
+        self.remove_queues_if(|queue| !queue.durable && queue.node == node, changes);
+    }
+
+    /// Removes all queues of a node.
+    pub fn remove_node(&mut self, node: NodeId, changes: &mut Vec<Change>) {
+        self.remove_queues_if(|queue| queue.node == node, changes);
+    }
+
+    fn remove_queues_if(&mut self, gone: impl Fn(&QueueRecord) -> bool, changes: &mut Vec<Change>) {
+        let mut queues: Vec<Arc<QueueRecord>> = self.queues.values().filter(|queue| gone(queue)).cloned().collect();
         queues.sort_by_key(|queue| queue.id);
         for queue in queues {
             self.queues.remove(&queue.id);
@@ -153,12 +172,6 @@ impl Topology {
                 vhost.unbind_destination(&Destination::Queue(queue.name.clone()), &Target::Queue(queue.id), changes);
             }
             changes.push(Change::QueueDeleted(queue));
-        }
-        let vhosts: Vec<VhostName> = self.vhosts.keys().cloned().collect();
-        for name in vhosts {
-            if let Some(vhost) = self.vhost_to_change(&name) {
-                vhost.remove_transient_exchanges(changes);
-            }
         }
     }
 

@@ -55,6 +55,9 @@ impl Catalog {
             Some(Kind::SetParameter(command)) => self.set_parameter(command),
             Some(Kind::ClearParameter(command)) => Ok(self.clear_parameter(command)),
             Some(Kind::UpdateVhost(command)) => self.update_vhost(command),
+            Some(Kind::AddMember(command)) => self.add_member(command),
+            Some(Kind::RemoveMember(command)) => Ok(self.remove_member(command)),
+            Some(Kind::Import(command)) => self.import(command),
             None => Err(Refusal::Command("a command of a kind this version does not know".into())),
         };
         match outcome {
@@ -265,12 +268,6 @@ impl Catalog {
     pub(super) fn set_cluster_name(&mut self, command: &meta::SetClusterName) -> Vec<CatalogEvent> {
         self.cluster_name.clone_from(&command.name);
         vec![CatalogEvent::ClusterNamed(command.name.clone())]
-    }
-
-    fn end_transient(&mut self, command: &meta::EndTransient) -> Vec<CatalogEvent> {
-        let mut changes = Vec::new();
-        self.topology.remove_transient(NodeId(command.node), &mut changes);
-        changes.into_iter().map(consequence).collect()
     }
 
     pub(super) fn vhost(&self, vhost: &VhostName) -> Result<&Vhost, Refusal> {

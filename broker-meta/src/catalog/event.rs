@@ -6,7 +6,7 @@ use broker_core::name::{UserName, VhostName};
 use broker_core::refusal::Refusal;
 use broker_core::topology::{Binding, ExchangeRecord, QueueRecord};
 
-use super::ParameterKey;
+use super::{Member, ParameterKey};
 
 /// What a command did. The first event of a command is its outcome; those after it are what followed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,14 @@ pub enum CatalogEvent {
         /// Whether it would have survived restarts. False if it went with one of its ends, whose event says it.
         durable: bool,
     },
+    /// A node belongs to the cluster from now on.
+    MemberAdded(Arc<Member>),
+    /// A member has started for the first time.
+    MemberStarted(Arc<Member>),
+    /// A node does not belong to the cluster any more. Its queues follow.
+    MemberRemoved(Arc<Member>),
+    /// The catalog is that of a node that was alone.
+    Imported,
     /// The cluster has a new name.
     ClusterNamed(String),
     /// There was nothing to do: what was to be deleted does not exist.

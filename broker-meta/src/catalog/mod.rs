@@ -5,6 +5,7 @@
 
 mod apply;
 mod event;
+mod members;
 mod parameters;
 mod settings;
 mod snapshot;
@@ -15,6 +16,7 @@ use broker_core::access::Access;
 use broker_core::topology::Topology;
 
 pub use event::CatalogEvent;
+pub use members::{MEMBERS_MAX, Member, Members, NUMBERS_MAX};
 pub use parameters::{PARAMETER_MAX_BYTES, PARAMETERS_MAX, ParameterKey, Parameters};
 pub use snapshot::BadSnapshot;
 
@@ -27,6 +29,7 @@ pub struct Catalog {
     topology: Topology,
     access: Access,
     parameters: Parameters,
+    members: Members,
 }
 
 impl Catalog {
@@ -53,6 +56,11 @@ impl Catalog {
     /// Runtime parameters, as they are now.
     pub fn parameters(&self) -> Parameters {
         self.parameters.clone()
+    }
+
+    /// The nodes of the cluster, as they are now.
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
     /// Whether nothing was ever done: then this is the first boot.

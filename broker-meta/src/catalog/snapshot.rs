@@ -9,7 +9,7 @@ use broker_core::topology::{ExchangeRecord, PREDECLARED_EXCHANGES, QueueRecord, 
 use proto::meta::set_limits::Of;
 use proto::meta::{self, Snapshot};
 
-use super::{Catalog, CatalogEvent};
+use super::{Catalog, CatalogEvent, Members};
 use crate::command::{binding_message, parameter_message, policy_message, user_message};
 
 /// The message contradicts itself: it is not what [`Catalog::to_snapshot`] made.
@@ -20,7 +20,10 @@ pub struct BadSnapshot(String);
 impl Catalog {
     /// All of it, in an order that depends on the content only.
     pub fn to_snapshot(&self) -> Snapshot {
+        let (members, numbers_given) = self.members.to_messages();
         Snapshot {
+            members,
+            numbers_given,
             index: self.index,
             cluster_name: self.cluster_name.clone(),
             vhosts: self.topology.vhosts().map(vhost_message).collect(),
@@ -38,7 +41,8 @@ impl Catalog {
 
     /// The catalog a snapshot was made of.
     pub fn from_snapshot(snapshot: &Snapshot) -> Result<Catalog, BadSnapshot> {
-        let mut catalog = Catalog { index: snapshot.index, ..Catalog::default() };
+        let members = Members::from_messages(&snapshot.members, snapshot.numbers_given);
+        let mut catalog = Catalog { index: snapshot.index, members, ..Catalog::default() };
         catalog.set_cluster_name(&meta::SetClusterName { name: snapshot.cluster_name.clone() });
         for vhost in &snapshot.vhosts {
             catalog.add_vhost(vhost)?;

@@ -103,7 +103,7 @@ impl LocalCatalog {
         disk.create_dir(dir).map_err(|source| LogError::Fatal { doing: "create", file: dir.into(), source })?;
         let (mut catalog, recovery) = recover::recover(&*disk, dir)?;
         let index = (catalog.index() / INDEXES_OF_ONE_START + 1) * INDEXES_OF_ONE_START;
-        catalog.apply(index, &command::end_transient(node));
+        catalog.apply(index, &command::node_starts(node));
         let log = LogWriter::begin(disk, dir, &catalog)?;
         Ok((LocalCatalog { catalog, log, next_index: index + 1 }, recovery))
     }

@@ -46,7 +46,7 @@ impl Random {
 /// What a start would find of a catalog: all but the transient, and not the index.
 fn durable_part(catalog: &Catalog) -> Snapshot {
     let mut catalog = catalog.clone();
-    catalog.apply(catalog.index() + 1, &command::end_transient(NODE));
+    catalog.apply(catalog.index() + 1, &command::node_starts(NODE));
     let mut snapshot = catalog.to_snapshot();
     snapshot.index = 0;
     snapshot

@@ -126,13 +126,20 @@ pub struct Status {
     pub matching: BTreeMap<u64, u64>,
 }
 
+/// Makes the log of a node that founds a cluster or has been given a number by one. Nothing else makes one: a node that has lost its log, and with it what
+/// it has voted for, is not to vote again under the same number.
+pub fn create_log(directory: &Path, identity: &Identity) -> Result<(), OpenError> {
+    LogStore::create(directory, identity)
+}
+
 /// The catalog of a cluster, on one of its nodes.
 pub struct CatalogRaft<T> {
     raft: Raft<TypeConfig, Machine>,
     shared: Shared,
     store: LogStore,
     transport: Arc<T>,
-    node: u64,
+    identity: Identity,
+    incarnation: u64,
     /// The snapshot that another node is sending.
     incoming: Mutex<Incoming>,
 }
@@ -144,11 +151,10 @@ struct Incoming {
 }
 
 impl<T: Transport> CatalogRaft<T> {
-    /// Opens what a directory holds, or begins with nothing, and takes part: a node that belongs to no cluster waits for its leader, or for
+    /// Opens the log that a directory holds and takes part: a node that has heard of no cluster yet waits for its leader, or for
     /// [`CatalogRaft::found`].
     pub async fn open(
         directory: &Path,
-        identity: &Identity,
         pace: Pace,
         transport: Arc<T>,
         listener: Listener,
@@ -169,13 +175,13 @@ impl<T: Transport> CatalogRaft<T> {
             ..Config::default()
         };
         let config = config.validate().map_err(io::Error::other)?;
-        let store = LogStore::open(directory, identity)?;
+        let (store, identity, incarnation) = LogStore::open(directory)?;
         let machine = Machine::open(directory, listener)?;
         let shared = machine.shared();
         let peers = Peers { transport: transport.clone() };
         let raft = Raft::new(identity.node, Arc::new(config), peers, store.clone(), machine).await;
         let raft = raft.map_err(io::Error::other)?;
-        Ok(CatalogRaft { raft, shared, store, transport, node: identity.node, incoming: Mutex::default() })
+        Ok(CatalogRaft { raft, shared, store, transport, identity, incarnation, incoming: Mutex::default() })
     }
 
     /// Founds a cluster of these nodes. To be called on one node, once in the life of a cluster, when none of them belongs to one.
@@ -187,6 +193,16 @@ impl<T: Transport> CatalogRaft<T> {
         }
     }
 
+    /// Whose log it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Of this start: higher than that of earlier ones.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// The catalog as far as this node has applied it.
     pub fn catalog(&self) -> Catalog {
         self.shared.lock().catalog().clone()
@@ -194,14 +210,8 @@ impl<T: Transport> CatalogRaft<T> {
 
     /// Has commands carried out, and waits until this node has applied them; what they did was told to the listener by then. `number` counts the
     /// proposals of this start upwards, and there is one at a time.
-    pub async fn propose(
-        &self,
-        incarnation: u64,
-        number: u64,
-        commands: Vec<Command>,
-        wait: Duration,
-    ) -> Result<(), ProposeError> {
-        let origin = cluster::Origin { node: self.node, incarnation, number };
+    pub async fn propose(&self, number: u64, commands: Vec<Command>, wait: Duration) -> Result<(), ProposeError> {
+        let origin = cluster::Origin { node: self.identity.node, incarnation: self.incarnation, number };
         let batch = cluster::Batch { origin: Some(origin), commands };
         let until = Instant::now() + wait;
         loop {
@@ -229,7 +239,7 @@ impl<T: Transport> CatalogRaft<T> {
         use cluster::propose_answer::Result as Answer;
         let leader = match self.append_here(batch).await {
             Ok(id) => return Ok(Some(id.index)),
-            Err(leader) => leader.filter(|&leader| leader != self.node),
+            Err(leader) => leader.filter(|&leader| leader != self.identity.node),
         };
         let Some((node, place)) = leader.and_then(|node| Some((node, self.node_of(node)?))) else { return Ok(None) };
         let asked = self.transport.request(node, &place, Kind::Propose, batch.encode_to_vec()).await;
@@ -313,7 +323,7 @@ impl<T: Transport> CatalogRaft<T> {
             };
             match refused {
                 ClientWriteError::ForwardToLeader(forward)
-                    if forward.leader_id.is_none_or(|leader| leader == self.node) =>
+                    if forward.leader_id.is_none_or(|leader| leader == self.identity.node) =>
                 {
                     if Instant::now() >= until {
                         return Err(ProposeError::NoMajority);
@@ -360,7 +370,7 @@ impl<T: Transport> CatalogRaft<T> {
                 .replication
                 .iter()
                 .flatten()
-                .filter(|(node, _)| **node != self.node)
+                .filter(|(node, _)| **node != self.identity.node)
                 .map(|(&node, id)| (node, index(id)))
                 .collect(),
         }

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -33,6 +34,8 @@ const VOTE: &str = "vote";
 const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
 const IDENTITY: &str = "identity";
+const INCARNATION: &str = "incarnation";
+const FILE: &str = "raft.redb";
 /// Written together at most.
 const TOGETHER_MAX: usize = 1024;
 
@@ -51,17 +54,15 @@ pub enum OpenError {
     /// The disk, or what is on it.
     #[error("cannot open the log of the catalog: {0}")]
     Io(#[from] io::Error),
-    /// It is another's.
+    /// There is one.
+    #[error("{} exists: it is the log of a member of a cluster", .0.display())]
+    Exists(PathBuf),
+    /// There is none.
     #[error(
-        "the log of the catalog belongs to node {} of cluster {}, this is node {} of cluster {}: give each node a data directory of its own",
-        found.node, hex(&found.cluster), wanted.node, hex(&wanted.cluster)
+        "{} is missing: this node has no log, and so no number in a cluster. If its disk was emptied, have the cluster forget it, and let it join as a new node",
+        .0.display()
     )]
-    Another {
-        /// Whose it is.
-        found: Identity,
-        /// Whose it should be.
-        wanted: Identity,
-    },
+    Missing(PathBuf),
 }
 
 /// The handle that openraft writes and reads with.
@@ -90,29 +91,63 @@ enum Work {
 }
 
 impl LogStore {
-    /// Opens the log in a directory that exists; a new one becomes that of `identity`.
-    pub(super) fn open(directory: &Path, identity: &Identity) -> Result<LogStore, OpenError> {
-        let database = Database::create(directory.join("raft.redb")).map_err(io::Error::other)?;
-        let begin = || -> io::Result<Option<Vec<u8>>> {
+    /// Makes a new log, which is `identity`'s from then on. A log that exists is not touched.
+    pub(super) fn create(directory: &Path, identity: &Identity) -> Result<(), OpenError> {
+        let path = directory.join(FILE);
+        if path.try_exists()? {
+            return Err(OpenError::Exists(path));
+        }
+        // Under its name it is whole: after a crash before that it is made anew.
+        let new = directory.join("raft.redb.new");
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let database = Database::create(&new).map_err(io::Error::other)?;
+        let transaction = database.begin_write().map_err(io::Error::other)?;
+        transaction.open_table(LOG).map_err(io::Error::other)?;
+        {
+            let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;
+            state.insert(IDENTITY, identity.octets().as_slice()).map_err(io::Error::other)?;
+        }
+        transaction.commit().map_err(io::Error::other)?;
+        drop(database);
+        std::fs::rename(&new, &path)?;
+        File::open(directory)?.sync_all()?;
+        Ok(())
+    }
+
+    /// Opens the log in a directory and counts this start. A log that is missing is not made: who lost it has no vote any more.
+    pub(super) fn open(directory: &Path) -> Result<(LogStore, Identity, u64), OpenError> {
+        let path = directory.join(FILE);
+        if !path.try_exists()? {
+            return Err(OpenError::Missing(path));
+        }
+        let database = Database::open(path).map_err(io::Error::other)?;
+        let begin = || -> io::Result<(Option<Vec<u8>>, u64)> {
             let transaction = database.begin_write().map_err(io::Error::other)?;
-            transaction.open_table(LOG).map_err(io::Error::other)?;
             let found = {
                 let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;
-                let found = state.get(IDENTITY).map_err(io::Error::other)?.map(|octets| octets.value().to_vec());
-                if found.is_none() {
-                    state.insert(IDENTITY, identity.octets().as_slice()).map_err(io::Error::other)?;
-                }
-                found
+                let identity = state.get(IDENTITY).map_err(io::Error::other)?.map(|octets| octets.value().to_vec());
+                let before = state.get(INCARNATION).map_err(io::Error::other)?.map(|octets| octets.value().to_vec());
+                let before = match before {
+                    None => 0,
+                    Some(octets) => {
+                        let octets =
+                            octets.try_into().map_err(|_| damaged(Meaningless("its incarnation is damaged")))?;
+                        u64::from_be_bytes(octets)
+                    }
+                };
+                let incarnation = before + 1;
+                state.insert(INCARNATION, incarnation.to_be_bytes().as_slice()).map_err(io::Error::other)?;
+                (identity, incarnation)
             };
             transaction.commit().map_err(io::Error::other)?;
             Ok(found)
         };
-        if let Some(found) = begin()? {
-            let found = Identity::from_octets(&found).ok_or_else(|| damaged(Meaningless("its identity is damaged")))?;
-            if found != *identity {
-                return Err(OpenError::Another { found, wanted: identity.clone() });
-            }
-        }
+        let (identity, incarnation) = begin()?;
+        let identity = identity.and_then(|octets| Identity::from_octets(&octets));
+        let identity = identity.ok_or_else(|| damaged(Meaningless("its identity is damaged")))?;
         let (work, receiver) = channel();
         let shared = Arc::new(Shared {
             database: RwLock::new(Some(database)),
@@ -123,7 +158,7 @@ impl LogStore {
         let writer = shared.clone();
         let thread = std::thread::Builder::new().name("catalog log".into()).spawn(move || writer.run(&receiver))?;
         *lock(&shared.thread) = Some(thread);
-        Ok(LogStore(shared))
+        Ok((LogStore(shared), identity, incarnation))
     }
 
     /// Writes what is still to be written and closes the file. Nothing can be written afterwards.
@@ -353,10 +388,6 @@ impl Identity {
         let (cluster, node) = octets.split_first_chunk::<16>()?;
         Some(Identity { cluster: *cluster, node: u64::from_be_bytes(node.try_into().ok()?) })
     }
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn is_empty(range: &impl RangeBounds<u64>) -> bool {

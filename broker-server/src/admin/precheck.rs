@@ -37,10 +37,17 @@ pub fn precheck(catalog: &Catalog, command: &Command, must_be_new: bool) -> Resu
         Some(Kind::ClearPolicy(one)) => vhost(&one.vhost),
         Some(Kind::SetParameter(one)) if !one.component.is_empty() => vhost(&one.vhost),
         Some(Kind::ClearParameter(one)) if !one.component.is_empty() => vhost(&one.vhost),
-        // Those of a node that starts are not an operator's, nor are deletions that pass a queue's messages by.
-        Some(Kind::EndTransient(_) | Kind::DeleteQueue(_) | Kind::DeleteQueues(_) | Kind::PutUser(_)) | None => {
-            Err(refused(Reason::Invalid, "this change has a request of its own".into()))
-        }
+        // Those of nodes that start, join or leave are not an operator's, nor are deletions that pass a queue's messages by.
+        Some(
+            Kind::EndTransient(_)
+            | Kind::AddMember(_)
+            | Kind::RemoveMember(_)
+            | Kind::Import(_)
+            | Kind::DeleteQueue(_)
+            | Kind::DeleteQueues(_)
+            | Kind::PutUser(_),
+        )
+        | None => Err(refused(Reason::Invalid, "this change has a request of its own".into())),
         Some(_) => Ok(()),
     }
 }

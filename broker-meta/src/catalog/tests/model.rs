@@ -319,7 +319,7 @@ impl World {
             23 => self.update_vhost(),
             _ if self.random.one_in(20) => {
                 self.model.end_transient();
-                self.apply(&command::end_transient(NodeId(1)));
+                self.apply(&command::node_starts(NodeId(1)));
             }
             _ => self.restore(),
         }

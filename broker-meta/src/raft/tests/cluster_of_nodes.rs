@@ -32,8 +32,8 @@ pub(super) struct Net {
 
 /// A node's end of it.
 pub(super) struct Wire {
-    from: u64,
-    net: Arc<Net>,
+    pub(super) from: u64,
+    pub(super) net: Arc<Net>,
 }
 
 impl Net {
@@ -89,7 +89,6 @@ pub(super) struct Member {
     pub(super) applied: Arc<Mutex<Vec<Origin>>>,
     pub(super) snapshots: Arc<Mutex<u64>>,
     next_number: Mutex<u64>,
-    incarnation: Mutex<u64>,
 }
 
 pub(super) struct World {
@@ -107,8 +106,8 @@ impl World {
                 applied: Arc::default(),
                 snapshots: Arc::default(),
                 next_number: Mutex::new(0),
-                incarnation: Mutex::new(0),
             };
+            create_log(member.directory.path(), &Identity { cluster: CLUSTER, node }).unwrap();
             world.members.insert(node, member);
             world.start(node).await;
         }
@@ -129,7 +128,6 @@ impl World {
 
     pub(super) async fn start(&self, node: u64) {
         let member = &self.members[&node];
-        *member.incarnation.lock().unwrap() += 1;
         *member.next_number.lock().unwrap() = 0;
         // What was applied before comes again from the log.
         member.applied.lock().unwrap().clear();
@@ -140,9 +138,12 @@ impl World {
             Applied::Snapshot { .. } => *snapshots.lock().unwrap() += 1,
         });
         let wire = Arc::new(Wire { from: node, net: self.net.clone() });
-        let identity = Identity { cluster: CLUSTER, node };
-        let raft = CatalogRaft::open(member.directory.path(), &identity, PACE, wire, listener).await.unwrap();
+        let raft = CatalogRaft::open(member.directory.path(), PACE, wire, listener).await.unwrap();
         self.net.nodes.lock().unwrap().insert(node, Arc::new(raft));
+    }
+
+    pub(super) fn directory(&self, node: u64) -> &std::path::Path {
+        self.members[&node].directory.path()
     }
 
     pub(super) async fn stop(&self, node: u64) {
@@ -197,9 +198,8 @@ impl World {
             *next += 1;
             *next
         };
-        let incarnation = *member.incarnation.lock().unwrap();
         let commands = vec![command::create_vhost(vhost, "", &[])];
-        self.at(node).propose(incarnation, number, commands, wait).await
+        self.at(node).propose(number, commands, wait).await
     }
 
     pub(super) fn vhosts(&self, node: u64) -> BTreeSet<String> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::super::{KEPT_ENTRIES, ProposeError, Role, SNAPSHOT_AFTER};
-use super::cluster_of_nodes::{WAIT, World, place};
+use super::super::{CatalogRaft, KEPT_ENTRIES, OpenError, Pace, ProposeError, Role, SNAPSHOT_AFTER};
+use super::cluster_of_nodes::{WAIT, Wire, World, place};
 
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -194,4 +194,32 @@ async fn join_all<F: Future>(work: impl Iterator<Item = F>) -> Vec<F::Output> {
     })
     .await;
     running.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+/// It voted, and forgot: with a second vote it could make a leader of a node that never had what was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_an_emptied_disk_has_no_vote() {
+    let world = World::cluster(3).await;
+    let leader = world.leader().await;
+    let emptied = 1 + leader % 3;
+    let third = 6 - leader - emptied;
+    world.agree().await;
+    world.net.isolate(third);
+    world.create(leader, "acknowledged", WAIT).await.unwrap();
+    world.stop(emptied).await;
+    for file in std::fs::read_dir(world.directory(emptied)).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let wire = std::sync::Arc::new(Wire { from: emptied, net: world.net.clone() });
+    let opened = CatalogRaft::open(world.directory(emptied), Pace::default(), wire, Box::new(|_| {})).await;
+    assert!(matches!(opened, Err(OpenError::Missing(_))));
+    // The third asks to lead, in vain: it has one vote of three.
+    world.net.heal();
+    world.net.isolate(leader);
+    assert_eq!(world.create(third, "on top", Duration::from_secs(4)).await, Err(ProposeError::NoMajority));
+    world.net.heal();
+    let leader = world.leader_among([leader, third]).await;
+    world.create(leader, "afterwards", WAIT).await.unwrap();
+    world.agree_among([leader, third]).await;
+    assert!(world.vhosts(third).contains("acknowledged"));
 }

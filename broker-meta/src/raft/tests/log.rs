@@ -15,12 +15,20 @@ use super::super::types::{EntryOf, TypeConfig, take_entry, take_vote};
 
 const IDENTITY: Identity = Identity { cluster: [7; 16], node: 1 };
 
+/// The log in a directory, which is made at first.
+fn open(directory: &Path) -> LogStore {
+    if !directory.join("raft.redb").exists() {
+        LogStore::create(directory, &IDENTITY).unwrap();
+    }
+    LogStore::open(directory).unwrap().0
+}
+
 struct Builder;
 
 impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<TypeConfig>> {
         let directory = TempDir::new().unwrap();
-        let store = LogStore::open(directory.path(), &IDENTITY).unwrap();
+        let store = open(directory.path());
         let machine = Machine::open(directory.path(), Box::new(|_| {})).unwrap();
         Ok((directory, store, machine))
     }
@@ -42,7 +50,7 @@ fn entry(term: u64, index: u64) -> EntryOf {
 async fn after_a_crash(directory: &Path) -> Vec<EntryOf> {
     let copy = TempDir::new().unwrap();
     std::fs::copy(directory.join("raft.redb"), copy.path().join("raft.redb")).unwrap();
-    let mut store = LogStore::open(copy.path(), &IDENTITY).unwrap();
+    let mut store = open(copy.path());
     let entries = store.try_get_log_entries(..).await.unwrap();
     store.close();
     entries
@@ -51,7 +59,7 @@ async fn after_a_crash(directory: &Path) -> Vec<EntryOf> {
 #[tokio::test]
 async fn what_was_answered_is_there_after_a_crash() {
     let directory = TempDir::new().unwrap();
-    let mut store = LogStore::open(directory.path(), &IDENTITY).unwrap();
+    let mut store = open(directory.path());
     let mut expected: Vec<EntryOf> = Vec::new();
     for round in 0..20_u64 {
         if round % 5 == 4 {
@@ -79,7 +87,7 @@ async fn what_was_answered_is_there_after_a_crash() {
     assert!(error.to_string().contains("is closed"), "{error}");
     assert!(store.read_vote().await.is_err());
     // A handle that is left, as Raft's tasks may have one for a moment, does not matter.
-    let mut again = LogStore::open(directory.path(), &IDENTITY).unwrap();
+    let mut again = open(directory.path());
     assert_eq!(again.try_get_log_entries(..).await.unwrap(), expected[10..]);
     assert_eq!(again.read_vote().await.unwrap(), Some(vote));
     let state = again.get_log_state().await.unwrap();
@@ -91,16 +99,22 @@ async fn what_was_answered_is_there_after_a_crash() {
 }
 
 #[tokio::test]
-async fn a_log_is_not_taken_up_by_another() {
+async fn a_log_is_made_once_and_says_whose_it_is() {
     let directory = TempDir::new().unwrap();
-    LogStore::open(directory.path(), &IDENTITY).unwrap().close();
-    for other in [Identity { node: 2, ..IDENTITY }, Identity { cluster: [8; 16], ..IDENTITY }] {
-        match LogStore::open(directory.path(), &other) {
-            Err(OpenError::Another { found, wanted }) => assert_eq!((found, wanted), (IDENTITY, other)),
-            other => panic!("{other:?}"),
-        }
+    // What a crash left of a log being made means nothing.
+    std::fs::write(directory.path().join("raft.redb.new"), "half").unwrap();
+    assert!(matches!(LogStore::open(directory.path()), Err(OpenError::Missing(_))));
+    for start in 1..4 {
+        open(directory.path()).close();
+        let (store, identity, incarnation) = LogStore::open(directory.path()).unwrap();
+        store.close();
+        assert_eq!((identity, incarnation), (IDENTITY, 2 * start), "each start counts");
     }
-    LogStore::open(directory.path(), &IDENTITY).unwrap().close();
+    let other = Identity { node: 2, ..IDENTITY };
+    assert!(matches!(LogStore::create(directory.path(), &other), Err(OpenError::Exists(_))));
+    let (store, identity, _) = LogStore::open(directory.path()).unwrap();
+    store.close();
+    assert_eq!(identity, IDENTITY);
 }
 
 #[test]

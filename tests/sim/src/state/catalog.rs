@@ -464,7 +464,7 @@ impl World {
     /// The node starts again. (What is durable goes on as it was: bringing queues back is the store's business.)
     fn restart(&mut self) -> Result<(), String> {
         self.tell(|| "restart".into());
-        let events = self.apply(&command::end_transient(NODE));
+        let events = self.apply(&command::node_starts(NODE));
         self.model.vhosts.values_mut().for_each(Vhost::restart);
         self.carry_out(&events)?;
         self.compare_catalog()
