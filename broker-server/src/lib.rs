@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod alarm;
 pub mod args;
+pub mod cluster;
 pub mod config;
 pub mod data_dir;
 pub mod driver;

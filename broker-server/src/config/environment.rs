@@ -80,16 +80,16 @@ const NAMED: &[(&str, &str)] = &[
     ("RABBITMQ_NODENAME", "broker.node_name"),
     ("RABBITMQ_MNESIA_DIR", "broker.data_dir"),
     ("RABBITMQ_LOG_BASE", "log.dir"),
+    ("RABBITMQ_DIST_PORT", "cluster.listener.port"),
 ];
 
 /// RabbitMQ's variables that change something there and nothing here.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("RABBITMQ_ERLANG_COOKIE", "this version runs a single node"),
+    ("RABBITMQ_ERLANG_COOKIE", "nodes know each other by the secret in the file that cluster.secret_file names"),
     ("RABBITMQ_SERVER_ERL_ARGS", "there is no Erlang virtual machine here"),
     ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "there is no Erlang virtual machine here"),
     ("RABBITMQ_SERVER_START_ARGS", "there is no Erlang virtual machine here"),
     ("RABBITMQ_IO_THREAD_POOL_SIZE", "there is no Erlang virtual machine here"),
-    ("RABBITMQ_DIST_PORT", "there is no Erlang distribution here"),
     ("RABBITMQ_ENABLED_PLUGINS_FILE", "there are no plugins here"),
     ("RABBITMQ_PLUGINS_DIR", "there are no plugins here"),
     ("RABBITMQ_FEATURE_FLAGS", "there are no feature flags here"),
@@ -272,6 +272,7 @@ mod tests {
         assert_eq!(one("RABBITMQ_NODE_PORT", "5673"), [pair("listeners.tcp.default", "5673")]);
         assert_eq!(one("RABBITMQ_NODE_IP_ADDRESS", "::1"), [pair("listeners.tcp.default", "::1:5672")]);
         assert_eq!(one("RABBITMQ_DEFAULT_USER", ""), []);
+        assert_eq!(one("RABBITMQ_DIST_PORT", "25673"), [pair("cluster.listener.port", "25673")]);
         assert_eq!(one("RABBITMQ_LOGS", "-"), [pair("log.console", "true"), pair("log.file", "false")]);
         let base = made(&[("RABBITMQ_MNESIA_BASE", "/var"), ("RABBITMQ_NODENAME", "a@b")]).0;
         assert!(base.contains(&pair("broker.data_dir", "/var/a@b")));
@@ -283,6 +284,7 @@ mod tests {
         assert_eq!(one("BROKER__DISK_FREE_LIMIT__ABSOLUTE", "1GB"), [pair("disk_free_limit.absolute", "1GB")]);
         assert_eq!(one("BROKER__SHARDS", "2"), [pair("broker.shards", "2")]);
         assert_eq!(one("BROKER__HEARTBAT", "5"), [pair("heartbat", "5")]);
+        assert_eq!(one("BROKER__CLUSTER__SECRET_FILE", "/s"), [pair("cluster.secret_file", "/s")]);
     }
 
     #[test]
@@ -314,7 +316,8 @@ mod tests {
         let (_, _, warnings) = made(&[("RABBITMQ_ERLANG_COOKIE", "x")]);
         assert_eq!(
             warnings[0].to_string(),
-            "environment variable RABBITMQ_ERLANG_COOKIE: ignored: this version runs a single node"
+            "environment variable RABBITMQ_ERLANG_COOKIE: ignored: nodes know each other by the secret in the file that \
+             cluster.secret_file names"
         );
     }
 }

@@ -1,8 +1,9 @@
 //! The table of this broker's keys: name, meaning, bounds, how a value is read and how it is shown.
 //!
-//! Keys without `broker.` in front are RabbitMQ's and mean what they mean there. The table is the source of
-//! docs/operating/configuration.md: a test compares the two.
+//! Keys without `broker.` or `cluster.` in front are RabbitMQ's and mean what they mean there. The table is the source
+//! of docs/operating/configuration.md: a test compares the two.
 
+mod cluster;
 mod tls;
 
 use std::ops::RangeInclusive;
@@ -58,6 +59,7 @@ pub(super) struct Draft {
     listeners: Vec<Listener>,
     listeners_off: bool,
     tls: tls::TlsDraft,
+    cluster: cluster::ClusterDraft,
     mechanisms: Vec<(u64, String)>,
     mechanisms_left_out: bool,
     tags: Option<Vec<String>>,
@@ -114,10 +116,13 @@ impl Draft {
         draft
     }
 
-    /// The finished configuration, or what does not fit together: the key to blame and the complaint.
-    pub fn finish(mut self) -> Result<Config, (&'static str, String)> {
+    /// The finished configuration, or what does not fit together: the key to blame and the complaint. What is odd about
+    /// settings together goes to `warnings` in the same form.
+    pub fn finish(mut self, warnings: &mut Vec<(&'static str, String)>) -> Result<Config, (&'static str, String)> {
         self.finish_listeners()?;
         self.finish_access()?;
+        let cluster = std::mem::take(&mut self.cluster);
+        self.config.cluster = cluster.finish(&self.config.node.name, &self.config.listeners, warnings)?;
         self.finish_log();
         if let Some(bytes) = self.memory_absolute {
             self.config.alarm.memory_watermark = MemoryWatermark::Absolute(bytes);
@@ -878,17 +883,25 @@ pub const KEYS: &[Key] = &[
             },
         )
     },
-    Key {
-        meaning: "Name of the cluster, told to clients.",
-        unit: "text",
-        default: "the name of the node",
-        bounds: "1 to 255 bytes",
-        ..key(
-            "cluster_name",
-            |draft, given| short(given.value).map(|name| draft.config.cluster.name = Some(name)),
-            |config| config.cluster.name.iter().flat_map(|name| one("cluster_name", name)).collect(),
-        )
-    },
+    cluster::NAME,
+    cluster::SECRET_FILE,
+    cluster::LISTENER_IP,
+    cluster::LISTENER_PORT,
+    cluster::INTERFACE,
+    cluster::FIRST_PORT,
+    cluster::LAST_PORT,
+    cluster::ADVERTISED,
+    cluster::BACKEND,
+    cluster::NODE,
+    cluster::HOSTNAME,
+    cluster::SIZE,
+    cluster::RETRY_LIMIT,
+    cluster::RETRY_INTERVAL,
+    cluster::NODE_TYPE,
+    cluster::PARTITION_HANDLING,
+    cluster::PAUSE_NODE,
+    cluster::RECOVER,
+    cluster::LOCATOR,
     Key {
         meaning: "Whether to log to the console.",
         unit: "boolean",
@@ -1064,6 +1077,15 @@ fn names(prefix: &str, names: &[String]) -> Vec<Shown> {
 fn show_listener(listener: &Listener) -> Shown {
     let key = format!("listeners.{}.{}", listener.protocol(), escaped_segment(&listener.name));
     (key, listener.ip.map_or(listener.port.to_string(), |ip| format!("{ip}:{}", listener.port)))
+}
+
+/// The lines of a list, counted from 1.
+fn numbered<T: ToString>(key: &str, values: impl Iterator<Item = T>) -> Vec<Shown> {
+    values.enumerate().map(|(index, value)| (format!("{key}.{}", index + 1), value.to_string())).collect()
+}
+
+fn name_of<T: Copy + PartialEq>(value: T, names: &[(&'static str, T)]) -> &'static str {
+    names.iter().find(|(_, other)| *other == value).map_or("", |(name, _)| name)
 }
 
 fn level_name(output: &LogOutput) -> &'static str {

@@ -141,7 +141,12 @@ impl Gathered {
             }
         }
         self.warn_of_unused_variables(environment);
-        let config = draft.finish().map_err(|(beginning, text)| self.errors.push(self.blame(beginning, text))).ok();
+        let mut odd = Vec::new();
+        let finished = draft.finish(&mut odd);
+        for (beginning, text) in odd {
+            self.warnings.push(self.blame(beginning, text));
+        }
+        let config = finished.map_err(|(beginning, text)| self.errors.push(self.blame(beginning, text))).ok();
         self.errors.sort_by_key(|complaint| place(&complaint.origin));
         match config.filter(|_| self.errors.is_empty()) {
             Some(config) => {

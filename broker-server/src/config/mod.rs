@@ -7,6 +7,7 @@
 //! [`keys`]; docs/operating/configuration.md is made from it.
 
 mod advanced;
+pub mod cluster;
 pub mod document;
 mod environment;
 mod error;
@@ -22,6 +23,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use cluster::ClusterConfig;
 pub use environment::Environment;
 pub use error::{Complaint, ConfigErrors, Origin};
 pub use load::{Loaded, load};
@@ -215,13 +217,6 @@ pub struct AuthenticationConfig {
     pub login_failures_max: Option<u32>,
 }
 
-/// The cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterConfig {
-    /// Name told to clients, or `None`: the name of the node.
-    pub name: Option<String>,
-}
-
 /// Logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -336,7 +331,7 @@ impl Default for Config {
                 loopback_users: vec!["guest".into()],
                 login_failures_max: Some(5),
             },
-            cluster: ClusterConfig { name: None },
+            cluster: ClusterConfig::default(),
             log: LogConfig { console: Some(DEFAULT_LOG_OUTPUT), console_stream: ConsoleStream::Stderr, file: None },
             definitions: DefinitionsConfig::default(),
         }

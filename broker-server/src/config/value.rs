@@ -4,7 +4,7 @@
 //! 10^6 bytes, keys of the kind *byte size* (`frame_max`) read it as 2^20. Both are kept, because a mounted file must
 //! mean the same here. Errors are the middle of a sentence: "is not …".
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -85,6 +85,33 @@ pub fn listen_address(text: &str) -> Result<(Option<IpAddr>, u16), String> {
     let ip = ip.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(ip);
     let ip = ip.parse().map_err(|_| "is neither a port nor IP:PORT (host names are not resolved here)".to_string())?;
     Ok((Some(ip), port(number)?))
+}
+
+/// A host, and its port if one is given: `host`, `host:port`, `::1`, `[::1]:port`.
+pub fn host_and_port(text: &str) -> Result<(&str, Option<u16>), String> {
+    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let (host, behind) = match bracketed.filter(|(inside, _)| is_address(inside)) {
+        Some(parts) => parts,
+        None if is_address(text) => (text, ""),
+        None => {
+            let (host, behind) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (host_name(host)?, behind)
+        }
+    };
+    if behind.is_empty() {
+        return Ok((host, None));
+    }
+    let port = behind.strip_prefix(':').and_then(|digits| integer(digits, &(1..=65_535), "").ok());
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    Ok((host, Some(port.ok_or("has something other than a port behind the host; allowed: 1 to 65535")?)))
+}
+
+/// The name of a host, or an IPv4 address. Docker's names have underscores.
+pub fn host_name(text: &str) -> Result<&str, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let fits = (1..=253).contains(&text.len()) && text.bytes().all(plain);
+    if fits { Ok(text) } else { Err("has no host name; allowed: 1 to 253 letters, digits, '-', '_' and dots".into()) }
 }
 
 /// One of `choices`.
@@ -239,6 +266,34 @@ mod tests {
     }
 
     #[test]
+    fn hosts_may_have_a_port() {
+        let cases = [
+            ("a", Some(("a", None))),
+            ("my_a.example-1.org:25672", Some(("my_a.example-1.org", Some(25_672)))),
+            ("127.0.0.1:1", Some(("127.0.0.1", Some(1)))),
+            ("::1", Some(("::1", None))),
+            ("[::1]", Some(("::1", None))),
+            ("[::1]:65535", Some(("::1", Some(65_535)))),
+            ("", None),
+            (":1", None),
+            ("a:", None),
+            ("a:0", None),
+            ("a:65536", None),
+            ("a:b", None),
+            ("a:1:2", None),
+            ("a b", None),
+            ("a/b", None),
+            ("[a]:1", None),
+            ("[::1", None),
+            ("[::1]1", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(host_and_port(text).ok(), expected, "{text}");
+        }
+        assert!(host_name(&"a".repeat(253)).is_ok() && host_name(&"a".repeat(254)).is_err());
+    }
+
+    #[test]
     fn fractions_refuse_what_is_not_a_number() {
         assert_eq!(fraction("0.4", &(0.0..=1.0)), Ok(0.4));
         assert_eq!(fraction("1", &(0.0..=1.0)), Ok(1.0));
@@ -252,6 +307,7 @@ mod tests {
         fn no_text_panics(text in "\\PC{0,20}") {
             let _ = (integer(&text, &ANY, ""), information_unit(&text, &ANY), byte_size(&text, &ANY));
             let _ = (fraction(&text, &(0.0..=1.0)), boolean(&text), listen_address(&text));
+            let _ = host_and_port(&text);
             let _ = duration(&text, Duration::from_secs(1), &(Duration::ZERO..=Duration::MAX));
         }
 

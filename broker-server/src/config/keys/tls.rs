@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Draft, Given, Key, Shown, bounded, key, not_empty, one, optional, show_listener, value};
+use super::{
+    Draft, Given, Key, Shown, bounded, key, name_of, not_empty, numbered, one, optional, show_listener, value,
+};
 use crate::config::tls::{
     ALTERNATIVE_NAMES, AlternativeName, CIPHERS, LoginFrom, TlsConfig, TlsVersion, VERSIONS, cipher,
 };
@@ -427,14 +429,6 @@ fn shown_path(key: &str, path: Option<&PathBuf>) -> Vec<Shown> {
 /// The place in a list that a key's last segment is.
 fn place(given: &Given<'_>) -> Result<u64, String> {
     value::integer(given.name(), &(0..=1_000), "").map_err(|_| "has no number as its place".into())
-}
-
-fn numbered<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Vec<Shown> {
-    names.enumerate().map(|(index, name)| (format!("{key}.{}", index + 1), name.to_string())).collect()
-}
-
-fn name_of<T: Copy + PartialEq>(value: T, names: &[(&'static str, T)]) -> &'static str {
-    names.iter().find(|(_, other)| *other == value).map_or("", |(name, _)| name)
 }
 
 /// A switch with one possible position.

@@ -9,6 +9,9 @@ use rustls::CipherSuite;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::cluster::{
+    ClusterConfig, ClusterListener, PartitionHandling, PeerDiscovery, QueueMasterLocator, Recovery, Seed,
+};
 use crate::config::tls::{AlternativeName, LoginFrom, TlsVersion};
 use crate::config::{DiskFreeLimit, Listener, LogFormat, LogLevel, MemoryWatermark, Secret, TlsConfig};
 
@@ -221,6 +224,286 @@ fn definitions_come_from_a_local_path_by_either_name() {
     );
 }
 
+/// A file that names the secret, and these lines behind it.
+fn with_secret(text: &str) -> String {
+    format!("cluster.secret_file = /s\n{text}")
+}
+
+fn cluster_of(text: &str) -> ClusterConfig {
+    config_of(&with_secret(text)).cluster
+}
+
+/// What is said about these lines apart from keys that are not used yet.
+fn oddities_of(text: &str) -> Vec<String> {
+    let loaded = load_text(&with_secret(text), &[]).unwrap();
+    let said = loaded.warnings.iter().map(|one| one.to_string().rsplit_once('/').unwrap().1.to_string());
+    said.filter(|one| !one.contains("has no effect: this version runs a single node")).collect()
+}
+
+fn seed(name: &str, port: Option<u16>) -> Seed {
+    Seed { name: name.into(), port }
+}
+
+/// The example of RabbitMQ's documentation, and what is ours.
+#[test]
+fn a_list_makes_a_cluster() {
+    let config = cluster_of(
+        "cluster_name = shop\ncluster.listener.ip = ::1\ncluster.listener.port = 25673\n\
+         cluster.advertised_address = a.example\ncluster_formation.peer_discovery_backend = classic_config\n\
+         cluster_formation.classic_config.nodes.1 = rabbit@hostname1.eng.example.local\n\
+         cluster_formation.classic_config.nodes.10 = rabbit@[::1]:25674\n\
+         cluster_formation.classic_config.nodes.2 = rabbit@hostname2:25674\n\
+         cluster_formation.classic_config.nodes.last = hare@10.0.0.1\n\
+         cluster_formation.target_cluster_size_hint = 4\ncluster_formation.discovery_retry_limit = unlimited\n\
+         cluster_formation.discovery_retry_interval = 2s\ncluster_partition_handling = autoheal\n\
+         queue_master_locator = min-masters\ncluster_formation.node_type = disc\n",
+    );
+    let expected = ClusterConfig {
+        name: Some("shop".into()),
+        secret_file: Some("/s".into()),
+        listener: ClusterListener { ip: Some("::1".parse().unwrap()), port: 25_673 },
+        advertised: Some("a.example:25673".into()),
+        peer_discovery_backend: PeerDiscovery::ClassicConfig,
+        nodes: vec![
+            seed("rabbit@hostname1.eng.example.local", None),
+            seed("rabbit@hostname2", Some(25_674)),
+            seed("rabbit@::1", Some(25_674)),
+            seed("hare@10.0.0.1", None),
+        ],
+        dns_hostname: None,
+        target_cluster_size_hint: Some(4),
+        discovery_retry_limit: None,
+        discovery_retry_interval: Duration::from_secs(2),
+        partition_handling: PartitionHandling::Autoheal,
+        queue_master_locator: QueueMasterLocator::MinMasters,
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn nodes_can_be_found_by_a_host_name() {
+    for backend in ["dns", "rabbit_peer_discovery_dns"] {
+        let text = format!(
+            "cluster_formation.peer_discovery_backend = {backend}\ncluster_formation.dns.hostname = shop.example"
+        );
+        let config = cluster_of(&text);
+        assert_eq!(config.peer_discovery_backend, PeerDiscovery::Dns);
+        assert_eq!(config.dns_hostname.as_deref(), Some("shop.example"));
+        assert_eq!(oddities_of(&text), [""; 0]);
+    }
+}
+
+#[test]
+fn names_of_choices_are_those_of_rabbitmq() {
+    let backend =
+        |name| cluster_of(&format!("cluster_formation.peer_discovery_backend = {name}")).peer_discovery_backend;
+    for name in ["classic_config", "rabbit_peer_discovery_classic_config", "classic", "config"] {
+        assert_eq!(backend(name), PeerDiscovery::ClassicConfig);
+    }
+    let locator = |name| cluster_of(&format!("queue_master_locator = {name}")).queue_master_locator;
+    assert_eq!(locator("client-local"), QueueMasterLocator::ClientLocal);
+    assert_eq!(locator("random"), QueueMasterLocator::Random);
+    let partitions = |name| cluster_of(&format!("cluster_partition_handling = {name}")).partition_handling;
+    assert_eq!(partitions("ignore"), PartitionHandling::Ignore);
+    assert_eq!(partitions("pause_minority"), PartitionHandling::PauseMinority);
+    for (name, recover) in [("ignore", Recovery::Ignore), ("autoheal", Recovery::Autoheal)] {
+        let config = cluster_of(&format!(
+            "cluster_partition_handling = pause_if_all_down\n\
+             cluster_partition_handling.pause_if_all_down.recover = {name}\n\
+             cluster_partition_handling.pause_if_all_down.nodes.2 = rabbit@b\n\
+             cluster_partition_handling.pause_if_all_down.nodes.1 = rabbit@a"
+        ));
+        let nodes = vec!["rabbit@a".into(), "rabbit@b".into()];
+        assert_eq!(config.partition_handling, PartitionHandling::PauseIfAllDown { nodes, recover });
+    }
+}
+
+#[test]
+fn the_port_of_erlangs_distribution_is_that_of_the_cluster() {
+    let range = "distribution.listener.interface = 10.0.0.1\ndistribution.listener.port_range.min = 25680\n\
+                 distribution.listener.port_range.max = 25690\n";
+    let listener = cluster_of(range).listener;
+    assert_eq!(listener, ClusterListener { ip: Some("10.0.0.1".parse().unwrap()), port: 25_680 });
+    assert_eq!(
+        oddities_of(range),
+        ["rabbitmq.conf:4: distribution.listener.port_range.max has no effect: one port is used, 25680"]
+    );
+    let ours = format!("{range}cluster.listener.ip = 10.0.0.2\ncluster.listener.port = 25690");
+    assert_eq!(cluster_of(&ours).listener, ClusterListener { ip: Some("10.0.0.2".parse().unwrap()), port: 25_690 });
+    assert_eq!(oddities_of(&ours), [""; 0]);
+    let loaded = load_text(range, &[("RABBITMQ_DIST_PORT", "25700")]).unwrap();
+    assert_eq!(loaded.config.cluster.listener.port, 25_700);
+}
+
+#[test]
+fn other_nodes_without_a_secret_are_an_error_that_says_how_to_make_one() {
+    let how = "without cluster.secret_file: set it to a file with at least 32 random octets that nobody else can read, the \
+               same on every node: `head -c 32 /dev/urandom | base64 > FILE; chmod 600 FILE`";
+    // The part behind the last slash is compared.
+    let how = how.rsplit_once('/').unwrap().1;
+    for (text, line, what) in [
+        ("cluster_formation.classic_config.nodes.1 = rabbit@b", 1, "other nodes are listed"),
+        (
+            "broker.node_name = rabbit@a\ncluster_formation.classic_config.nodes.1 = rabbit@a\n\
+             cluster_formation.classic_config.nodes.2 = rabbit@b",
+            3,
+            "other nodes are listed",
+        ),
+        ("cluster_formation.dns.hostname = b", 1, "other nodes are looked for"),
+        (
+            "cluster_formation.peer_discovery_backend = dns\ncluster_formation.dns.hostname = b",
+            2,
+            "other nodes are looked for",
+        ),
+        ("cluster_formation.target_cluster_size_hint = 2", 1, "a cluster of several nodes is asked for"),
+    ] {
+        let errors = load_text(text, &[]).unwrap_err().to_string();
+        assert!(errors.contains(&format!("rabbitmq.conf:{line}: {what} without cluster.secret_file: ")), "{errors}");
+        assert!(errors.ends_with(how), "{errors}");
+        assert!(load_text(&with_secret(text), &[]).is_ok());
+        assert!(load_text(text, &[("BROKER__CLUSTER__SECRET_FILE", "/s")]).is_ok());
+    }
+    let alone = "broker.node_name = rabbit@a\ncluster_formation.classic_config.nodes.1 = rabbit@a\n\
+                 cluster_formation.target_cluster_size_hint = 1";
+    assert_eq!(config_of(alone).cluster.nodes, [seed("rabbit@a", None)]);
+}
+
+#[test]
+fn mistakes_about_the_cluster_are_errors() {
+    for (text, error) in [
+        ("cluster.secret_file = ''", "cluster.secret_file = '' is empty"),
+        ("cluster.listener.ip = localhost", "cluster.listener.ip = 'localhost' is no IP address"),
+        ("cluster.listener.port = 0", "cluster.listener.port = '0' is out of range; allowed: 1 to 65535"),
+        ("distribution.listener.interface = x", "distribution.listener.interface = 'x' is no IP address"),
+        ("distribution.listener.port_range.min = x", "is not a whole number; allowed: 1 to 65535"),
+        ("distribution.listener.port_range.max = 65536", "is out of range; allowed: 1 to 65535"),
+        (
+            "distribution.listener.port_range.min = 3\ndistribution.listener.port_range.max = 2",
+            "rabbitmq.conf:2: the last port of the range, 2, is below the first, 3",
+        ),
+        ("cluster.advertised_address = a b", "cluster.advertised_address = 'a b' has no host name; allowed: 1 to 253 "),
+        ("cluster.advertised_address = a:0", "has something other than a port behind the host; allowed: 1 to 65535"),
+        (
+            "cluster_formation.classic_config.nodes.1 = b",
+            "cluster_formation.classic_config.nodes.1 = 'b' is not of the form name@host or name@host:port",
+        ),
+        ("cluster_formation.classic_config.nodes.1 = rabbit@b@c", "has no host name"),
+        ("cluster_formation.classic_config.nodes.1 = @b", "is not of the form name@host or name@host:port"),
+        ("cluster_formation.classic_config.nodes.1 = rabbit@b:x", "has something other than a port behind the host"),
+        ("cluster_formation.classic_config.node.1 = rabbit@b", "unknown key"),
+        ("cluster_formation.dns.hostname = b:1", "cluster_formation.dns.hostname = 'b:1' has no host name"),
+        (
+            "cluster_formation.peer_discovery_backend = dsn",
+            "is unknown; allowed: classic_config, dns, rabbit_peer_discovery_classic_config, rabbit_peer_discovery_dns, ",
+        ),
+        (
+            "cluster_formation.peer_discovery_backend = dns",
+            "dns needs cluster_formation.dns.hostname, a name with the addresses of all nodes",
+        ),
+        ("cluster_formation.target_cluster_size_hint = 0", "is out of range; allowed: 1 to 1000 nodes"),
+        ("cluster_formation.discovery_retry_limit = 0", "is out of range; allowed: 1 to 1000000 times"),
+        ("cluster_formation.discovery_retry_interval = 0", "is out of range; allowed: 1ms to 3600000ms"),
+        ("cluster_formation.node_type = tape", "is unknown; allowed: disc, disk, ram"),
+        (
+            "cluster_partition_handling = pause-minority",
+            "is unknown; allowed: ignore, pause_minority, autoheal, pause_if_all_down",
+        ),
+        (
+            "cluster_partition_handling = pause_if_all_down",
+            "pause_if_all_down needs cluster_partition_handling.pause_if_all_down.nodes.1, the name of a node",
+        ),
+        (
+            "cluster_partition_handling = pause_if_all_down\n\
+             cluster_partition_handling.pause_if_all_down.nodes.1 = rabbit@a",
+            "pause_if_all_down needs cluster_partition_handling.pause_if_all_down.recover: ignore or autoheal",
+        ),
+        ("cluster_partition_handling.pause_if_all_down.recover = pause", "is unknown; allowed: ignore, autoheal"),
+        ("cluster_partition_handling.pause_if_all_down.nodes.1 = a", "is not of the form name@host"),
+        ("queue_master_locator = min_masters", "is unknown; allowed: client-local, min-masters, random"),
+        (
+            "cluster.secret_file = s\ncluster.listener.port = 5672",
+            "rabbitmq.conf:2: listeners.tcp.default and cluster.listener.port both take port 5672",
+        ),
+        (
+            "cluster.secret_file = s\ndistribution.listener.port_range.min = 5672",
+            "rabbitmq.conf:2: listeners.tcp.default and cluster.listener.port both take port 5672",
+        ),
+        (
+            "listeners.tcp.a = 25672\ncluster.secret_file = s",
+            "rabbitmq.conf:1: listeners.tcp.a and cluster.listener.port both take port 25672",
+        ),
+    ] {
+        let errors = errors_of(text);
+        assert!(errors.len() == 1 && errors[0].contains(error), "{text}: {errors:?}");
+    }
+    // A single node that was there before there were clusters.
+    assert_eq!(config_of("listeners.tcp.a = 25672").listeners[0].port, 25_672);
+    assert!(load_text(&with_secret("listeners.tcp.a = ::1:25672\ncluster.listener.ip = 127.0.0.1"), &[]).is_ok());
+}
+
+/// What this broker cannot ask is no reason to found a cluster of one by mistake, nor to refuse a node that is to stay one.
+#[test]
+fn backends_of_plugins_are_for_nodes_that_stay_alone() {
+    for name in ["k8s", "rabbit_peer_discovery_k8s", "kubernetes", "consul", "etcd", "aws", "rabbit_peer_discovery_aws"]
+    {
+        let text = format!("cluster_formation.peer_discovery_backend = {name}");
+        let errors = errors_of(&text);
+        let begins = "rabbitmq.conf:1: this backend does not exist here: use classic_config with ";
+        assert!(errors.len() == 1 && errors[0].starts_with(begins), "{errors:?}");
+        let several = with_secret(&format!("{text}\ncluster_formation.target_cluster_size_hint = 3"));
+        assert!(errors_of(&several)[0].starts_with("rabbitmq.conf:2: this backend does not exist here"));
+        let alone = format!(
+            "{text}\ncluster_formation.target_cluster_size_hint = 1\n\
+             cluster_formation.classic_config.nodes.1 = rabbit@b\ncluster_formation.dns.hostname = b"
+        );
+        let config = cluster_of(&alone);
+        assert_eq!((config.nodes.len(), config.dns_hostname, config.target_cluster_size_hint), (0, None, Some(1)));
+        let alone = oddities_of(&alone);
+        let says = "rabbitmq.conf:2: this backend does not exist here; the node stays alone, as ";
+        assert!(alone.len() == 1 && alone[0].starts_with(says), "{alone:?}");
+    }
+}
+
+#[test]
+fn what_is_odd_about_the_cluster_warns() {
+    for (text, warning) in [
+        ("cluster_formation.node_type = ram", "cluster_formation.node_type = 'ram' is as disc: every node keeps"),
+        (
+            "cluster_formation.dns.hostname = b",
+            "cluster_formation.dns.hostname has no effect: it needs cluster_formation.peer_discovery_backend = dns",
+        ),
+        (
+            "cluster_formation.classic_config.nodes.1 = rabbit@a\ncluster_formation.classic_config.nodes.2 = rabbit@a:1",
+            "rabbit@a is listed more than once; the first counts",
+        ),
+        (
+            "cluster_formation.peer_discovery_backend = dns\ncluster_formation.dns.hostname = b\n\
+             cluster_formation.classic_config.nodes.1 = rabbit@a",
+            "cluster_formation.classic_config.nodes has no effect: it needs cluster_formation.peer_discovery_backend = \
+             classic_config",
+        ),
+        (
+            "cluster_formation.k8s.host = b",
+            "cluster_formation.k8s.host is ignored: nodes are found with classic_config or",
+        ),
+        ("cluster_formation.node_cleanup.interval = 9", "is ignored: no node is forgotten by itself"),
+    ] {
+        let warnings = oddities_of(text);
+        assert!(warnings.len() == 1 && warnings[0].contains(warning), "{text}: {warnings:?}");
+    }
+    let twice = cluster_of(
+        "cluster_formation.classic_config.nodes.1 = rabbit@a\ncluster_formation.classic_config.nodes.2 = rabbit@a:1",
+    );
+    assert_eq!(twice.nodes, [seed("rabbit@a", None)]);
+}
+
+#[test]
+fn a_cookie_is_answered_with_what_takes_its_place() {
+    let loaded = load_text("", &[("RABBITMQ_ERLANG_COOKIE", "hunter2")]).unwrap();
+    let warning = loaded.warnings[0].to_string();
+    assert!(warning.contains("cluster.secret_file") && !warning.contains("hunter2"), "{warning}");
+}
+
 /// What the official image, the cluster operator and the Helm charts mount.
 #[test]
 fn files_that_containers_of_rabbitmq_mount_start_us() {
@@ -350,6 +633,28 @@ proptest! {
             let message = errors.to_string();
             prop_assert!(message.contains("rabbitmq.conf:2: "), "{}", message);
         }
+    }
+
+    /// Nodes, addresses and modes too.
+    #[test]
+    fn a_printed_cluster_loads_again(
+        names in proptest::collection::vec("[a-z]{1,3}@([a-z.]{1,4}|\\[::[1-9]\\])(:[1-9][0-9]{0,3})?", 0..4),
+        host in "([a-z]{1,4}|::1|\\[::1\\]:9)", dns: bool, mode in 0..4_usize, port in 1..=u16::MAX, hint in 1..9_u32,
+    ) {
+        let modes = ["ignore", "pause_minority", "autoheal", "pause_if_all_down"];
+        let mut text = with_secret(&format!(
+            "listeners.tcp = none\ncluster.advertised_address = {host}\ncluster.listener.port = {port}\n\
+             cluster_partition_handling = {}\ncluster_partition_handling.pause_if_all_down.recover = autoheal\n\
+             cluster_partition_handling.pause_if_all_down.nodes.1 = rabbit@a\ncluster_formation.dns.hostname = shop\n\
+             cluster_formation.peer_discovery_backend = {}\ncluster_formation.target_cluster_size_hint = {hint}\n",
+            modes[mode], if dns { "dns" } else { "classic_config" },
+        ));
+        for (index, name) in names.iter().enumerate() {
+            text.push_str(&format!("cluster_formation.classic_config.nodes.{index} = {name}\n"));
+        }
+        let first = load_text(&text, &[]).unwrap();
+        let again = load_text(&first.print().replace(REDACTED, "guest"), &[]).unwrap();
+        prop_assert_eq!(first.config, again.config);
     }
 
     /// A printed configuration is a file that makes the same configuration again.
