@@ -19,6 +19,13 @@ pub enum Resource {
 pub enum Refusal {
     /// It named an exchange or queue that does not exist.
     NotFound(Resource),
+    /// The queue's node cannot be reached.
+    HomeNodeDown {
+        /// The node's name.
+        node: String,
+        /// The queue.
+        queue: Resource,
+    },
     /// It left the queue's name out, and had declared none on this channel.
     NoPreviouslyDeclaredQueue,
     /// It has no right to do that.
@@ -197,7 +204,9 @@ impl Refusal {
 
     fn class(&self) -> (u16, &'static str, bool) {
         match self {
-            Refusal::NotFound(_) | Refusal::NoPreviouslyDeclaredQueue => (404, "NOT_FOUND", false),
+            Refusal::NotFound(_) | Refusal::HomeNodeDown { .. } | Refusal::NoPreviouslyDeclaredQueue => {
+                (404, "NOT_FOUND", false)
+            }
             Refusal::AccessRefused { .. }
             | Refusal::TopicRefused { .. }
             | Refusal::ReservedPrefix(_)
@@ -238,6 +247,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::NotFound(resource) => write!(f, "no {resource}"),
+            Refusal::HomeNodeDown { node, queue } => {
+                write!(f, "home node '{node}' of durable {queue} is down or inaccessible")
+            }
             Refusal::NoPreviouslyDeclaredQueue => f.write_str("no previously declared queue"),
             Refusal::AccessRefused { resource, user } => write!(f, "access to {resource} refused for user '{user}'"),
             Refusal::TopicRefused { key, exchange, user } => {

@@ -217,7 +217,7 @@ pub fn remove_member(node: NodeId) -> Command {
 
 /// Makes the catalog of a node that was alone that of a new cluster.
 pub fn import(snapshot: meta::Snapshot) -> Command {
-    of(Kind::Import(meta::Import { snapshot: Some(snapshot) }))
+    of(Kind::Import(Box::new(meta::Import { snapshot: Some(snapshot) })))
 }
 
 /// What the first boot asks for: a vhost, and an administrator who may do everything in it.

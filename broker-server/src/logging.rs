@@ -105,8 +105,15 @@ where
     let (filter, handle) = reload::Layer::new(filter_of(output.level));
     let lines =
         tracing_subscriber::fmt::layer().event_format(Lines(output.format)).with_ansi(false).with_writer(writer);
-    let wanted = filter_fn(move |metadata| audience == Audience::File || metadata.target() != ENDING);
+    let wanted = filter_fn(move |metadata| {
+        (audience == Audience::File || metadata.target() != ENDING) && !is_chatter(metadata.target(), *metadata.level())
+    });
     (lines.with_filter(filter.and(wanted)).boxed(), handle)
+}
+
+/// What the library of Raft says of each of its steps is for its authors.
+fn is_chatter(target: &str, level: Level) -> bool {
+    target.starts_with("openraft") && level > Level::WARN
 }
 
 fn filter_of(level: LogLevel) -> LevelFilter {

@@ -24,6 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admin;
 use crate::alarm::{AlarmLimits, AlarmWatcher, Alarms, total_memory_bytes};
+use crate::cluster::Cluster;
 use crate::config::{Config, Listener, SocketConfig};
 use crate::data_dir::DataDir;
 use crate::driver::admission::AdmissionLimits;
@@ -40,8 +41,8 @@ use crate::reload::Reloader;
 use crate::signals::{Request, SignalWatcher};
 use crate::tls::{Endpoint, FileWatcher, LOOK_EVERY};
 
-/// The number of the one node there is.
-pub const THIS_NODE: NodeId = NodeId(1);
+/// The number of a node that is alone, and of one that founds a cluster.
+pub const ALONE: NodeId = NodeId(1);
 
 /// Runs a node until it is told to stop.
 pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
@@ -61,17 +62,35 @@ pub fn run_with(
 
     let settings = Arc::new(settings(config));
     let tls = tls_endpoint(config, &settings)?;
-    let mut catalog = meta::open(data_dir.path(), config)?;
-    admin::definitions::import_at_boot(&mut catalog, data_dir.path(), config)?;
-    let topology = catalog.catalog().topology();
+    let poll = Poll::new().map_err(system("cannot wait for sockets"))?;
+    let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot wait for sockets"))?;
+    let (mailbox, inbox) = mailbox(waker);
+    let alone = || {
+        let mut catalog = meta::open(data_dir.path(), config)?;
+        admin::definitions::import_at_boot(&mut catalog, data_dir.path(), config)?;
+        Ok(catalog)
+    };
+    let cluster = Cluster::start(config, data_dir.path(), || alone().map(|catalog| catalog.catalog().clone()))?;
+    let (node, catalog, meta) = match cluster {
+        Some(cluster) => {
+            let catalog = cluster.go_live(&mailbox, config);
+            (cluster.handle().node(), catalog, meta::MetaHandle::Member(Box::new(cluster)))
+        }
+        None => {
+            let local = alone()?;
+            let catalog = local.catalog().clone();
+            let meta = meta::start(local, mailbox.clone()).map_err(system("cannot start the catalog's thread"))?;
+            (ALONE, catalog, meta)
+        }
+    };
+    let topology = catalog.topology();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let exchanges = || topology.vhosts().flat_map(|vhost| vhost.exchanges());
-    let holding: HashMap<QueueId, Arc<QueueRecord>> = exchanges()
-        .filter_map(|record| record.holding_queue(THIS_NODE))
-        .map(|record| (record.id, record.into()))
-        .collect();
+    let holding: HashMap<QueueId, Arc<QueueRecord>> =
+        exchanges().filter_map(|record| record.holding_queue(node)).map(|record| (record.id, record.into())).collect();
     let known = |queue: QueueId| {
-        let record = topology.queue_by_id(queue).or_else(|| holding.get(&queue)).filter(|record| record.durable)?;
+        let record = topology.queue_by_id(queue).or_else(|| holding.get(&queue));
+        let record = record.filter(|record| record.durable && record.node == node)?;
         Some(Lanes { highest: record.settings().max_priority })
     };
     let options = StoreOptions::new(data_dir.path().join("store"), u64::from_le_bytes(random()?));
@@ -83,7 +102,7 @@ pub fn run_with(
     let mut found = recovered.queues.into_iter().map(|queue| (queue.queue, of_store(queue))).collect::<HashMap<_, _>>();
     let mut common_rules = CommonRules::default();
     let holding_rules = Arc::new(Rules::holding_back());
-    let ruled = topology.queues().map(|record| (record, common_rules.of(record)));
+    let ruled = topology.queues().filter(|record| record.node == node).map(|record| (record, common_rules.of(record)));
     let queues: Vec<(QueueId, Box<LocalQueue>)> = ruled
         .chain(holding.values().map(|record| (record, holding_rules.clone())))
         .map(|(record, rules)| {
@@ -93,12 +112,9 @@ pub fn run_with(
         })
         .collect();
 
-    let poll = Poll::new().map_err(system("cannot wait for sockets"))?;
-    let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot wait for sockets"))?;
-    let (mailbox, inbox) = mailbox(waker);
     let listeners = open_listeners(&config.listeners, &config.socket, tls.as_ref())?;
     let alarms = Arc::new(watch_alarms(config, data_dir.path().into(), mailbox.clone())?);
-    let handle = admin::ShardHandle::new(mailbox.clone());
+    let handle = admin::ShardHandle::new(mailbox.clone(), node);
     let certificates = tls.map(|endpoint| FileWatcher::start(endpoint, config.tls.clone(), LOOK_EVERY)).transpose();
     let certificates = certificates.map_err(system("cannot watch the certificates"))?;
     let again = {
@@ -114,7 +130,7 @@ pub fn run_with(
     admin::serve(admin::Node::new(config, data_dir.path(), started, &listeners, alarms), handle);
     reachable(mailbox.clone());
     let tracing = Tracing::new(&config.node.name, &topology);
-    let access = Arc::new(catalog.catalog().access());
+    let access = Arc::new(catalog.access());
     let messages: u64 = queues.iter().map(|(_, local)| local.queue.ready_count()).sum();
     let queue_count = queues.len();
     let batch = journal.batch();
@@ -126,12 +142,14 @@ pub fn run_with(
         settings: Arc::new(without_certificates(&settings)),
         topology,
         access,
-        catalog: catalog.catalog().clone(),
+        node,
+        locator: config.cluster.queue_master_locator,
+        catalog,
         queues,
         batch: Some(batch),
         journal: journal::start(journal, mailbox.clone()).map_err(system("cannot start the journal's thread"))?,
         pages: pages::start(segments, mailbox.clone()).map_err(system("cannot start the segments' thread"))?,
-        meta: meta::start(catalog, mailbox.clone()).map_err(system("cannot start the catalog's thread"))?,
+        meta,
         login: login::start(mailbox).map_err(system("cannot start the login thread"))?,
         loopback_users: config.authentication.loopback_users.clone(),
         connection_max: config.limits.connection_max.map_or(0, |most| most as usize),

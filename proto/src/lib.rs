@@ -34,3 +34,13 @@ pub mod admin {
     /// Name of the socket in the data directory.
     pub const SOCKET_NAME: &str = "admin.sock";
 }
+
+/// What nodes ask each other; with the feature `admin`, which brings tonic.
+#[cfg(feature = "admin")]
+pub mod node {
+    /// Version 1 of it.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/broker.node.v1.rs"));
+    }
+}

@@ -47,10 +47,22 @@ const GRANT_BYTES: i64 = CREDIT_BYTES / 8;
 /// One end of a link. See the module's page.
 #[derive(Debug)]
 pub struct Link {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// What is said on a link.
+#[derive(Debug)]
+pub struct Sender {
     send: SendBuffer,
-    reader: Reader,
     /// Octets of messages that may still be sent.
     credit: i64,
+}
+
+/// What is heard on it.
+#[derive(Debug)]
+pub struct Receiver {
+    reader: Reader,
     /// Octets of messages that the peer may still send.
     granted: i64,
     /// Octets taken that the peer has not heard of.
@@ -61,14 +73,69 @@ impl Link {
     /// A link that has just come up. No body is longer than `message_max` octets.
     pub fn new(message_max: u64) -> Link {
         Link {
-            send: SendBuffer::default(),
-            reader: Reader::new(message_max),
-            credit: CREDIT_BYTES,
-            granted: CREDIT_BYTES,
-            taken: 0,
+            sender: Sender { send: SendBuffer::default(), credit: CREDIT_BYTES },
+            receiver: Receiver { reader: Reader::new(message_max), granted: CREDIT_BYTES, taken: 0 },
         }
     }
 
+    /// Both halves, for whoever answers while it hears.
+    pub fn split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// What is to be written to the socket.
+    pub fn send_buffer(&mut self) -> &mut SendBuffer {
+        self.sender.send_buffer()
+    }
+
+    /// Whether publishers may go on; otherwise they are held back until the peer has taken more.
+    pub fn may_publish(&self) -> bool {
+        self.sender.may_publish()
+    }
+
+    /// Sends a message to queues of the peer; to up to a few thousand it travels once.
+    pub fn publish(&mut self, queues: &[QueueId], publish: &Publish<'_>) {
+        self.sender.publish(queues, publish);
+    }
+
+    /// Sends a consumer of the peer a message.
+    pub fn deliver(&mut self, queue: QueueId, delivery: &Delivery<'_>) {
+        self.sender.deliver(queue, delivery);
+    }
+
+    /// Sends a message to whom asked for one.
+    pub fn got(&mut self, got: &Got<'_>) {
+        self.sender.got(got);
+    }
+
+    /// Says everything that carries no message; what does is passed over.
+    pub fn say(&mut self, op: &Op<'_>) {
+        self.sender.say(op);
+    }
+
+    /// Takes what was read from the socket and gives `sink` every operation that is complete.
+    pub fn receive(&mut self, octets: &[u8], sink: &mut impl FnMut(Op<'_>)) -> Result<(), LinkError> {
+        let Link { sender, receiver } = self;
+        receiver.receive(octets, &mut |op| match op {
+            Op::Credit { octets } => sender.credited(octets),
+            op => sink(op),
+        })
+    }
+
+    /// Octets that are held: the beginning of a frame, and of a message. They count as memory of the node.
+    pub fn held_bytes(&self) -> usize {
+        self.receiver.held_bytes()
+    }
+
+    /// Messages of so many octets ([`Content::memory`](broker_core::message::Content::memory)) have been taken by their queues: as many may follow.
+    pub fn taken(&mut self, octets: usize) {
+        if let Some(credit) = self.receiver.taken(octets) {
+            self.sender.say(&credit);
+        }
+    }
+}
+
+impl Sender {
     /// What is to be written to the socket.
     pub fn send_buffer(&mut self) -> &mut SendBuffer {
         &mut self.send
@@ -102,24 +169,24 @@ impl Link {
         write::say(&mut self.send, op);
     }
 
-    /// Takes what was read from the socket and gives `sink` every operation that is complete.
+    /// The peer has taken so many octets more: the content of [`Op::Credit`].
+    pub fn credited(&mut self, octets: u64) {
+        // More than all there is would only come from a peer that counts wrongly.
+        let more = i64::try_from(octets).unwrap_or(i64::MAX);
+        self.credit = self.credit.saturating_add(more).min(CREDIT_BYTES);
+    }
+}
+
+impl Receiver {
+    /// Takes what was read from the socket and gives `sink` every operation that is complete, [`Op::Credit`] among them.
     pub fn receive(&mut self, octets: &[u8], sink: &mut impl FnMut(Op<'_>)) -> Result<(), LinkError> {
-        let (credit, granted) = (&mut self.credit, &mut self.granted);
+        let granted = &mut self.granted;
         self.reader.receive(octets, &mut |op| {
-            match &op {
-                Op::Credit { octets } => {
-                    // More than all there is would only come from a peer that counts wrongly.
-                    let more = i64::try_from(*octets).unwrap_or(i64::MAX);
-                    *credit = credit.saturating_add(more).min(CREDIT_BYTES);
-                    return Ok(());
+            if let Op::Publish { publish, .. } = &op {
+                if *granted <= 0 {
+                    return Err(LinkError::Overrun);
                 }
-                Op::Publish { publish, .. } => {
-                    if *granted <= 0 {
-                        return Err(LinkError::Overrun);
-                    }
-                    *granted -= publish.content.memory() as i64;
-                }
-                _ => {}
+                *granted -= publish.content.memory() as i64;
             }
             sink(op);
             Ok(())
@@ -132,12 +199,14 @@ impl Link {
     }
 
     /// Messages of so many octets ([`Content::memory`](broker_core::message::Content::memory)) have been taken by their queues: as many may follow.
-    pub fn taken(&mut self, octets: usize) {
+    /// What the peer is to be told, once it is worth it.
+    pub fn taken(&mut self, octets: usize) -> Option<Op<'static>> {
         self.taken += octets as i64;
-        if self.taken >= GRANT_BYTES {
-            let octets = std::mem::take(&mut self.taken);
-            self.granted += octets;
-            self.say(&Op::Credit { octets: octets as u64 });
+        if self.taken < GRANT_BYTES {
+            return None;
         }
+        let octets = std::mem::take(&mut self.taken);
+        self.granted += octets;
+        Some(Op::Credit { octets: octets as u64 })
     }
 }

@@ -57,6 +57,11 @@ impl Members {
         self.all.get(&node.0)
     }
 
+    /// Whether this number was given to a node, be it a member or not any more.
+    pub fn knows_of(&self, node: u64) -> bool {
+        node <= self.numbers_given
+    }
+
     /// The one of this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Member>> {
         self.all.values().find(|member| member.name == name)

@@ -4,6 +4,7 @@
 //! It checks again what its proposer checked, because other commands may have come in between.
 
 mod apply;
+mod difference;
 mod event;
 mod members;
 mod parameters;

@@ -32,6 +32,9 @@ pub enum Rejection {
     /// It is none.
     #[error("octets that are no datagram of a node")]
     NoDatagram,
+    /// It comes from a node that is no member, as far as is known here.
+    #[error("a datagram of a node that is no member of the cluster")]
+    Stranger,
     /// It is signed with another secret, or was changed on its way.
     #[error("a datagram that is not signed with this cluster's secret (cluster.secret_file)")]
     NotAuthenticated,

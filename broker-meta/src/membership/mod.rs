@@ -372,7 +372,7 @@ impl Gossip {
         let Opened { kind, node, incarnation, sequence, carried } = opened;
         // Who is no member is not listened to; and nobody keeps windows for any number that is made up.
         if node == self.me.node || !self.members.contains_key(&node) {
-            return self.drop_for(Rejection::NoDatagram, out);
+            return self.drop_for(Rejection::Stranger, out);
         }
         if !self.windows.entry(node).or_default().is_new(incarnation, sequence) {
             return self.drop_for(Rejection::Repeated, out);

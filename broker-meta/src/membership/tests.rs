@@ -339,7 +339,7 @@ fn strangers_are_not_heard_and_are_told_of_now_and_then() {
     let cases = [
         (said(me(CLUSTER, 2), secret(9)), Rejection::NotAuthenticated),
         (said(me([4; 16], 2), secret(1)), Rejection::AnotherCluster),
-        (said(me(CLUSTER, 9), secret(1)), Rejection::NoDatagram),
+        (said(me(CLUSTER, 9), secret(1)), Rejection::Stranger),
     ];
     let mut gossip = world.nodes.remove(&1).unwrap().gossip;
     let before = gossip.up().collect::<Vec<_>>();

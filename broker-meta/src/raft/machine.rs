@@ -42,7 +42,7 @@ pub enum Applied {
         /// The catalog afterwards.
         catalog: Catalog,
     },
-    /// Everything at once: this node was far behind.
+    /// Everything at once: what a snapshot held at the start, or from the leader because this node was far behind.
     Snapshot {
         /// Index of the last entry in it.
         index: u64,
@@ -51,7 +51,7 @@ pub enum Applied {
     },
 }
 
-/// Hears of everything that is applied, in order. It is called on Raft's thread and must not wait.
+/// Hears of everything that is applied, in order, from the snapshot of the start on. It is called on Raft's thread and must not wait.
 pub type Listener = Box<dyn FnMut(Applied) + Send + Sync>;
 
 /// See the module's page.
@@ -135,8 +135,11 @@ impl State {
 
 impl Machine {
     /// The state of the last snapshot in a directory, if there is one.
-    pub(super) fn open(directory: &Path, listener: Listener) -> io::Result<Machine> {
+    pub(super) fn open(directory: &Path, mut listener: Listener) -> io::Result<Machine> {
         let state = read_file(directory)?.map(|octets| state_of(&octets)).transpose()?.unwrap_or_default();
+        if let Some(last) = state.last {
+            listener(Applied::Snapshot { index: last.index, catalog: state.catalog.clone() });
+        }
         Ok(Machine { state: Shared(Arc::new(Mutex::new(state))), directory: directory.into(), listener })
     }
 

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -140,6 +141,7 @@ pub struct CatalogRaft<T> {
     transport: Arc<T>,
     identity: Identity,
     incarnation: u64,
+    stopping: AtomicBool,
     /// The snapshot that another node is sending.
     incoming: Mutex<Incoming>,
 }
@@ -181,7 +183,16 @@ impl<T: Transport> CatalogRaft<T> {
         let peers = Peers { transport: transport.clone() };
         let raft = Raft::new(identity.node, Arc::new(config), peers, store.clone(), machine).await;
         let raft = raft.map_err(io::Error::other)?;
-        Ok(CatalogRaft { raft, shared, store, transport, identity, incarnation, incoming: Mutex::default() })
+        Ok(CatalogRaft {
+            raft,
+            shared,
+            store,
+            transport,
+            identity,
+            incarnation,
+            stopping: AtomicBool::new(false),
+            incoming: Mutex::default(),
+        })
     }
 
     /// Founds a cluster of these nodes. To be called on one node, once in the life of a cluster, when none of them belongs to one.
@@ -383,8 +394,25 @@ impl<T: Transport> CatalogRaft<T> {
         metrics.running_state.as_ref().err().map(ToString::to_string)
     }
 
+    /// Has the only node that votes lead at once, without waiting for another to do it.
+    pub async fn lead_alone(&self) {
+        if self.status().voters != BTreeSet::from([self.identity.node]) {
+            return;
+        }
+        // Should it fail, it leads a little later by itself.
+        drop(self.raft.trigger().elect(false).await);
+        let wait = self.raft.wait(Some(PAUSE * 40));
+        drop(wait.state(openraft::ServerState::Leader, "the only voter").await);
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
     /// Stops taking part. What was answered is on the disk.
     pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!("the catalog's task has panicked: {error}");
         }

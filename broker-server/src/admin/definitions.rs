@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
+use broker_core::name::NodeId;
 use broker_meta::{Catalog, Command, LocalCatalog};
 use broker_mgmt::definitions::DOCUMENT_MAX_BYTES;
 use sha2::{Digest, Sha256};
@@ -15,6 +16,7 @@ use super::import::{Imported, Propose, import, outcome_of, read, rehearse};
 use crate::config::{Config, DefinitionsConfig};
 use crate::driver::admin::Request;
 use crate::exit::{Code, Failure};
+use crate::node::ALONE;
 
 /// In the data directory: a hash of the definitions imported last.
 const HASH_FILE: &str = "imported-definitions";
@@ -42,7 +44,7 @@ pub fn import_at_boot(catalog: &mut LocalCatalog, data_dir: &Path, config: &Conf
         let outcomes = catalog.propose(&commands).map_err(|error| error.to_string())?;
         Ok(outcomes.iter().map(|events| outcome_of(events)).collect())
     };
-    import_files(&config.definitions, data_dir, copy, &mut propose).map_err(|error| {
+    import_files(&config.definitions, data_dir, copy, ALONE, &mut propose).map_err(|error| {
         Failure::new(
             Code::Data,
             format!("{error}. The node does not start; correct the file or take load_definitions out"),
@@ -67,7 +69,7 @@ pub fn import_again(config: &DefinitionsConfig, data_dir: &Path, shard: &ShardHa
         };
         let Ok(catalog) = shard.ask_blocking(Request::Catalog) else { return };
         let mut propose = |commands| shard.propose_blocking(commands);
-        if let Err(error) = import_files(&config, &data_dir, catalog, &mut propose) {
+        if let Err(error) = import_files(&config, &data_dir, catalog, shard.node(), &mut propose) {
             tracing::error!("{error}");
         }
     };
@@ -81,6 +83,7 @@ pub fn import_files(
     config: &DefinitionsConfig,
     data_dir: &Path,
     mut copy: Catalog,
+    node: NodeId,
     propose: &mut Propose<'_>,
 ) -> Result<(), ImportFailed> {
     let Some(path) = &config.path else { return Ok(()) };
@@ -105,7 +108,7 @@ pub fn import_files(
     }
     let mut parsed = Vec::new();
     for (file, document) in documents {
-        let commands = read(&document).and_then(|commands| rehearse(commands, &mut copy));
+        let commands = read(&document).and_then(|commands| rehearse(commands, &mut copy, node));
         parsed.push((file.clone(), commands.map_err(|problem| failed(&file, problem))?));
     }
     // Until all is imported, the catalog is between two states: whatever is to be imported next is not the same as what was imported last.
@@ -211,7 +214,7 @@ mod tests {
             count += commands.len();
             Ok(commands.iter().map(|_| Ok(true)).collect())
         };
-        import_files(config, directory, Catalog::default(), &mut propose).map_err(|error| error.to_string())?;
+        import_files(config, directory, Catalog::default(), ALONE, &mut propose).map_err(|error| error.to_string())?;
         Ok(count)
     }
 
@@ -240,7 +243,7 @@ mod tests {
     fn who_asks_for_an_import_does_not_wait_for_it() {
         let poll = mio::Poll::new().unwrap();
         let (mailbox, _inbox) = mailbox(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
-        let shard = ShardHandle::new(mailbox);
+        let shard = ShardHandle::new(mailbox, ALONE);
         let (sender, receiver) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let config = DefinitionsConfig { path: Some("/nowhere/d.json".into()), skip_if_unchanged: false };
@@ -260,7 +263,7 @@ mod tests {
         assert_eq!(imported(directory.path(), &config), Ok(1));
         fs::write(&file, other).unwrap();
         let mut broken = |_: Vec<Command>| Err("the node is stopping".to_owned());
-        assert!(import_files(&config, directory.path(), Catalog::default(), &mut broken).is_err());
+        assert!(import_files(&config, directory.path(), Catalog::default(), ALONE, &mut broken).is_err());
         fs::write(&file, one).unwrap();
         assert_eq!(imported(directory.path(), &config), Ok(1));
     }

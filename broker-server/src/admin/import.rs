@@ -11,7 +11,7 @@ use broker_mgmt::definitions::{self, StoredPassword, describe};
 use proto::meta::command::Kind;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::node::THIS_NODE;
+use broker_core::name::NodeId;
 
 /// Commands proposed together.
 pub const TOGETHER: usize = 256;
@@ -44,7 +44,7 @@ pub fn read(document: &[u8]) -> Result<Vec<Command>, String> {
 
 /// Makes the commands of a document ready to be carried out and tries them on a copy of the catalog. What they do there stays, so that the commands
 /// of a document after this one can be tried on it too.
-pub fn rehearse(commands: Vec<Command>, copy: &mut Catalog) -> Result<Vec<Command>, String> {
+pub fn rehearse(commands: Vec<Command>, copy: &mut Catalog, node: NodeId) -> Result<Vec<Command>, String> {
     let before = copy.topology();
     let is_due = |command: &Command| match &command.kind {
         // A new vhost needs no change after it was created.
@@ -52,7 +52,7 @@ pub fn rehearse(commands: Vec<Command>, copy: &mut Catalog) -> Result<Vec<Comman
         _ => true,
     };
     let mut commands: Vec<Command> = commands.into_iter().filter(is_due).collect();
-    commands.iter_mut().for_each(place_queue);
+    commands.iter_mut().for_each(|command| place_queue(command, node));
     for command in &commands {
         if let Err(refusal) = outcome_of(&copy.apply(copy.index() + 1, command))
             && !stays(command, &refusal)
@@ -114,9 +114,9 @@ impl Imported {
     }
 }
 
-fn place_queue(command: &mut Command) {
+fn place_queue(command: &mut Command, node: NodeId) {
     if let Some(Kind::DeclareQueue(queue)) = &mut command.kind {
-        queue.node = THIS_NODE.0;
+        queue.node = node.0;
     }
 }
 
@@ -139,8 +139,10 @@ mod tests {
 
     use super::*;
 
+    const NODE: NodeId = NodeId(3);
+
     fn import_into(catalog: &mut Catalog, document: &str) -> Result<Imported, String> {
-        let commands = rehearse(read(document.as_bytes())?, &mut catalog.clone())?;
+        let commands = rehearse(read(document.as_bytes())?, &mut catalog.clone(), NODE)?;
         let mut propose = |commands: Vec<Command>| {
             let outcomes = commands.iter().map(|command| outcome_of(&catalog.apply(catalog.index() + 1, command)));
             Ok(outcomes.collect())
@@ -163,7 +165,7 @@ mod tests {
         let imported = import_into(&mut catalog, FILE).unwrap();
         assert_eq!((imported.commands, imported.changes, imported.kept_count), (6, 6, 0));
         let topology = catalog.topology();
-        assert_eq!(topology.queue("v", "q").unwrap().node, THIS_NODE);
+        assert_eq!(topology.queue("v", "q").unwrap().node, NODE);
         assert_eq!(topology.vhost("v").unwrap().bindings().count(), 1);
         let hash = catalog.access().user("u").unwrap().password.clone().unwrap();
         assert!(hash.matches(b"p"));
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_others_change_while_an_import_runs_is_said() {
-        let commands = rehearse(read(FILE.as_bytes()).unwrap(), &mut Catalog::default()).unwrap();
+        let commands = rehearse(read(FILE.as_bytes()).unwrap(), &mut Catalog::default(), NODE).unwrap();
         let refusal = Refusal::Command("gone".into());
         let error = import(&commands, &mut |commands| Ok(vec![Err(refusal.clone()); commands.len()])).unwrap_err();
         assert!(error.starts_with("user 'u': gone. Somebody else"), "{error}");

@@ -323,7 +323,7 @@ impl Admin for Service {
         let mut copy = self.catalog().await?;
         let shard = self.shard.clone();
         let imported = blocking(move || {
-            let commands = rehearse(read(&document)?, &mut copy)?;
+            let commands = rehearse(read(&document)?, &mut copy, shard.node())?;
             let imported = import(&commands, &mut |commands| shard.propose_blocking(commands))?;
             tell("the admin service".as_ref(), &imported);
             Ok::<Imported, String>(imported)

@@ -1,5 +1,6 @@
 //! How the admin service reaches the shard.
 
+use broker_core::name::NodeId;
 use broker_meta::Command;
 use tokio::sync::oneshot;
 
@@ -12,6 +13,7 @@ use crate::driver::mailbox::Mailbox;
 #[derive(Clone)]
 pub struct ShardHandle {
     mailbox: Mailbox,
+    node: NodeId,
 }
 
 /// The shard does not answer any more: the node goes down.
@@ -22,8 +24,14 @@ pub struct Stopping;
 impl ShardHandle {
     /// A handle that sends through this mailbox.
     #[must_use]
-    pub fn new(mailbox: Mailbox) -> Self {
-        Self { mailbox }
+    pub fn new(mailbox: Mailbox, node: NodeId) -> Self {
+        Self { mailbox, node }
+    }
+
+    /// The node's number in the cluster.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
     }
 
     /// Sends a request; its answer comes in time.

@@ -1,3 +1,625 @@
-//! The part of a node that has to do with other nodes. Not used yet.
+//! The part of a node that has to do with other nodes: what it says to them, and how it comes to belong to a cluster.
+//!
+//! ```text
+//!  streams    a TCP stream whose both ends have proved who they are
+//!    control    on it: requests (gRPC), Raft's among them          links      on it: what channels and queues tell each other; the shard's
+//!  forming    which cluster a node without a log belongs to
+//!  feed       from the log to the shard                            proposals  from the shard to the log
+//!  lead       what the leader of the catalog sees to
+//!  sight      who answers: gossip
+//!  attend     what a node does that sees too few
+//! ```
+//!
+//! A node without a secret (`cluster.secret_file`) has none of this: it is alone, and its catalog has the log of `broker_meta::log`. With a secret
+//! it is a member of a cluster, if only of one node.
 
+mod attend;
+mod control;
+mod feed;
+mod forming;
+mod lead;
+mod links;
+mod proposals;
 pub mod secret;
+mod sight;
+mod streams;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use std::{fs, io};
+
+use broker_core::name::NodeId;
+use broker_meta::membership::{Facts, Gossip, Me};
+use broker_meta::peer::Identity;
+use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, ProposeError, Status, create_log};
+use broker_meta::{Catalog, command};
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+pub use proposals::Proposals;
+
+use crate::config::Config;
+use crate::driver::mailbox::Mailbox;
+use crate::exit::{Code, Failure};
+use control::{Answers, PeerStream, Peers, Raft};
+use feed::Feed;
+use forming::Place;
+use links::Links;
+use sight::Sight;
+use streams::{Gate, Purpose};
+
+/// In the data directory, of the catalog.
+const CATALOG: &str = "catalog";
+/// The log of a member.
+const LOG: &str = "raft.redb";
+/// A cluster is being founded; it holds the identity.
+const FOUNDING: &str = "founding";
+/// What a node had while it was alone.
+const ALONE: &str = "before-cluster";
+/// An operator wants the node to join the cluster of the node at this address.
+const JOIN: &str = "join";
+/// The number of the node that founds a cluster: what it had while it was alone is under this number.
+const FOUNDER: u64 = 1;
+/// Threads for requests and Raft.
+const THREADS: usize = 2;
+/// A change at the start may take so long before it is tried again.
+const CHANGE_TIME: Duration = Duration::from_secs(5);
+/// That a node waits is said so often.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Streams may stand in the handshake at the same time.
+const HANDSHAKES_MAX: usize = 64;
+
+/// A node's membership. The runtime ends with it.
+pub struct Cluster {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+/// What others in the process may ask of it.
+#[derive(Clone)]
+pub struct Handle {
+    raft: Arc<Raft>,
+    feed: Arc<Feed>,
+    gate: Arc<Gate>,
+    sight: Arc<Sight>,
+    links: Links,
+    proposals: Proposals,
+    data_dir: PathBuf,
+    runtime: tokio::runtime::Handle,
+}
+
+/// What a node hears from the others while it starts.
+struct Ear {
+    gate: Arc<Gate>,
+    raft: Arc<OnceLock<Arc<Raft>>>,
+    proposals: Arc<OnceLock<Proposals>>,
+    sight: Arc<Sight>,
+    links: Links,
+}
+
+impl Cluster {
+    /// Has the node take part in its cluster, or in none if it has no secret; returns when the catalog is up to date. `alone` gives the catalog of a node
+    /// that is alone, should it found a cluster.
+    pub fn start(
+        config: &Config,
+        data_dir: &Path,
+        alone: impl FnOnce() -> Result<Catalog, Failure>,
+    ) -> Result<Option<Cluster>, Failure> {
+        let directory = data_dir.join(CATALOG);
+        let has_log = directory.join(LOG).exists();
+        let Some(secret_file) = &config.cluster.secret_file else {
+            if has_log {
+                return Err(Failure::new(
+                    Code::Config,
+                    format!(
+                        "the data directory {} is that of a member of a cluster, and there is no secret: set cluster.secret_file",
+                        data_dir.display()
+                    ),
+                ));
+            }
+            return Ok(None);
+        };
+        let secret = secret::read(secret_file)?;
+        let identity = Identity {
+            cluster: None,
+            node: 0,
+            incarnation: 0,
+            name: config.node.name.clone(),
+            software: concat!("brokerd ", env!("CARGO_PKG_VERSION")).into(),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("cluster")
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Code::Software, format!("cannot start the cluster's threads: {error}")))?;
+        let ear = Ear {
+            gate: Arc::new(Gate::new(secret, identity)),
+            raft: Arc::default(),
+            proposals: Arc::default(),
+            sight: Arc::default(),
+            links: Links::default(),
+        };
+        let handle = runtime.block_on(take_part(config, data_dir, ear, alone))?;
+        Ok(Some(Cluster { runtime, handle }))
+    }
+
+    /// What others may ask of it.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The shard takes over: it is told of everything that comes after the catalog that is returned.
+    pub fn go_live(&self, mailbox: &Mailbox, config: &Config) -> Catalog {
+        let live = self.handle.feed.go_live(mailbox.clone());
+        self.handle.links.go_live(mailbox.clone());
+        let handle = &self.handle;
+        let links = handle.links.clone().run(handle.gate.clone(), handle.feed.clone(), handle.node().0);
+        self.runtime.spawn(links);
+        self.runtime.spawn(attend::run(handle.clone(), config.cluster.partition_handling.clone(), mailbox.clone()));
+        live
+    }
+
+    /// Ends it: what was answered is on the disk.
+    pub fn stop(self) {
+        self.handle.gate.close();
+        self.runtime.block_on(self.handle.raft.stop());
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+impl Handle {
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        NodeId(self.raft.identity().node)
+    }
+
+    /// The cluster's identity, in hexadecimal digits.
+    pub fn cluster_id(&self) -> String {
+        self.raft.identity().cluster.iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+
+    /// Where changes are proposed.
+    pub fn proposals(&self) -> &Proposals {
+        &self.proposals
+    }
+
+    /// How the log stands.
+    pub fn status(&self) -> Status {
+        self.raft.status()
+    }
+
+    /// The catalog, as far as it is known here.
+    pub fn catalog(&self) -> Catalog {
+        self.feed.catalog()
+    }
+
+    /// Which nodes answer, this one among them.
+    pub fn seen(&self) -> BTreeSet<u64> {
+        self.sight.seen().into_iter().collect()
+    }
+
+    /// Who sees whom.
+    pub fn views(&self) -> BTreeMap<u64, BTreeSet<u64>> {
+        self.sight.views()
+    }
+
+    /// What each node says of itself.
+    pub fn facts(&self) -> BTreeMap<u64, Facts> {
+        self.sight.facts()
+    }
+
+    /// What this node says of itself.
+    pub fn say(&self, facts: Facts) {
+        self.sight.say(facts);
+    }
+
+    /// Whether it does not serve clients because it sees too few others.
+    pub fn is_paused(&self) -> bool {
+        self.sight.is_paused()
+    }
+
+    /// The shard has lost the link to a node.
+    pub fn link_is_down(&self, node: NodeId) {
+        self.links.is_down(node.0);
+    }
+
+    /// Work that the shard has no time for.
+    pub fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        drop(self.runtime.spawn_blocking(work));
+    }
+
+    /// Takes a node out of the cluster for good; what its queues hold is lost to the others.
+    pub fn forget(&self, name: &str) -> Result<u64, String> {
+        let catalog = self.feed.catalog();
+        let member = catalog.members().named(name).cloned();
+        let member = member.ok_or_else(|| format!("{name} is no member of the cluster"))?;
+        if member.node == self.node() {
+            return Err(format!("{name} is this node: have it leave (brokerctl cluster leave), or ask another node"));
+        }
+        if self.seen().contains(&member.node.0) {
+            return Err(format!("{name} is running: stop it first, or have it leave (brokerctl cluster leave)"));
+        }
+        let node = member.node.0;
+        self.runtime.block_on(self.proposals.change(command::remove_member(member.node), CHANGE_TIME))?;
+        Ok(node)
+    }
+
+    /// This node's data directory, in which what is to be done at the next start is written.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// This node leaves the cluster. It has to stop then.
+    pub fn leave(&self) -> Result<(), String> {
+        if self.feed.catalog().members().len() <= 1 {
+            return Err("this node is the only one of its cluster".into());
+        }
+        self.runtime.block_on(async {
+            // Whoever leads removes it, so that no leader removes itself.
+            let status = self.raft.status();
+            if status.leader == Some(status_node(&self.raft))
+                && let Some(other) = status.voters.iter().find(|voter| **voter != status_node(&self.raft))
+            {
+                self.raft.hand_over(*other).await.map_err(|error| error.to_string())?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            self.proposals.change(command::remove_member(self.node()), CHANGE_TIME).await.map(drop)
+        })
+    }
+}
+
+fn status_node(raft: &Raft) -> u64 {
+    raft.identity().node
+}
+
+async fn take_part(
+    config: &Config,
+    data_dir: &Path,
+    ear: Ear,
+    alone: impl FnOnce() -> Result<Catalog, Failure>,
+) -> Result<Handle, Failure> {
+    let directory = data_dir.join(CATALOG);
+    let udp = listen(config, &ear).await?;
+    let (join_file, founding) = (data_dir.join(JOIN), directory.join(FOUNDING));
+    let target = read_if_there(&join_file).map_err(io_failure("read", &join_file))?;
+    if let Some(target) = &target {
+        set_aside(data_dir)?;
+        tracing::info!(target = target.trim(), "joining a cluster, as an operator has said");
+    }
+    if !directory.join(LOG).exists() {
+        let has_data = target.is_none() && was_alone(&directory);
+        let target = target.as_deref().map(str::trim);
+        match forming::find_place(config, &ear.gate, target, has_data).await? {
+            Place::Found => {
+                fs::create_dir_all(&directory).map_err(io_failure("create", &directory))?;
+                write_synced(&founding, b"")?;
+                let identity = LogIdentity { cluster: random()?, node: FOUNDER };
+                create_log(&directory, &identity).map_err(log_failure)?;
+                tracing::info!("a cluster is founded");
+            }
+            Place::Joined { cluster, node } => {
+                fs::create_dir_all(&directory).map_err(io_failure("create", &directory))?;
+                create_log(&directory, &LogIdentity { cluster, node }).map_err(log_failure)?;
+                tracing::info!(node, "the cluster has given this node a number");
+            }
+        }
+    }
+    remove_if_there(&join_file)?;
+
+    let feed = Feed::new();
+    let peers = Arc::new(Peers::new(ear.gate.clone()));
+    let raft = Raft::open(&directory, Pace::default(), peers, feed.listener()).await.map_err(log_failure)?;
+    let raft = Arc::new(raft);
+    let me = raft.identity().clone();
+    ear.gate.belongs(me.cluster, me.node, raft.incarnation());
+    ear.gate.members(feed.catalog().members().clone());
+    drop(ear.raft.set(raft.clone()));
+    let proposals = Proposals::start(raft.clone(), feed.clone());
+    drop(ear.proposals.set(proposals.clone()));
+    let handle = Handle {
+        raft,
+        feed,
+        gate: ear.gate,
+        sight: ear.sight,
+        links: ear.links,
+        proposals,
+        data_dir: data_dir.into(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    if founding.exists() {
+        found(&handle, config, &directory, alone).await?;
+        remove_if_there(&founding)?;
+    }
+    begin_to_gossip(config, &handle, udp).await?;
+    tokio::spawn(follow_members(handle.clone()));
+    tokio::spawn(watch_for_failure(handle.raft.clone()));
+    let leading = lead::run(handle.raft.clone(), handle.feed.clone(), handle.proposals.clone(), handle.sight.clone());
+    tokio::spawn(leading);
+    catch_up(&handle).await?;
+    Ok(handle)
+}
+
+/// Opens the port for other nodes, and answers.
+async fn listen(config: &Config, ear: &Ear) -> Result<UdpSocket, Failure> {
+    let port = config.cluster.listener.port;
+    let address = SocketAddr::new(config.cluster.listener.ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), port);
+    let failed = |error: io::Error| {
+        Failure::new(
+            Code::Unavailable,
+            format!("cannot listen for other nodes on {address} (cluster.listener.port): {error}"),
+        )
+    };
+    let v4 = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port);
+    let any = config.cluster.listener.ip.is_none();
+    let listener = match TcpListener::bind(address).await {
+        // A machine without IPv6.
+        Err(_) if any => TcpListener::bind(v4).await,
+        listener => listener,
+    };
+    let listener = listener.map_err(failed)?;
+    let udp = UdpSocket::bind(listener.local_addr().map_err(failed)?).await.map_err(failed)?;
+    tracing::info!(address = %listener.local_addr().map_err(failed)?, "listening for other nodes");
+    let answers = Answers {
+        gate: ear.gate.clone(),
+        raft: ear.raft.clone(),
+        proposals: ear.proposals.clone(),
+        sight: ear.sight.clone(),
+    };
+    let accepted = control::serve(answers);
+    let (gate, links) = (ear.gate.clone(), ear.links.clone());
+    tokio::spawn(async move {
+        let places = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+        loop {
+            let (stream, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a stream of another node; trying again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // Whoever comes while all places are taken is not heard; it comes again if it is a node.
+            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let (gate, links, accepted) = (gate.clone(), links.clone(), accepted.clone());
+            tokio::spawn(async move {
+                let taken = streams::accept(stream, &gate).await;
+                drop(place);
+                match taken {
+                    Ok((stream, peer, Purpose::Link)) => links.take(stream, &peer),
+                    Ok((stream, peer, Purpose::Control)) => {
+                        drop(accepted.send(Ok(PeerStream::new(stream, peer))).await);
+                    }
+                    Err(error) => tracing::warn!(%from, "a stream of another node is refused: {error}"),
+                }
+            });
+        }
+    });
+    Ok(udp)
+}
+
+/// The first entries of a new cluster. What was done before a crash is not done again.
+async fn found(
+    handle: &Handle,
+    config: &Config,
+    directory: &Path,
+    alone: impl FnOnce() -> Result<Catalog, Failure>,
+) -> Result<(), Failure> {
+    let name = config.node.name.clone();
+    let address = config.cluster.advertised_address(&name);
+    let this = Node { name: name.clone(), address: address.clone() };
+    if handle.raft.status().voters.is_empty() {
+        let founded = handle.raft.found(BTreeMap::from([(FOUNDER, this)])).await;
+        founded.map_err(|error| Failure::new(Code::Software, format!("cannot found a cluster: {error}")))?;
+    }
+    let refused = |why: String| Failure::new(Code::Software, format!("cannot found a cluster: {why}"));
+    handle.raft.lead_alone().await;
+    // The log may hold it already, and be applied only now.
+    let nothing = command::node_is_down(NodeId(FOUNDER));
+    handle.proposals.change(nothing, CHANGE_TIME).await.map_err(refused)?;
+    if handle.feed.catalog().is_empty() {
+        let import = command::import(alone()?.to_snapshot());
+        handle.proposals.change(import, CHANGE_TIME).await.map_err(refused)?;
+    }
+    if handle.feed.catalog().members().is_empty() {
+        let node = handle.proposals.add_member(&name, &address, CHANGE_TIME).await.map_err(refused)?;
+        if node != FOUNDER {
+            return Err(refused(format!("the first node was given the number {node}")));
+        }
+    }
+    // Else it would be taken up again should the log be lost, and become a second cluster.
+    move_alone_files(directory, &directory.join(ALONE))
+}
+
+async fn begin_to_gossip(config: &Config, handle: &Handle, udp: UdpSocket) -> Result<(), Failure> {
+    let advertised = config.cluster.advertised_address(&config.node.name);
+    let resolved = resolve(&advertised).await;
+    let Some(address) = resolved else {
+        return Err(Failure::new(
+            Code::Config,
+            format!(
+                "the address {advertised}, at which other nodes are to reach this one, has no meaning here: correct the node's name or cluster.advertised_address"
+            ),
+        ));
+    };
+    let identity = handle.raft.identity();
+    let me = Me { cluster: identity.cluster, node: identity.node, incarnation: handle.raft.incarnation(), address };
+    let seed = u64::from_le_bytes(random()?);
+    let gossip = Gossip::new(Instant::now().into_std(), me.clone(), handle.gate.secret().clone(), seed);
+    handle.sight.start(udp, me, gossip, || {});
+    Ok(())
+}
+
+async fn resolve(address: &str) -> Option<SocketAddr> {
+    tokio::net::lookup_host(address).await.ok()?.next()
+}
+
+/// Tells whoever has to know who belongs to the cluster and where they are. Names may come to mean other addresses.
+async fn follow_members(handle: Handle) {
+    const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+    let mut changes = handle.feed.changes();
+    let mut known = None;
+    loop {
+        let members = handle.feed.catalog().members().clone();
+        if known.as_ref() != Some(&members) {
+            handle.gate.members(members.clone());
+        }
+        let mut places = Vec::new();
+        for member in members.iter() {
+            if let Some(address) = resolve(&member.address).await {
+                places.push((member.node.0, address));
+            }
+        }
+        handle.sight.members(places);
+        known = Some(members);
+        let until = Instant::now() + RESOLVE_EVERY;
+        loop {
+            match tokio::time::timeout_at(until, changes.changed()).await {
+                Ok(Ok(())) if known.as_ref() == Some(handle.feed.catalog().members()) => {}
+                Ok(Ok(())) | Err(_) => break,
+                Ok(Err(_)) => return,
+            }
+        }
+    }
+}
+
+/// After a failure of the log the process has to end: the next start reads what is there.
+async fn watch_for_failure(raft: Arc<Raft>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if let Some(why) = raft.failed() {
+            if raft.is_stopping() {
+                return;
+            }
+            crate::driver::fatal(&format!("the catalog's log has failed: {why}"));
+        }
+    }
+}
+
+/// Waits until this node has applied everything that was carried out before its start. That it starts is a change of its own.
+async fn catch_up(handle: &Handle) -> Result<(), Failure> {
+    let node = handle.raft.identity().node;
+    let mut told_at: Option<Instant> = None;
+    if handle.raft.status().voters == BTreeSet::from([node]) {
+        handle.raft.lead_alone().await;
+    }
+    loop {
+        match handle.proposals.change(command::node_starts(NodeId(node)), CHANGE_TIME).await {
+            Ok(_) => return Ok(()),
+            Err(problem) => {
+                let members = handle.feed.catalog().members().clone();
+                if members.knows_of(node) && members.get(NodeId(node)).is_none() {
+                    return Err(Failure::new(
+                        Code::Config,
+                        "this node was removed from its cluster. To have it join again, start it with an empty data directory",
+                    ));
+                }
+                if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                    told_at = Some(Instant::now());
+                    let status = handle.raft.status();
+                    tracing::warn!(
+                        sees = ?handle.sight.seen(),
+                        voters = ?status.voters,
+                        leader = status.leader,
+                        "waiting for a majority of the cluster: {problem}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Whether there is a catalog of a node that was alone.
+fn was_alone(directory: &Path) -> bool {
+    directory.join("snapshot").exists()
+}
+
+/// Moves what a node had while it was alone out of the way.
+fn move_alone_files(directory: &Path, aside: &Path) -> Result<(), Failure> {
+    let entries = fs::read_dir(directory).map_err(io_failure("read", directory))?;
+    for entry in entries {
+        let entry = entry.map_err(io_failure("read", directory))?;
+        let name = entry.file_name();
+        let is_alone = name.to_str().is_some_and(|name| name.starts_with("snapshot") || name.starts_with("log-"));
+        if is_alone {
+            fs::create_dir_all(aside).map_err(io_failure("create", aside))?;
+            fs::rename(entry.path(), aside.join(&name)).map_err(io_failure("move", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A node that joins brings nothing along: what it had is kept beside, for whoever finds out that it was wanted.
+fn set_aside(data_dir: &Path) -> Result<(), Failure> {
+    for name in [CATALOG, "store"] {
+        let (from, to) = (data_dir.join(name), data_dir.join(format!("{name}.before-join")));
+        if from.exists() && !from.join(LOG).exists() {
+            if to.exists() {
+                fs::remove_dir_all(&to).map_err(io_failure("remove", &to))?;
+            }
+            fs::rename(&from, &to).map_err(io_failure("move", &from))?;
+        }
+    }
+    Ok(())
+}
+
+fn read_if_there(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_failure("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn write_synced(path: &Path, octets: &[u8]) -> Result<(), Failure> {
+    let written = fs::File::create(path).and_then(|mut file| {
+        io::Write::write_all(&mut file, octets)?;
+        file.sync_all()
+    });
+    written.map_err(io_failure("write", path))?;
+    let directory = path.parent().unwrap_or(path);
+    let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(io_failure("sync", directory))
+}
+
+fn io_failure(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Failure {
+    let path = path.to_owned();
+    move |error| Failure::io(doing, &path, &error)
+}
+
+fn log_failure(error: OpenError) -> Failure {
+    let code = match error {
+        OpenError::Io(_) => Code::Io,
+        OpenError::Exists(_) | OpenError::Missing(_) => Code::Data,
+    };
+    Failure::new(code, error.to_string())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut octets = [0; N];
+    getrandom(&mut octets, GetRandomFlags::empty())
+        .map_err(|error| Failure::new(Code::Software, format!("cannot get random numbers: {error}")))?;
+    Ok(octets)
+}
+
+/// Says that this node is to join a cluster at its next start.
+pub fn plan_to_join(data_dir: &Path, address: &str) -> Result<(), Failure> {
+    write_synced(&data_dir.join(JOIN), address.as_bytes())
+}
+
+/// Whether a change was refused because the node does not belong to the cluster any more.
+pub fn is_stranger(error: &ProposeError) -> bool {
+    *error == ProposeError::Stranger
+}

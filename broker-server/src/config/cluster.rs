@@ -107,6 +107,21 @@ pub enum QueueMasterLocator {
     Random,
 }
 
+impl QueueMasterLocator {
+    /// Each by its name.
+    pub const NAMES: &[(&str, QueueMasterLocator)] = &[
+        ("client-local", QueueMasterLocator::ClientLocal),
+        ("min-masters", QueueMasterLocator::MinMasters),
+        ("random", QueueMasterLocator::Random),
+    ];
+
+    /// The one of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, locator)| *locator)
+    }
+}
+
 impl Default for ClusterConfig {
     fn default() -> Self {
         Self {

@@ -16,11 +16,11 @@ use super::requests::{Waiter, exception};
 use super::revision::Revision;
 use super::shard::Shard;
 use crate::admin::import::outcome_of;
-use crate::node::THIS_NODE;
 
 impl Shard {
     /// Commands were applied.
     pub(super) fn applied(&mut self, applied: Applied) {
+        self.has_applied(applied.index);
         let changes = applied.outcomes.iter().flat_map(|(_, events)| events).map(changes_of).sum();
         let topology = std::mem::replace(&mut self.parts.topology, applied.topology);
         let catalog = std::mem::replace(&mut self.parts.catalog, applied.catalog);
@@ -143,11 +143,14 @@ impl Shard {
             }
             Waiter::Nobody | Waiter::Admin(_) => return,
         };
-        self.replies.push_back((connection, channel, refusal.map_or(reply, Reply::Refused)));
+        match refusal {
+            Some(refusal) => self.replies.push_back((connection, channel, Reply::Refused(refusal))),
+            None => self.reply_when_seen(connection, channel, reply),
+        }
     }
 
     fn queue_declared(&mut self, record: Arc<QueueRecord>) {
-        if self.queues.contains_key(&record.id) {
+        if record.node != self.parts.node || self.queues.contains_key(&record.id) {
             return;
         }
         let (id, owner) = (record.id, record.exclusive_owner);
@@ -175,7 +178,7 @@ impl Shard {
 
     /// An exchange that holds messages back is there.
     fn holder_declared(&mut self, record: &ExchangeRecord) {
-        let Some(queue) = record.holding_queue(THIS_NODE) else { return };
+        let Some(queue) = record.holding_queue(self.parts.node) else { return };
         if !self.queues.contains_key(&queue.id) {
             let state = Queue::new(queue.durable, Arc::new(Rules::holding_back()), self.now_ms);
             self.holders.insert(queue.id);
@@ -203,8 +206,12 @@ impl Shard {
     pub(super) fn queue_deleted(&mut self, record: &QueueRecord) -> Vec<ConsumerKey> {
         self.generation += 1;
         let id = record.id;
+        if record.node != self.parts.node {
+            return self.consumers_elsewhere(id);
+        }
         self.feed(id, queue::Input::Delete);
         let Some(local) = self.queues.remove(&id) else { return Vec::new() };
+        self.forget_elsewhere(id);
         self.large_queues.remove(&id);
         self.pressed_queues.remove(&id);
         self.holders.remove(&id);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker_amqp::{Connection, SendBuffer};
+use broker_core::name::NodeId;
 use broker_core::queue::{CONSUMER_ROOM_BYTES, ChannelKey, ChannelLimit, ConsumerKey};
 use broker_core::store::QueueId;
 use hashbrown::HashMap;
@@ -56,6 +57,8 @@ pub struct Client {
     pub loads_store: bool,
     /// The queue it published to last, and when it was last read from: see `Shard::is_ahead`.
     pub target: Option<QueueId>,
+    /// The other node to which its last publish went, if one did.
+    pub target_node: Option<NodeId>,
     /// When it was last read from.
     pub read_at: Instant,
     /// Write what is left, then close.
@@ -166,6 +169,7 @@ impl Client {
             publisher: false,
             loads_store: false,
             target: None,
+            target_node: None,
             read_at: now,
             closing: None,
             lingers: false,
@@ -262,6 +266,7 @@ impl Client {
         self.publisher = true;
         self.loads_store |= bytes_to_store > 0 || route.queues.len() > 1;
         self.target = route.queues.first().copied();
+        self.target_node = route.elsewhere.first().map(|(node, _)| *node);
     }
 
     /// How the queues know one of its channels.

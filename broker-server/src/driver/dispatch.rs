@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use broker_core::message::Content;
+use broker_core::name::NodeId;
 use broker_core::store::QueueId;
 use broker_core::topology::ExchangeRecord;
 use foldhash::fast::RandomState;
@@ -17,8 +18,12 @@ const REMEMBERED_MAX: usize = 256;
 pub struct Route {
     /// Exchange and routing key, two short strings as on the wire.
     pub key: Box<[u8]>,
-    /// Each once.
+    /// Each once; those of this node come first.
     pub queues: SmallVec<[QueueId; 4]>,
+    /// How many of them are on this node.
+    pub here: usize,
+    /// The others, by node.
+    pub elsewhere: SmallVec<[(NodeId, SmallVec<[QueueId; 2]>); 0]>,
     /// One of the queues stores every message, persistent or not.
     pub stores_all: bool,
     /// How many of the queues only hold the message back until it goes on; of a remembered route there are none.
@@ -31,7 +36,7 @@ impl Route {
     /// Octets of a message that are to be stored, about: it may be that no queue of the route has to.
     #[inline]
     pub fn to_store(&self, content: Content<'_>) -> usize {
-        if self.stores_all || content.persistent() { content.memory() } else { 0 }
+        if self.here > 0 && (self.stores_all || content.persistent()) { content.memory() } else { 0 }
     }
 }
 
@@ -104,7 +109,7 @@ mod tests {
     fn what_is_to_be_stored_is_what_is_persistent_or_all_there_is() {
         let message = |persistent| Message::new(b"\0\x01q", &[0; 14], b"body", persistent, &mut Vec::new()).unwrap();
         let to_store = |stores_all, persistent| {
-            Route { stores_all, ..Route::default() }.to_store(Content::Kept(&message(persistent)))
+            Route { stores_all, here: 1, ..Route::default() }.to_store(Content::Kept(&message(persistent)))
         };
         let all = Content::Kept(&message(true)).memory();
         assert_eq!((to_store(false, false), to_store(false, true)), (0, all));

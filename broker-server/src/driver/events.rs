@@ -1,5 +1,6 @@
 //! What other threads tell the shard.
 
+use broker_core::name::NodeId;
 use broker_core::queue::{StoredEntry, Stretch};
 use broker_core::store::{QueueId, QueueState, RunId, Seq};
 
@@ -40,6 +41,21 @@ pub enum Event {
     },
     /// The catalog has changed, or refused to.
     Applied(Applied),
+    /// Proposals were given up: no majority of the cluster has taken them in time.
+    NotApplied(Vec<u64>),
+    /// There is a link to another node; one that was there before is lost.
+    Link {
+        /// Its number.
+        node: NodeId,
+        /// Of its start.
+        incarnation: u64,
+        /// Both have proved who they are on it.
+        stream: std::net::TcpStream,
+    },
+    /// The node sees too few others and serves no clients, or sees enough again.
+    Pause(bool),
+    /// Another node has an alarm, or none has; the text is what clients are told.
+    AlarmElsewhere(Option<&'static str>),
     /// A password was checked.
     Login(LoginResult),
     /// The node's alarms have changed; the text is what clients are told.

@@ -20,7 +20,7 @@ use super::dispatch::Route;
 use super::histories;
 use super::shard::Shard;
 
-/// Who publishes letters. No connection has the number 0.
+/// Who publishes letters, as the queues of this node know it. No connection has the number 0.
 pub(super) const LETTERS: ChannelKey = ChannelKey { connection: 0, channel: 0 };
 /// Letters published in one turn at most; what is left waits for the next.
 const TOGETHER_MAX: usize = 4096;
@@ -93,10 +93,11 @@ impl Shard {
         }
         route.queues.sort_unstable();
         route.queues.dedup();
-        route.queues.retain(|id| self.queues.get(id).is_some_and(|local| local.takes_messages()));
+        route.queues.retain(|id| self.can_reach(*id));
         if matches!(reason, Reason::Expired | Reason::MaxLength | Reason::DeliveryLimit) {
             route.queues.retain(|id| {
-                let target = self.queues.get(id).map(|local| &local.record);
+                let target =
+                    self.queues.get(id).map(|local| &local.record).or_else(|| self.parts.topology.queue_by_id(*id));
                 let cycle = target.is_some_and(|target| dead_letter::is_cycle(&letter, &target.name));
                 if cycle {
                     tracing::warn!(
@@ -109,6 +110,7 @@ impl Shard {
             });
         }
         route.stores_all = self.any_stores_all(&route.queues);
+        self.split_by_node(&mut route);
         Some((letter, route))
     }
 

@@ -1,6 +1,7 @@
-//! The catalog's thread: logs commands, applies them, and gives the shard the new views.
+//! The way of changes to the catalog: proposed by the shard, logged, applied, and given back to it as new views.
 //!
-//! Commands that came while the disk was busy are logged together: one write and one `fdatasync` for all of them.
+//! A node that is alone has a thread that logs commands: those that came while the disk was busy are logged together, with one write and one
+//! `fdatasync`. A member of a cluster has [`cluster`](crate::cluster) do it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,23 +17,33 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::events::Event;
 use super::mailbox::Mailbox;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::exit::{Code, Failure};
-use crate::node::THIS_NODE;
+use crate::node::ALONE;
 
 /// Commands logged together at most.
 const TOGETHER_MAX: usize = 1024;
 
 /// Commands were applied.
 pub struct Applied {
+    /// Index of their entry in the cluster's log; 0 on a node that is alone.
+    pub index: u64,
     /// The topology after them.
     pub topology: Topology,
     /// Users and permissions after them.
     pub access: Arc<Access>,
     /// All of the catalog after them.
     pub catalog: Catalog,
-    /// What each proposal brought about.
+    /// What each proposal brought about. Those of nobody here have the number 0.
     pub outcomes: Vec<(u64, Vec<CatalogEvent>)>,
+}
+
+impl Applied {
+    /// The views of a catalog after an entry.
+    pub fn new(index: u64, catalog: Catalog, outcomes: Vec<(u64, Vec<CatalogEvent>)>) -> Applied {
+        Applied { index, topology: catalog.topology(), access: Arc::new(catalog.access()), catalog, outcomes }
+    }
 }
 
 /// Views of which more than this has changed are let go on the catalog's thread.
@@ -46,7 +57,15 @@ enum Work {
 }
 
 /// The shard's handle.
-pub struct MetaHandle {
+pub enum MetaHandle {
+    /// The node is alone.
+    Alone(LogThread),
+    /// It is a member of a cluster.
+    Member(Box<Cluster>),
+}
+
+/// The thread of a node that is alone.
+pub struct LogThread {
     work: Sender<Work>,
     thread: std::thread::JoinHandle<()>,
 }
@@ -61,7 +80,7 @@ pub fn open(data_dir: &Path, config: &Config) -> Result<LocalCatalog, Failure> {
         Failure::new(code, format!("cannot open the catalog: {error}"))
     };
     let (mut catalog, recovery) =
-        LocalCatalog::open(Arc::new(RealDisk), &data_dir.join("catalog"), THIS_NODE).map_err(failed)?;
+        LocalCatalog::open(Arc::new(RealDisk), &data_dir.join("catalog"), ALONE).map_err(failed)?;
     if let Some(torn) = &recovery.torn {
         tracing::warn!(
             file = %torn.file.display(),
@@ -102,31 +121,53 @@ fn first_boot(config: &Config) -> Result<Vec<Command>, Failure> {
 pub fn start(catalog: LocalCatalog, mailbox: Mailbox) -> std::io::Result<MetaHandle> {
     let (work, receiver) = channel();
     let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || run(catalog, &receiver, &mailbox))?;
-    Ok(MetaHandle { work, thread })
+    Ok(MetaHandle::Alone(LogThread { work, thread }))
 }
 
 impl MetaHandle {
     /// Proposes a change; [`Applied`] answers with the number. Those under way are bounded by one for each channel.
     pub fn propose(&self, number: u64, command: Command) {
-        if self.work.send(Work::Propose(number, command)).is_err() {
-            tracing::error!("the catalog's thread has ended");
+        match self {
+            MetaHandle::Alone(LogThread { work, .. }) => {
+                if work.send(Work::Propose(number, command)).is_err() {
+                    tracing::error!("the catalog's thread has ended");
+                }
+            }
+            MetaHandle::Member(cluster) => cluster.handle().proposals().propose(number, command),
         }
     }
 
     /// Lets the views go that stood before so many changes. All that is different in them is freed: of a hundred thousand queues that takes too
     /// long for the shard.
     pub fn let_go(&self, topology: Topology, catalog: Catalog, changes: usize) {
-        if changes > CHANGES_AT_ONCE {
+        if changes <= CHANGES_AT_ONCE {
+            return;
+        }
+        match self {
             // If the thread has ended they are freed here.
-            drop(self.work.send(Work::LetGo(Box::new((topology, catalog)))));
+            MetaHandle::Alone(LogThread { work, .. }) => drop(work.send(Work::LetGo(Box::new((topology, catalog))))),
+            MetaHandle::Member(cluster) => cluster.handle().spawn_blocking(move || drop((topology, catalog))),
+        }
+    }
+
+    /// The cluster, if there is one.
+    pub fn cluster(&self) -> Option<&crate::cluster::Handle> {
+        match self {
+            MetaHandle::Alone(_) => None,
+            MetaHandle::Member(cluster) => Some(cluster.handle()),
         }
     }
 
     /// Waits until everything proposed is logged.
     pub fn join(self) {
-        drop(self.work);
-        if self.thread.join().is_err() {
-            tracing::error!("the catalog's thread has panicked");
+        match self {
+            MetaHandle::Alone(LogThread { work, thread }) => {
+                drop(work);
+                if thread.join().is_err() {
+                    tracing::error!("the catalog's thread has panicked");
+                }
+            }
+            MetaHandle::Member(cluster) => cluster.stop(),
         }
     }
 }
@@ -153,12 +194,10 @@ fn run(mut catalog: LocalCatalog, work: &Receiver<Work>, mailbox: &Mailbox) {
             outcomes => outcomes,
         };
         match outcomes {
-            Ok(outcomes) => mailbox.send(Event::Applied(Applied {
-                topology: catalog.catalog().topology(),
-                access: Arc::new(catalog.catalog().access()),
-                catalog: catalog.catalog().clone(),
-                outcomes: numbers.into_iter().zip(outcomes).collect(),
-            })),
+            Ok(outcomes) => {
+                let outcomes = numbers.into_iter().zip(outcomes).collect();
+                mailbox.send(Event::Applied(Applied::new(0, catalog.catalog().clone(), outcomes)));
+            }
             Err(error) => super::fatal(&format!("cannot log a change of the catalog: {error}")),
         }
     }

@@ -12,13 +12,16 @@ pub mod client;
 pub mod connections;
 mod deletions;
 pub mod dispatch;
+mod elsewhere;
 pub mod events;
 pub mod histories;
 pub mod journal;
 mod letters;
+pub mod links;
 pub mod login;
 pub mod mailbox;
 pub mod meta;
+pub mod numbers;
 pub mod outputs;
 pub mod overdue;
 pub mod pages;
@@ -33,7 +36,7 @@ pub mod throttle;
 pub mod trace;
 
 /// Ends the process after a failed write: what is on the disk is unknown, so nothing more may be confirmed. The next start reads what is really there.
-fn fatal(what: &str) -> ! {
+pub(crate) fn fatal(what: &str) -> ! {
     tracing::error!("{what}; stopping at once, so that nothing is confirmed that is not stored");
     std::process::exit(crate::exit::Code::Io as i32);
 }

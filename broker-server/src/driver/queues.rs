@@ -3,8 +3,10 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use broker_amqp::link::{Got, Op};
 use broker_amqp::{Delivery, Reply};
-use broker_core::message::Message;
+use broker_core::message::{Content, Message};
+use broker_core::name::NodeId;
 use broker_core::queue::{self, Input, JournalSink, Outcome, Outlet, Output, Publish, Queue, Rules, Stretch};
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::QueueRecord;
@@ -13,8 +15,10 @@ use slab::Slab;
 use super::client::{Client, SharedConfirm};
 use super::dispatch::Route;
 use super::letters::LETTERS;
+use super::links::Links;
+use super::numbers;
 use super::pages;
-use super::shard::{Shard, place_in_number};
+use super::shard::Shard;
 use super::trace::Tracer;
 
 /// Publish numbers of transactions, told apart from those of confirms by this bit.
@@ -82,6 +86,7 @@ impl JournalSink for Sink<'_> {
 /// Where a queue's deliveries go: straight into the buffers of the clients' connections.
 struct ToClients<'a> {
     queue: QueueId,
+    links: &'a mut Links,
     clients: &'a mut Slab<Box<Client>>,
     dirty: &'a mut Vec<usize>,
     undelivered: &'a mut Vec<(QueueId, u64)>,
@@ -93,9 +98,9 @@ impl Outlet for ToClients<'_> {
     #[inline]
     fn deliver(&mut self, delivery: queue::Delivery<'_>) {
         let queue::Delivery { key, queue_tag, redelivered, content } = delivery;
-        let place = place_in_number(key.channel.connection);
+        let place = numbers::place_in(key.channel.connection);
         let Some(client) = self.clients.get_mut(place).filter(|client| client.number == key.channel.connection) else {
-            return;
+            return self.deliver_elsewhere(&delivery);
         };
         let delivery = Delivery { consumer: key.consumer, queue: self.queue.0, queue_tag, redelivered, content };
         if !client.amqp.deliver(key.channel.channel, delivery) {
@@ -122,6 +127,15 @@ impl Outlet for ToClients<'_> {
 
     fn outputs(&mut self) -> &mut Vec<Output> {
         self.outputs
+    }
+}
+
+impl ToClients<'_> {
+    /// The consumer is a client's of another node, or of nobody any more.
+    fn deliver_elsewhere(&mut self, delivery: &queue::Delivery<'_>) {
+        if !self.links.deliver(self.queue, delivery) && delivery.queue_tag != 0 {
+            self.undelivered.push((self.queue, delivery.queue_tag));
+        }
     }
 }
 
@@ -171,6 +185,9 @@ impl LocalQueue {
 impl Shard {
     /// Gives a queue an input and carries out what comes of it.
     pub(super) fn feed(&mut self, id: QueueId, input: Input) {
+        if self.links.any() && !self.queues.contains_key(&id) {
+            return self.feed_elsewhere(id, input);
+        }
         self.with_queue(id, |queue, now_ms, outlet| queue.step(now_ms, input, outlet));
     }
 
@@ -183,6 +200,7 @@ impl Shard {
         let mut tracer = self.parts.tracing.tracer(&local.record);
         let mut outlet = ToClients {
             queue: id,
+            links: &mut self.links,
             clients: &mut self.clients,
             dirty: &mut self.dirty,
             undelivered: &mut self.feed_later,
@@ -228,12 +246,24 @@ impl Shard {
                 Output::DeadLetter { queue_tag, reason, message } => self.letters.add(id, queue_tag, reason, message),
                 Output::Unused => self.delete_by_itself(id, "not used for as long as it may be"),
                 Output::GetOk { channel, queue_tag, redelivered, remaining, message } => {
+                    if numbers::node_in(channel.connection) != self.parts.node {
+                        let content = Content::Kept(&message);
+                        let got = Got { queue: id, channel, queue_tag, redelivered, remaining, content };
+                        if !self.links.got(&got) && queue_tag != 0 {
+                            self.feed_later.push((id, queue_tag));
+                        }
+                        continue;
+                    }
                     if self.parts.tracing.is_on() {
                         self.trace_get(id, channel, redelivered, &message);
                     }
                     let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
                     let reply = Reply::GetOk { queue: id.0, queue_tag, redelivered, remaining, message };
                     self.replies.push_back((channel.connection, channel.channel, reply));
+                }
+                Output::GetEmpty(channel) if numbers::node_in(channel.connection) != self.parts.node => {
+                    let node = numbers::node_in(channel.connection);
+                    self.links.say(node, &Op::GotNothing { queue: id, channel });
                 }
                 Output::GetEmpty(channel) => {
                     self.replies.push_back((channel.connection, channel.channel, Reply::GetEmpty))
@@ -267,11 +297,13 @@ impl Shard {
         }
     }
 
-    fn confirm(&mut self, channel: queue::ChannelKey, first: u64, last: u64) {
+    pub(super) fn confirm(&mut self, channel: queue::ChannelKey, first: u64, last: u64) {
         if channel == LETTERS {
             return self.letters_taken(first, last);
         }
-        let Some(place) = self.place_of(channel.connection) else { return };
+        let Some(place) = self.place_of(channel.connection) else {
+            return self.links.say(numbers::node_in(channel.connection), &Op::Confirmed { channel, first, last });
+        };
         let Some(client) = self.clients.get_mut(place) else { return };
         if first & TRANSACTION != 0 {
             self.transaction_answered(place, channel.channel, first, last, true);
@@ -292,11 +324,13 @@ impl Shard {
     }
 
     /// A queue has refused publishes: one that does is enough for the publisher to hear so, whatever the others do.
-    fn refuse(&mut self, channel: queue::ChannelKey, first: u64, last: u64) {
+    pub(super) fn refuse(&mut self, channel: queue::ChannelKey, first: u64, last: u64) {
         if channel == LETTERS {
             return self.letters_taken(first, last);
         }
-        let Some(place) = self.place_of(channel.connection) else { return };
+        let Some(place) = self.place_of(channel.connection) else {
+            return self.links.say(numbers::node_in(channel.connection), &Op::Refused { channel, first, last });
+        };
         if first & TRANSACTION != 0 {
             return self.transaction_answered(place, channel.channel, first, last, false);
         }
@@ -347,12 +381,18 @@ impl Shard {
     ) {
         self.unflushed_bytes += bytes_to_store;
         if let [queue] = *route.queues {
+            if let Some((node, ids)) = route.elsewhere.first() {
+                return publishes.for_each(|publish| self.publish_elsewhere(*node, ids, &publish));
+            }
             return self.publish_to(queue, publishes);
         }
         self.expect_shared_confirms(publishes.clone(), route.queues.len());
+        for (node, ids) in &route.elsewhere {
+            publishes.clone().for_each(|publish| self.publish_elsewhere(*node, ids, &publish));
+        }
         let mut shared = std::mem::take(&mut self.shared_messages);
         shared.resize(publishes.clone().count(), OnceCell::new());
-        for &queue in &route.queues {
+        for &queue in route.queues.iter().take(route.here) {
             let sharing = publishes
                 .clone()
                 .zip(&shared)
@@ -361,6 +401,15 @@ impl Shard {
         }
         shared.clear();
         self.shared_messages = shared;
+    }
+
+    fn publish_elsewhere(&mut self, node: NodeId, queues: &[QueueId], publish: &Publish<'_>) {
+        let Publish { channel, publish_seq, .. } = *publish;
+        if !self.links.publish(node, queues, publish, self.parts.node) && publish_seq != 0 {
+            for _ in queues {
+                self.refuse(channel, publish_seq, publish_seq);
+            }
+        }
     }
 
     fn publish_to<'a>(&mut self, queue: QueueId, publishes: impl Iterator<Item = Publish<'a>>) {

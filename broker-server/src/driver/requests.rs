@@ -14,17 +14,17 @@ use broker_core::queue::{self, ConsumerSettings};
 use broker_core::refusal::{Refusal, Resource};
 use broker_core::store::QueueId;
 use broker_core::topology::{
-    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, Reached, Routable, Vhost,
-    copy_keys_in, has_copy_keys, refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
+    BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, QueueRecord, Reached, Routable,
+    Vhost, copy_keys_in, has_copy_keys, refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
 };
 use broker_meta::command::{self, Command};
 
 use super::client::ClientConsumer;
 use super::dispatch::Route;
+use super::elsewhere::Question;
 use super::queues::{Leaving, TRANSACTION};
 use super::replies::is_reply;
 use super::shard::Shard;
-use crate::node::THIS_NODE;
 
 /// Who waits for a change of the catalog.
 pub enum Waiter {
@@ -86,7 +86,7 @@ impl Shard {
                 self.bind(place, channel, &binding, Destination::Queue((*binding.destination).into()), false)
             }
             Request::QueueDeclare { .. } => self.declare_queue(place, channel, &request),
-            Request::QueuePurge { name } => self.purge_queue(place, &name),
+            Request::QueuePurge { name } => self.purge_queue(place, channel, &name),
             Request::QueueDelete { name, if_unused, if_empty } => {
                 self.delete_queue(place, channel, &name, if_unused, if_empty)
             }
@@ -215,8 +215,8 @@ impl Shard {
             if doomed {
                 return Err(exception(Refusal::NotFound(queue_resource(&vhost, name))));
             }
-            let id = self.vhost(&vhost)?.check_queue_passive(name, connection).map_err(exception)?.id;
-            return Ok(Some(self.declared(name, id)));
+            let record = self.vhost(&vhost)?.check_queue_passive(name, connection).map_err(exception)?.clone();
+            return self.declared_there(connection, channel, name, &record);
         }
         if !server_named {
             reserved_queue_name(&vhost, name).map_err(exception)?;
@@ -246,10 +246,11 @@ impl Shard {
             false => self.vhost(&vhost)?.check_queue_declare(&declaration).map_err(exception)?,
         };
         match check {
-            Declare::Existing(record) => Ok(Some(self.declared(name, record.id))),
+            Declare::Existing(record) => self.declared_there(connection, channel, name, &record),
             Declare::New => {
                 let waiter = Waiter::Declared { connection, channel, name: name.clone() };
-                self.propose(command::declare_queue(&vhost, &declaration, THIS_NODE), waiter);
+                let node = self.place_of_queue(&declaration);
+                self.propose(command::declare_queue(&vhost, &declaration, node), waiter);
                 Ok(None)
             }
         }
@@ -261,19 +262,27 @@ impl Shard {
         Ok(record.and_then(|record| self.queues.get(&record.id)).is_some_and(|local| local.is_leaving()))
     }
 
-    /// A queue's counts, as declare-ok tells them. To ask for them is to use the queue.
-    pub(super) fn declared(&mut self, name: &str, id: QueueId) -> Reply {
-        if self.queues.get(&id).is_some_and(|local| local.queue.has_timeouts()) {
-            self.feed(id, queue::Input::Used);
-        }
-        let (messages, consumers) =
-            self.queues.get(&id).map_or((0, 0), |local| (local.queue.ready_count(), local.queue.consumer_count()));
-        let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        Reply::Declared { name: name.into(), messages: count(messages), consumers: count(consumers as u64) }
+    /// declare-ok for a queue that exists, here or elsewhere.
+    fn declared_there(&mut self, connection: u64, channel: u16, name: &str, record: &QueueRecord) -> Answer {
+        let Some(node) = self.reachable_home(record)? else { return Ok(Some(self.declared(name, record.id))) };
+        self.ask_for_counts(node, record.id, Question::Declared { connection, channel, name: name.into() });
+        Ok(None)
     }
 
-    fn purge_queue(&mut self, place: usize, name: &str) -> Answer {
+    /// A queue's counts, as declare-ok tells them. To ask for them is to use the queue.
+    pub(super) fn declared(&mut self, name: &str, id: QueueId) -> Reply {
+        let (messages, consumers) = self.counts_of(id);
+        let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        Reply::Declared { name: name.into(), messages: count(messages), consumers: count(consumers) }
+    }
+
+    fn purge_queue(&mut self, place: usize, channel: u16, name: &str) -> Answer {
         let id = self.usable_queue(place, name, &Operation::Purge { queue: name })?;
+        if let Some(node) = self.home_of(id) {
+            let connection = self.clients[place].number;
+            self.ask_to_purge(node, id, Question::Purged { connection, channel });
+            return Ok(None);
+        }
         let messages = self.queues.get(&id).map_or(0, |local| local.queue.ready_count());
         self.feed(id, queue::Input::Purge);
         Ok(Some(Reply::Purged { messages: u32::try_from(messages).unwrap_or(u32::MAX) }))
@@ -292,6 +301,11 @@ impl Shard {
             if let Some(flag) = flag {
                 return Err(exception(Refusal::ConditionOfQuorum(record.resource(), flag)));
             }
+        }
+        if let Some(node) = self.reachable_home(&record)? {
+            let question = Question::Deleted { connection, channel, queue: record.id, if_unused, if_empty };
+            self.ask_for_counts(node, record.id, question);
+            return Ok(None);
         }
         let mut messages = 0;
         if let Some(local) = self.queues.get_mut(&record.id) {
@@ -314,13 +328,19 @@ impl Shard {
     fn get(&mut self, place: usize, channel: u16, name: &str, no_ack: bool) -> Answer {
         let id = self.usable_queue(place, name, &Operation::Get { queue: name })?;
         let channel = self.clients[place].channel_key(channel);
-        self.feed(id, queue::Input::Get { channel, no_ack });
+        match self.home_of(id) {
+            Some(node) => self.links.get(node, id, channel, no_ack),
+            None => self.feed(id, queue::Input::Get { channel, no_ack }),
+        }
         Ok(None)
     }
 
     fn consume(&mut self, place: usize, channel: u16, request: &Request, more: &mut Vec<Output>) {
         match self.start_consumer(place, channel, request) {
             Ok((queue, settings)) => {
+                if let Some(node) = self.home_of(queue) {
+                    return self.ask_to_consume(node, queue, &settings);
+                }
                 let consumer = settings.key.consumer;
                 self.answer(place, channel, Ok(Some(Reply::ConsumeOk { consumer })), more);
                 self.feed(queue, queue::Input::Consume(settings));
@@ -341,12 +361,14 @@ impl Shard {
         };
         let id = self.usable_queue(place, queue, &Operation::Consume { queue })?;
         let vhost = self.vhost_name(place)?;
-        let quorum = self.queues.get(&id).is_some_and(|local| local.record.queue_type() == QueueType::Quorum);
+        let record = self.parts.topology.queue_by_id(id);
+        let quorum = record.is_some_and(|record| record.queue_type() == QueueType::Quorum);
         if quorum && *under_channel_limit {
             return Err(exception(Refusal::GlobalQosOfQuorum(queue_resource(&vhost, queue))));
         }
         let priority = consumer_arguments(table(arguments)?, &queue_resource(&vhost, queue))?;
-        let free = self.queues.get(&id).is_some_and(|local| local.queue.may_consume(*exclusive));
+        // A queue elsewhere is asked.
+        let free = self.queues.get(&id).is_none_or(|local| local.queue.may_consume(*exclusive));
         if !free {
             return Err(exception(Refusal::ExclusiveUse(vhost, (**queue).into())));
         }
@@ -472,12 +494,14 @@ impl Shard {
         topology.route(exchange, &message, &mut reached).map_err(|_| Exception::internal("an exchange vanished"))?;
         let cacheable = !copies && topology.routes_by_key(exchange);
         let Reached { queues: mut ids, kept_by, held_by } = reached;
-        ids.retain(|id| self.queues.get(id).is_some_and(|local| local.takes_messages()));
+        ids.retain(|id| self.can_reach(*id));
         let holders = held_by.iter().filter_map(|exchange| exchange.holder).filter(|id| self.queues.contains_key(id));
         ids.extend(holders);
         let held = held_by.len().min(ids.len());
         let (key, stores_all) = (content.route().into(), self.any_stores_all(&ids));
-        let route = Arc::new(Route { key, queues: ids.into_iter().collect(), stores_all, held, kept_by });
+        let mut route = Route { key, queues: ids.into_iter().collect(), stores_all, held, kept_by, ..Route::default() };
+        self.split_by_node(&mut route);
+        let route = Arc::new(route);
         // A route to nowhere is not remembered: declaring a queue does not change the generation.
         if cacheable
             && !route.queues.is_empty()
@@ -502,7 +526,11 @@ impl Shard {
         let vhost = self.vhost_name(place)?;
         self.authorize(place, operation)?;
         let number = self.clients[place].number;
-        let id = self.vhost(&vhost)?.usable_queue(name, number).map_err(exception)?.id;
+        let record = self.vhost(&vhost)?.usable_queue(name, number).map_err(exception)?.clone();
+        let id = record.id;
+        if self.reachable_home(&record)?.is_some() {
+            return Ok(id);
+        }
         if self.queues.get(&id).is_none_or(|local| local.is_leaving()) {
             return Err(exception(Refusal::NotFound(queue_resource(&vhost, name))));
         }

@@ -101,7 +101,7 @@ impl Shard {
         let Some(client) = self.clients.get(place) else { return };
         let mut forbidden = Vec::new();
         for (handle, consumer) in &client.consumers {
-            let Some(record) = self.queues.get(&consumer.queue).map(|local| local.record.clone()) else { continue };
+            let Some(record) = self.parts.topology.queue_by_id(consumer.queue).cloned() else { continue };
             if self.authorize(place, &Operation::Consume { queue: &record.name }).is_err() {
                 forbidden.push((handle as u32, consumer.channel, record));
             }

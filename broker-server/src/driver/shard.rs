@@ -16,6 +16,7 @@ use broker_amqp::{CloseReason, Connection, Exception, Input, Output, Reply, Sett
 use broker_core::access::Access;
 use broker_core::exchange::Histories;
 use broker_core::message::Message;
+use broker_core::name::NodeId;
 use broker_core::queue;
 use broker_core::store::{JournalBatch, QueueId, Seq};
 use broker_core::topology::{Destination, Topology};
@@ -33,9 +34,11 @@ use super::deletions::Deletions;
 use super::events::Event;
 use super::journal::{self, JournalHandle};
 use super::letters::Letters;
+use super::links::{self, Links};
 use super::login::LoginHandle;
 use super::mailbox::Inbox;
 use super::meta::MetaHandle;
+use super::numbers;
 use super::overdue::Overdue;
 use super::pages::{self, PagesHandle};
 use super::queues::{CommonRules, LocalQueue};
@@ -45,6 +48,7 @@ use super::slices::Slices;
 use super::tally::Tally;
 use super::throttle::Throttle;
 use super::trace::Tracing;
+use crate::config::cluster::QueueMasterLocator;
 use crate::tls::Endpoint;
 
 /// One socket read takes at most so many octets.
@@ -59,8 +63,6 @@ const SMALL_BYTES: usize = 4 * 1024;
 pub const WAKER: Token = Token(usize::MAX);
 /// Tokens from here up to [`WAKER`] are listeners.
 const LISTENERS: usize = usize::MAX - 1024;
-/// A connection's number holds its place in the table in so many of its lower bits.
-const PLACE_BITS: u32 = 24;
 /// Messages on their way to the store, unflushed or being paged out, may take this much before publishers are held back.
 pub const STORE_BEHIND_BYTES: usize = 24 * 1024 * 1024;
 /// A queue that holds no more than this in memory has nothing for the store: its messages pass through.
@@ -107,6 +109,10 @@ pub struct Parts {
     pub nodelay: bool,
     /// Limits and texts of connections.
     pub settings: Arc<Settings>,
+    /// This node's number in the cluster.
+    pub node: NodeId,
+    /// Where new queues are to live.
+    pub locator: QueueMasterLocator,
     /// The catalog's views at start.
     pub topology: Topology,
     /// Users and permissions at start.
@@ -213,7 +219,14 @@ pub struct Shard {
     pub(super) next_proposal: u64,
     pub(super) admin: AdminState,
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// The alarm that clients are told of: this node's, or another's.
     alarm: Option<&'static str>,
+    alarm_here: Option<&'static str>,
+    pub(super) alarm_elsewhere: Option<&'static str>,
+    /// The node sees too few others and serves no clients.
+    pub(super) paused: bool,
+    pub(super) links: Links,
+    pub(super) link_buffer: Vec<u8>,
     held_back: bool,
     stopping: Option<Instant>,
     accept_rests_until: Option<Instant>,
@@ -306,6 +319,11 @@ impl Shard {
             admin: AdminState::default(),
             timers: BinaryHeap::new(),
             alarm: None,
+            alarm_here: None,
+            alarm_elsewhere: None,
+            paused: false,
+            links: Links::default(),
+            link_buffer: Vec::new(),
             held_back: false,
             stopping: None,
             accept_rests_until: None,
@@ -327,6 +345,7 @@ impl Shard {
             self.now_ms = self.started.1 + self.now.duration_since(self.started.0).as_millis() as u64;
             let accept = self.note_ready(&events);
             self.read_clients();
+            self.read_links();
             while let Some(event) = self.parts.inbox.take() {
                 self.take_event(event);
             }
@@ -351,7 +370,8 @@ impl Shard {
             || self.gathering.is_some()
             || self.letters.wait()
             || !self.slices.is_empty()
-            || self.admission.wants_backlog();
+            || self.admission.wants_backlog()
+            || self.links.busy();
         if busy {
             return poll(&mut self.parts.poll, events, Some(Duration::ZERO));
         }
@@ -388,6 +408,7 @@ impl Shard {
             self.deletions.again_at(),
             self.accept_rests_until,
             self.stopping,
+            self.links.next_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -401,6 +422,10 @@ impl Shard {
             match event.token() {
                 WAKER => {}
                 Token(listener) if listener >= LISTENERS => accept = true,
+                Token(link) if link >= links::TOKENS => {
+                    let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                    self.link_is_ready(link, readable, event.is_writable());
+                }
                 Token(place) => {
                     let Some(client) = self.clients.get_mut(place) else { continue };
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -485,7 +510,8 @@ impl Shard {
             let queue = client.target.and_then(|queue| self.queues.get(&queue));
             queue.is_some_and(|local| local.queue.resident_bytes() > PASSING_BYTES)
         };
-        self.held_back && (self.letters.wait() || client.loads_store || piles_up())
+        (self.held_back && (self.letters.wait() || client.loads_store || piles_up()))
+            || client.target_node.is_some_and(|node| !self.links.may_publish(node))
     }
 
     fn read_client(&mut self, place: usize) {
@@ -573,7 +599,7 @@ impl Shard {
 
     /// The place of a connection that is still there.
     pub(super) fn place_of(&self, number: u64) -> Option<usize> {
-        let place = place_in_number(number);
+        let place = numbers::place_in(number);
         self.clients.get(place).is_some_and(|client| client.number == number).then_some(place)
     }
 
@@ -596,12 +622,21 @@ impl Shard {
                 self.feed(queue, queue::Input::Loaded { run, from, entries, next, lost })
             }
             Event::Applied(applied) => self.applied(applied),
+            Event::NotApplied(numbers) => self.not_applied(numbers),
+            Event::Link { node, incarnation, stream } => self.link_is_up(node, incarnation, stream),
+            Event::Pause(paused) => self.pause(paused),
+            Event::AlarmElsewhere(reason) => self.alarm_elsewhere(reason),
             Event::Login(result) => self.login_checked(result),
             Event::Alarm(reason) => self.alarm_changed(reason),
             Event::Shutdown => self.begin_shutdown(),
             Event::Admin(request) => self.admin_request(request),
             Event::Dump => self.dump(),
         }
+    }
+
+    /// Whether the store is behind with what publishers bring.
+    pub(super) fn is_behind(&self) -> bool {
+        self.held_back
     }
 
     /// Replies, the journal's next batch, then everything that is to be written.
@@ -622,6 +657,7 @@ impl Shard {
             self.write_dirty();
             self.give_replies();
         }
+        self.write_links();
         if self.gathering.is_none() {
             self.flush_journal();
         }
@@ -735,6 +771,7 @@ impl Shard {
             self.arm_timer(place);
         }
         self.fire_queue_timers();
+        self.release_seen();
         self.delete_again();
         self.check_deliveries();
         if self.journal_rests_until.is_some_and(|until| self.now >= until) {
@@ -760,6 +797,20 @@ impl Shard {
         // One that is due again at once comes in the next turn, so that no queue holds the others up.
         for id in due {
             self.feed(id, queue::Input::Time);
+        }
+    }
+
+    /// Clients may connect, or may not.
+    pub(super) fn set_listening(&mut self, on: bool) {
+        for (at, (listener, _)) in self.parts.listeners.iter_mut().enumerate() {
+            let registry = self.parts.poll.registry();
+            let changed = match on {
+                true => registry.register(listener, Token(LISTENERS + at), Interest::READABLE),
+                false => registry.deregister(listener),
+            };
+            if let Err(error) = changed {
+                tracing::debug!(%error, "a listener was so already");
+            }
         }
     }
 
@@ -847,12 +898,12 @@ impl Shard {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
         let place = self.clients.vacant_key();
-        let number = (self.next_serial << PLACE_BITS) | place as u64;
-        self.next_serial += 1;
-        if place >> PLACE_BITS != 0 {
+        let Some(number) = numbers::number(self.parts.node, self.next_serial, place) else {
             tracing::error!(%peer, "more connections than the node can number; refused");
             return false;
-        }
+        };
+        // After four thousand million connections it begins anew: those are gone that had these numbers.
+        self.next_serial = self.next_serial % u64::from(u32::MAX) + 1;
         if let Err(error) =
             self.parts.poll.registry().register(&mut socket, Token(place), Interest::READABLE | Interest::WRITABLE)
         {
@@ -931,6 +982,16 @@ impl Shard {
     }
 
     fn alarm_changed(&mut self, reason: Option<&'static str>) {
+        self.alarm_here = reason;
+        self.tell_of_alarms();
+    }
+
+    /// An alarm anywhere in the cluster holds publishers back everywhere.
+    pub(super) fn tell_of_alarms(&mut self) {
+        let reason = self.alarm_here.or(self.alarm_elsewhere);
+        if self.alarm == reason {
+            return;
+        }
         self.alarm = reason;
         let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
         for place in places {
@@ -1140,11 +1201,6 @@ fn count_bindings(topology: &Topology, queues: &mut HashMap<QueueId, Box<LocalQu
             }
         }
     }
-}
-
-/// Where the connection with this number is or was in the table.
-pub(super) fn place_in_number(number: u64) -> usize {
-    (number & ((1 << PLACE_BITS) - 1)) as usize
 }
 
 fn poll(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {

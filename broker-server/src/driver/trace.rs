@@ -105,7 +105,10 @@ impl Shard {
     ) {
         let Some(client) = self.clients.get(place).filter(|client| self.parts.tracing.sees(client)) else { return };
         let Some(vhost) = client.vhost.as_deref().map(VhostName::from) else { return };
-        let names = route.queues.iter().filter_map(|id| self.queues.get(id)).map(|local| local.record.name.as_bytes());
+        let records = route.queues.iter().filter_map(|id| {
+            self.queues.get(id).map(|local| &local.record).or_else(|| self.parts.topology.queue_by_id(*id))
+        });
+        let names = records.map(|record| record.name.as_bytes());
         let properties = published.header().get(HEADER_FIXED_BYTES..).unwrap_or_default();
         let keys = std::iter::once(published.routing_key()).chain(extra_routes(properties));
         let mut queues: Vec<&[u8]> = match published.route() {
@@ -142,13 +145,14 @@ impl Shard {
             if vhost.route(trace::EXCHANGE, &message, &mut reached).is_err() {
                 return;
             }
-            let alive = |id: &QueueId| self.queues.get(id).is_some_and(|local| local.takes_messages());
+            let alive = |id: &QueueId| self.can_reach(*id);
             let queues: SmallVec<[QueueId; 4]> = reached.queues.into_iter().filter(alive).collect();
             if queues.is_empty() {
                 continue;
             }
             let stores_all = self.any_stores_all(&queues);
-            let route = Route { queues, stores_all, ..Route::default() };
+            let mut route = Route { queues, stores_all, ..Route::default() };
+            self.split_by_node(&mut route);
             let content = Content::Kept(&copy);
             // Nobody waits for a confirm: the channel is none.
             let publish = Publish { channel: ChannelKey { connection: 0, channel: 0 }, publish_seq: 0, content };

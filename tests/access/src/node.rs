@@ -68,7 +68,7 @@ impl Node {
 
     /// Changes the catalog as an operator does, and waits until that is carried out. Says why, if it is refused.
     pub fn apply(&self, command: Command) -> Option<String> {
-        match ShardHandle::new(self.mailbox.clone()).propose_blocking(vec![command]) {
+        match ShardHandle::new(self.mailbox.clone(), broker_server::node::ALONE).propose_blocking(vec![command]) {
             Ok(outcomes) => outcomes.into_iter().find_map(Result::err).map(|refusal| refusal.to_string()),
             Err(problem) => Some(problem),
         }

@@ -43,11 +43,6 @@ const PARTITIONS: &[(&str, Partitions)] = &[
     ("pause_if_all_down", Partitions::PauseIfAllDown),
 ];
 const RECOVERIES: &[(&str, Recovery)] = &[("ignore", Recovery::Ignore), ("autoheal", Recovery::Autoheal)];
-const LOCATORS: &[(&str, QueueMasterLocator)] = &[
-    ("client-local", QueueMasterLocator::ClientLocal),
-    ("min-masters", QueueMasterLocator::MinMasters),
-    ("random", QueueMasterLocator::Random),
-];
 const BACKENDS: &[(&str, PeerDiscovery)] = &[
     ("classic_config", PeerDiscovery::ClassicConfig),
     ("dns", PeerDiscovery::Dns),
@@ -71,8 +66,6 @@ const FOREIGN_BACKENDS: &[&str] = &[
 /// Most nodes a cluster is expected to have.
 const MAX_NODES: u64 = 1_000;
 const UNLIMITED: &str = "unlimited";
-/// None of this is used yet. What only says how other settings are meant goes without it.
-const NOT_USED_YET: Option<&str> = Some("this version runs a single node");
 
 const BACKEND_KEY: &str = "cluster_formation.peer_discovery_backend";
 const NODES_KEY: &str = "cluster_formation.classic_config.nodes";
@@ -233,7 +226,6 @@ pub(super) const SECRET_FILE: Key = Key {
     unit: "path",
     default: "",
     bounds: "not empty",
-    pending: NOT_USED_YET,
     ..key(
         "cluster.secret_file",
         |draft, given| not_empty(given.value).map(|path| draft.cluster.config.secret_file = Some(path.into())),
@@ -246,7 +238,6 @@ pub(super) const LISTENER_IP: Key = Key {
     unit: "address",
     default: "all interfaces",
     bounds: "IPv4 or IPv6",
-    pending: NOT_USED_YET,
     ..key(
         "cluster.listener.ip",
         |draft, given| ip(given).map(|ip| draft.cluster.config.listener.ip = Some(ip)),
@@ -259,7 +250,6 @@ pub(super) const LISTENER_PORT: Key = Key {
     unit: "port",
     default: "25672",
     bounds: "1 to 65535",
-    pending: NOT_USED_YET,
     ..key(
         "cluster.listener.port",
         |draft, given| port(given).map(|port| draft.cluster.port = Some(port)),
@@ -272,7 +262,6 @@ pub(super) const INTERFACE: Key = Key {
     unit: "address",
     default: "",
     bounds: "IPv4 or IPv6",
-    pending: NOT_USED_YET,
     ..key(
         "distribution.listener.interface",
         |draft, given| ip(given).map(|ip| draft.cluster.interface = Some(ip)),
@@ -285,7 +274,6 @@ pub(super) const FIRST_PORT: Key = Key {
     unit: "port",
     default: "",
     bounds: "1 to 65535",
-    pending: NOT_USED_YET,
     ..key(
         "distribution.listener.port_range.min",
         |draft, given| port(given).map(|port| draft.cluster.first_port = Some(port)),
@@ -306,7 +294,6 @@ pub(super) const ADVERTISED: Key = Key {
     unit: "host, port",
     default: "the host in `broker.node_name`",
     bounds: "port 1 to 65535",
-    pending: NOT_USED_YET,
     ..key(
         "cluster.advertised_address",
         |draft, given| {
@@ -343,7 +330,6 @@ pub(super) const NODE: Key = Key {
     unit: "name",
     default: "",
     bounds: "1 to 255 bytes with one `@`; port 1 to 65535",
-    pending: NOT_USED_YET,
     ..key(
         "cluster_formation.classic_config.nodes.$node",
         |draft, given| {
@@ -359,7 +345,6 @@ pub(super) const HOSTNAME: Key = Key {
     unit: "host",
     default: "",
     bounds: "1 to 253 letters, digits, `-`, `_` and dots",
-    pending: NOT_USED_YET,
     ..key(
         HOSTNAME_KEY,
         |draft, given| {
@@ -376,7 +361,6 @@ pub(super) const SIZE: Key = Key {
     unit: "count",
     default: "",
     bounds: "1 to 1000",
-    pending: NOT_USED_YET,
     ..key(
         SIZE_KEY,
         |draft, given| {
@@ -392,7 +376,7 @@ pub(super) const RETRY_LIMIT: Key = Key {
     unit: "count",
     default: "10",
     bounds: "1 to 1000000, or unlimited",
-    pending: NOT_USED_YET,
+    pending: Some("other nodes are looked for until they are found"),
     ..key(
         "cluster_formation.discovery_retry_limit",
         |draft, given| {
@@ -412,7 +396,6 @@ pub(super) const RETRY_INTERVAL: Key = Key {
     unit: "milliseconds",
     default: "500",
     bounds: "1 to 3600000",
-    pending: NOT_USED_YET,
     ..key(
         "cluster_formation.discovery_retry_interval",
         |draft, given| {
@@ -451,7 +434,6 @@ pub(super) const PARTITION_HANDLING: Key = Key {
     unit: "name",
     default: "pause_minority",
     bounds: "ignore, pause_minority, autoheal, pause_if_all_down",
-    pending: NOT_USED_YET,
     ..key(
         PARTITIONS_KEY,
         |draft, given| value::choice(given.value, PARTITIONS).map(|mode| draft.cluster.partitions = mode),
@@ -472,7 +454,6 @@ pub(super) const PAUSE_NODE: Key = Key {
     unit: "name",
     default: "",
     bounds: "1 to 255 bytes with one `@`",
-    pending: NOT_USED_YET,
     ..key(
         "cluster_partition_handling.pause_if_all_down.nodes.$name",
         |draft, given| {
@@ -491,7 +472,6 @@ pub(super) const RECOVER: Key = Key {
     unit: "name",
     default: "",
     bounds: "ignore, autoheal",
-    pending: NOT_USED_YET,
     ..key(
         RECOVER_KEY,
         |draft, given| value::choice(given.value, RECOVERIES).map(|recover| draft.cluster.recover = Some(recover)),
@@ -507,15 +487,14 @@ pub(super) const LOCATOR: Key = Key {
     unit: "name",
     default: "client-local",
     bounds: "client-local, min-masters, random",
-    pending: NOT_USED_YET,
     ..key(
         "queue_master_locator",
         |draft, given| {
-            let locator = value::choice(given.value, LOCATORS)?;
+            let locator = value::choice(given.value, QueueMasterLocator::NAMES)?;
             draft.cluster.config.queue_master_locator = locator;
             Ok(())
         },
-        |config| one("queue_master_locator", name_of(config.cluster.queue_master_locator, LOCATORS)),
+        |config| one("queue_master_locator", name_of(config.cluster.queue_master_locator, QueueMasterLocator::NAMES)),
     )
 };
 

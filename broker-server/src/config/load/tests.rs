@@ -233,11 +233,11 @@ fn cluster_of(text: &str) -> ClusterConfig {
     config_of(&with_secret(text)).cluster
 }
 
-/// What is said about these lines apart from keys that are not used yet.
+/// What is said about these lines.
 fn oddities_of(text: &str) -> Vec<String> {
     let loaded = load_text(&with_secret(text), &[]).unwrap();
     let said = loaded.warnings.iter().map(|one| one.to_string().rsplit_once('/').unwrap().1.to_string());
-    said.filter(|one| !one.contains("has no effect: this version runs a single node")).collect()
+    said.collect()
 }
 
 fn seed(name: &str, port: Option<u16>) -> Seed {
@@ -519,7 +519,7 @@ fn files_that_containers_of_rabbitmq_mount_start_us() {
                  log.file.level = warning\nlog.connection.level = info\nmanagement.tcp.port = 15672\n\
                  prometheus.return_per_object_metrics = false\nssl_options.verify = verify_peer\n\
                  vm_memory_high_watermark.relative = 0.4\n#disk_free_limit.relative = 1.0\nnet_ticktime = 60\n";
-    for (text, ignored) in [(image, 1), (operator, 6), (chart, 4)] {
+    for (text, ignored) in [(image, 1), (operator, 3), (chart, 4)] {
         let loaded = load_text(text, &[]).unwrap();
         assert_eq!(loaded.warnings.len(), ignored, "{:#?}", loaded.warnings);
     }

@@ -1,0 +1,132 @@
+//! From the log to the shard: what was applied, in order, and whose proposals it answers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use broker_meta::raft::{Applied, Listener};
+use broker_meta::{Catalog, CatalogEvent};
+use proto::cluster::Origin;
+use tokio::sync::{oneshot, watch};
+
+use crate::driver::events::Event;
+use crate::driver::mailbox::Mailbox;
+use crate::driver::meta;
+
+/// Who is to hear what a command did.
+pub enum Asker {
+    /// The shard, by the number of its proposal.
+    Shard(u64),
+    /// A task. It may have gone.
+    Task(oneshot::Sender<Option<Vec<CatalogEvent>>>),
+}
+
+/// See the module's page.
+pub struct Feed {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// As far as the listener was told.
+    catalog: Catalog,
+    /// None until the shard takes over.
+    mailbox: Option<Mailbox>,
+    /// The one batch that is under way.
+    mine: Option<(Origin, Vec<Asker>)>,
+}
+
+impl Feed {
+    /// One that has heard nothing.
+    pub fn new() -> Arc<Feed> {
+        Arc::new(Feed { state: Mutex::default(), changed: watch::Sender::new(0) })
+    }
+
+    /// What the log tells of everything that is applied.
+    pub fn listener(self: &Arc<Feed>) -> Listener {
+        let feed = self.clone();
+        Box::new(move |applied| feed.take(applied))
+    }
+
+    /// The catalog as far as the shard was told, or will be.
+    pub fn catalog(&self) -> Catalog {
+        self.lock().catalog.clone()
+    }
+
+    /// Counts what was applied.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// From now on the shard hears of everything that comes after the catalog that is returned.
+    pub fn go_live(&self, mailbox: Mailbox) -> Catalog {
+        let mut state = self.lock();
+        state.mailbox = Some(mailbox);
+        state.catalog.clone()
+    }
+
+    /// A batch is about to be proposed.
+    pub fn expect(&self, origin: Origin, askers: Vec<Asker>) {
+        self.lock().mine = Some((origin, askers));
+    }
+
+    /// It was given up. It may still come; nobody waits for it then.
+    pub fn give_up(&self) {
+        let mut state = self.lock();
+        let Some((_, askers)) = state.mine.take() else { return };
+        let mut numbers = Vec::new();
+        for asker in askers {
+            match asker {
+                Asker::Shard(number) => numbers.push(number),
+                Asker::Task(answer) => drop(answer.send(None)),
+            }
+        }
+        if let Some(mailbox) = &state.mailbox
+            && !numbers.is_empty()
+        {
+            mailbox.send(Event::NotApplied(numbers));
+        }
+    }
+
+    fn take(&self, applied: Applied) {
+        let mut state = self.lock();
+        let (index, catalog, mut outcomes) = match applied {
+            Applied::Batch { index, origin, outcomes, catalog } => {
+                let mine = state.mine.take_if(|(mine, _)| *mine == origin && !outcomes.is_empty());
+                let askers = mine.map(|(_, askers)| askers).unwrap_or_default();
+                let mut numbered = Vec::with_capacity(outcomes.len());
+                let mut askers = askers.into_iter();
+                for events in outcomes {
+                    let number = match askers.next() {
+                        Some(Asker::Shard(number)) => number,
+                        Some(Asker::Task(answer)) => {
+                            drop(answer.send(Some(events.clone())));
+                            NOBODY
+                        }
+                        None => NOBODY,
+                    };
+                    numbered.push((number, events));
+                }
+                (index, catalog, numbered)
+            }
+            Applied::Snapshot { index, catalog } => {
+                let events = state.catalog.difference(&catalog);
+                (index, catalog, vec![(NOBODY, events)])
+            }
+        };
+        state.catalog = catalog.clone();
+        if let Some(mailbox) = &state.mailbox {
+            outcomes.retain(|(number, events)| *number != NOBODY || events.iter().any(CatalogEvent::is_change));
+            mailbox.send(Event::Applied(meta::Applied::new(index, catalog, outcomes)));
+        }
+        drop(state);
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nobody panics while holding it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// No proposal of the shard has this number.
+const NOBODY: u64 = 0;

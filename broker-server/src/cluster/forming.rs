@@ -1,0 +1,156 @@
+//! How a node without a log comes to belong to a cluster: it founds one, or it is told of others and asks them.
+//!
+//! Of nodes that start together for the first time the first of the list founds the cluster, when a majority of those that are listed have said that they belong to
+//! none. One whose disk was emptied hears of the cluster from the others, and never founds a second one; it cannot join either while the cluster
+//! knows it under the same name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::node::v1::{JoinRequest, WhoAnswer, WhoRequest};
+use tokio::time::Instant;
+
+use super::control;
+use super::streams::Gate;
+use crate::config::Config;
+use crate::config::cluster::PeerDiscovery;
+use crate::exit::{Code, Failure};
+
+/// That a node waits is said so often.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// One question may take so long.
+const ASK_TIME: Duration = Duration::from_secs(10);
+
+/// What a node without a log is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Found a cluster.
+    Found,
+    /// It was given a number.
+    Joined {
+        /// The cluster's identity.
+        cluster: [u8; 16],
+        /// The number.
+        node: u64,
+    },
+}
+
+/// Somebody who may belong to the cluster.
+struct Seed {
+    /// What its place in the list goes by.
+    name: String,
+    address: String,
+    is_this_node: bool,
+}
+
+/// Looks for a place until there is one. `target` is the address of the only node to ask, if an operator has said so; `has_data` says that this
+/// node was alone and has something to lose.
+pub async fn find_place(
+    config: &Config,
+    gate: &Arc<Gate>,
+    target: Option<&str>,
+    has_data: bool,
+) -> Result<Place, Failure> {
+    let mut told_at: Option<Instant> = None;
+    loop {
+        let seeds = match target {
+            Some(address) => vec![Seed { name: address.into(), address: address.into(), is_this_node: false }],
+            None => seeds(config).await,
+        };
+        let others = seeds.iter().filter(|seed| !seed.is_this_node).count();
+        if others == 0 && target.is_none() && config.cluster.dns_hostname.is_none() {
+            return Ok(Place::Found);
+        }
+        let mut blank = usize::from(seeds.iter().any(|seed| seed.is_this_node));
+        let mut troubles = Vec::new();
+        for seed in seeds.iter().filter(|seed| !seed.is_this_node) {
+            match who(gate, &seed.address).await {
+                Ok(answer) if answer.cluster.is_empty() => blank += 1,
+                Ok(answer) => {
+                    if has_data {
+                        return Err(Failure::new(
+                            Code::Config,
+                            format!(
+                                "{} belongs to a cluster, and this node has queues and messages of its own, which it would lose by joining. Have it join with `brokerctl cluster join`, which sets them aside, or start it with an empty data directory",
+                                answer.name
+                            ),
+                        ));
+                    }
+                    match join(config, gate, &seed.address).await {
+                        Ok(place) => return Ok(place),
+                        Err(problem) => troubles.push(format!("{}: {problem}", seed.address)),
+                    }
+                }
+                Err(problem) => troubles.push(format!("{}: {problem}", seed.address)),
+            }
+        }
+        let is_first =
+            seeds.iter().min_by(|one, other| one.name.cmp(&other.name)).is_some_and(|first| first.is_this_node);
+        if target.is_none() && is_first && blank > seeds.len() / 2 {
+            return Ok(Place::Found);
+        }
+        if target.is_some() && !troubles.is_empty() {
+            let why = troubles.join("; ");
+            return Err(Failure::new(Code::Unavailable, format!("this node could not join the cluster: {why}")));
+        }
+        if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            told_at = Some(Instant::now());
+            let listed = seeds.len();
+            tracing::warn!(
+                listed,
+                without_cluster = blank,
+                founds = is_first,
+                "waiting for the other nodes of the cluster: {}",
+                if troubles.is_empty() {
+                    "the first of the list has not founded it yet".into()
+                } else {
+                    troubles.join("; ")
+                }
+            );
+        }
+        tokio::time::sleep(config.cluster.discovery_retry_interval).await;
+    }
+}
+
+/// Asks to be one of the cluster of the node at an address.
+async fn join(config: &Config, gate: &Arc<Gate>, address: &str) -> Result<Place, String> {
+    let (name, own_address) = (config.node.name.clone(), config.cluster.advertised_address(&config.node.name));
+    let mut client = control::ask(gate, address).await.map_err(|error| error.to_string())?;
+    let asked = client.join(JoinRequest { name, address: own_address });
+    let answer = tokio::time::timeout(ASK_TIME, asked).await.map_err(|_| "no answer".to_owned())?;
+    let answer = answer.map_err(|status| control::why(&status))?.into_inner();
+    let cluster = answer.cluster.try_into().map_err(|_| "it does not say which cluster".to_owned())?;
+    Ok(Place::Joined { cluster, node: answer.node })
+}
+
+/// Who is at an address.
+pub async fn who(gate: &Arc<Gate>, address: &str) -> Result<WhoAnswer, String> {
+    let mut client = control::ask(gate, address).await.map_err(|error| error.to_string())?;
+    let answer = tokio::time::timeout(ASK_TIME, client.who(WhoRequest {})).await.map_err(|_| "no answer".to_owned())?;
+    Ok(answer.map_err(|status| control::why(&status))?.into_inner())
+}
+
+/// The nodes that the configuration names, this one among them.
+async fn seeds(config: &Config) -> Vec<Seed> {
+    let (cluster, own_name) = (&config.cluster, &config.node.name);
+    let own_address = cluster.advertised_address(own_name);
+    if cluster.peer_discovery_backend == PeerDiscovery::ClassicConfig {
+        let listed = cluster.nodes.iter().map(|seed| {
+            let address = seed.address(cluster.listener.port);
+            Seed { is_this_node: seed.name == *own_name, name: seed.name.clone(), address }
+        });
+        return listed.collect();
+    }
+    let Some(hostname) = &cluster.dns_hostname else { return Vec::new() };
+    let resolve = |host: String| async move {
+        let found = tokio::net::lookup_host(host).await.map(Iterator::collect::<Vec<_>>);
+        found.unwrap_or_default()
+    };
+    let own = resolve(own_address).await;
+    let found = resolve(format!("{hostname}:{}", cluster.listener.port)).await;
+    let seed = |address: std::net::SocketAddr| {
+        let is_this_node = own.contains(&address);
+        Seed { name: address.to_string(), address: address.to_string(), is_this_node }
+    };
+    found.into_iter().map(seed).collect()
+}

@@ -1,0 +1,105 @@
+//! Keeps one link to every other node: of two nodes the one with the higher number opens it. What travels on it is the shard's.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use broker_core::name::NodeId;
+use broker_meta::peer::Peer;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::feed::Feed;
+use super::streams::{self, Gate, Purpose};
+use crate::driver::events::Event;
+use crate::driver::mailbox::Mailbox;
+
+/// Nodes without a link are looked for so often.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// That one cannot be reached is said so often.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// Which links there are.
+#[derive(Clone, Default)]
+pub struct Links(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    up: BTreeSet<u64>,
+    connecting: BTreeSet<u64>,
+    /// None until the shard takes links over.
+    mailbox: Option<Mailbox>,
+}
+
+impl Links {
+    /// The shard takes links over from now on.
+    pub fn go_live(&self, mailbox: Mailbox) {
+        self.lock().mailbox = Some(mailbox);
+    }
+
+    /// The shard has lost a link.
+    pub fn is_down(&self, node: u64) {
+        self.lock().up.remove(&node);
+    }
+
+    /// A stream for a link has come about, whoever opened it.
+    pub fn take(&self, stream: TcpStream, peer: &Peer) {
+        let (node, incarnation) = (peer.identity.node, peer.identity.incarnation);
+        let mut state = self.lock();
+        let Some(mailbox) = &state.mailbox else { return };
+        match stream.into_std() {
+            Ok(stream) => {
+                mailbox.send(Event::Link { node: NodeId(node), incarnation, stream });
+                state.up.insert(node);
+            }
+            Err(error) => tracing::warn!(node, %error, "a link to another node was lost before it began"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nobody panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens links to nodes with lower numbers, for as long as the node runs.
+    pub async fn run(self, gate: Arc<Gate>, feed: Arc<Feed>, me: u64) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let catalog = feed.catalog();
+            for member in catalog.members().iter().filter(|member| member.node.0 < me && member.started) {
+                let node = member.node.0;
+                {
+                    let mut state = self.lock();
+                    if state.mailbox.is_none() || state.up.contains(&node) || !state.connecting.insert(node) {
+                        continue;
+                    }
+                }
+                let (links, gate, member) = (self.clone(), gate.clone(), member.clone());
+                tokio::spawn(async move {
+                    match streams::connect(&member.address, &gate, Purpose::Link).await {
+                        Ok((stream, peer)) if peer.identity.node == node => links.take(stream, &peer),
+                        Ok((_, peer)) => {
+                            tracing::warn!(
+                                node,
+                                address = member.address,
+                                is = peer.identity.node,
+                                "another node has the address"
+                            );
+                        }
+                        Err(error) => links.tell(node, &member.name, &error),
+                    }
+                    links.lock().connecting.remove(&node);
+                });
+            }
+        }
+    }
+
+    fn tell(&self, node: u64, name: &str, error: &streams::StreamError) {
+        static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            tracing::warn!(node, name, "cannot reach a node of the cluster, trying on: {error}");
+        }
+    }
+}

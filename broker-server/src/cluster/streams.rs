@@ -1,0 +1,226 @@
+//! Streams between nodes: opened or accepted, with the handshake behind them.
+//!
+//! Behind the handshake the connector says in one octet what the stream is for, and the acceptor answers with one: from then on the stream is that of
+//! gRPC ([`Purpose::Control`]) or of a link ([`Purpose::Link`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use broker_core::name::NodeId;
+use broker_meta::catalog::Members;
+use broker_meta::peer::{HANDSHAKE_TIME, Handshake, Identity, Output, Peer, Refusal, Secret};
+use rustix::rand::{GetRandomFlags, getrandom};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// So long a connection to another node may take to come about.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// A stream whose octets are not taken for so long has failed: the other machine is gone, and does not say so.
+const SILENCE: Duration = Duration::from_secs(5);
+/// The acceptor's last word.
+const GO: u8 = 1;
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Purpose {
+    /// Requests between nodes.
+    Control = 1,
+    /// What channels of one node and queues of the other tell each other.
+    Link,
+}
+
+/// What this node says of itself, and whom it talks to.
+pub struct Gate {
+    secret: Secret,
+    state: Mutex<State>,
+}
+
+struct State {
+    identity: Identity,
+    members: Members,
+    /// The latest start of each node that was heard of.
+    incarnations: BTreeMap<u64, u64>,
+    /// It takes no part at the moment.
+    closed: bool,
+}
+
+/// Why there is no stream to another node.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The network.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Nobody answered.
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// One of them does not want to.
+    #[error("{why}{}", if *.by_us { "" } else { " (the other node says so)" })]
+    Refused {
+        /// Why.
+        why: Refusal,
+        /// It was this node.
+        by_us: bool,
+    },
+}
+
+impl Gate {
+    /// A node that belongs to no cluster yet, or to that of its identity.
+    pub fn new(secret: Secret, identity: Identity) -> Gate {
+        let (members, incarnations) = (Members::default(), BTreeMap::new());
+        Gate { secret, state: Mutex::new(State { identity, members, incarnations, closed: false }) }
+    }
+
+    /// The secret that all nodes hold.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// What this node says of itself.
+    pub fn identity(&self) -> Identity {
+        self.lock().identity.clone()
+    }
+
+    /// It belongs to a cluster from now on.
+    pub fn belongs(&self, cluster: [u8; 16], node: u64, incarnation: u64) {
+        let mut state = self.lock();
+        state.identity.cluster = Some(cluster);
+        (state.identity.node, state.identity.incarnation) = (node, incarnation);
+    }
+
+    /// Who belongs to the cluster has changed.
+    pub fn members(&self, members: Members) {
+        self.lock().members = members;
+    }
+
+    /// It talks to nobody from now on.
+    pub fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Whether a node that has proved that it holds the secret is one to talk to.
+    fn judge(&self, peer: &Identity) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refusal::NotNow);
+        }
+        if peer.cluster.is_none() || state.identity.cluster.is_none() {
+            // One of them is looking for a cluster: what it may ask for is decided request by request.
+            return Ok(());
+        }
+        if peer.node == state.identity.node || peer.name == state.identity.name {
+            return Err(Refusal::Taken);
+        }
+        match state.members.get(NodeId(peer.node)) {
+            Some(member) if member.name != peer.name => return Err(Refusal::Taken),
+            Some(_) => {}
+            // It may be new, and this node behind; or it was removed.
+            None if state.members.knows_of(peer.node) => return Err(Refusal::NotAMember),
+            None => {}
+        }
+        let known = state.incarnations.entry(peer.node).or_default();
+        if peer.incarnation < *known {
+            return Err(Refusal::Outdated);
+        }
+        *known = peer.incarnation;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nobody panics while holding it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens a stream to the node at an address.
+pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(TcpStream, Peer), StreamError> {
+    let silent = |_| StreamError::Silent(CONNECT_TIME);
+    let mut stream = timeout(CONNECT_TIME, TcpStream::connect(address)).await.map_err(silent)??;
+    prepare(&stream)?;
+    let mut out = Vec::new();
+    let handshake = Handshake::connect(now(), gate.secret.clone(), gate.identity(), nonce()?, &mut out);
+    let (peer, rest) = shake_hands(&mut stream, handshake, out, gate).await?;
+    let until = Instant::now() + HANDSHAKE_TIME;
+    let late = |_| StreamError::Silent(HANDSHAKE_TIME);
+    stream.write_all(&[purpose as u8]).await?;
+    let mut answer = [0];
+    timeout_at(until, stream.read_exact(&mut answer)).await.map_err(late)??;
+    if !rest.is_empty() || answer != [GO] {
+        return Err(StreamError::Refused { why: Refusal::NoNode, by_us: true });
+    }
+    Ok((stream, peer))
+}
+
+/// Answers whoever opened a stream.
+pub async fn accept(mut stream: TcpStream, gate: &Gate) -> Result<(TcpStream, Peer, Purpose), StreamError> {
+    prepare(&stream)?;
+    let handshake = Handshake::accept(now(), gate.secret.clone(), gate.identity(), nonce()?);
+    let (peer, mut rest) = shake_hands(&mut stream, handshake, Vec::new(), gate).await?;
+    if rest.is_empty() {
+        let mut purpose = [0];
+        let read = timeout(HANDSHAKE_TIME, stream.read_exact(&mut purpose)).await;
+        read.map_err(|_| StreamError::Silent(HANDSHAKE_TIME))??;
+        rest = purpose.to_vec();
+    }
+    let purpose = match rest[..] {
+        [octet] if octet == Purpose::Control as u8 => Purpose::Control,
+        [octet] if octet == Purpose::Link as u8 => Purpose::Link,
+        _ => return Err(StreamError::Refused { why: Refusal::NoNode, by_us: true }),
+    };
+    stream.write_all(&[GO]).await?;
+    Ok((stream, peer, purpose))
+}
+
+async fn shake_hands(
+    stream: &mut TcpStream,
+    mut handshake: Handshake,
+    mut out: Vec<Output>,
+    gate: &Gate,
+) -> Result<(Peer, Vec<u8>), StreamError> {
+    let mut buffer = [0; 1024];
+    loop {
+        let mut verdict = None;
+        for output in out.drain(..) {
+            match output {
+                Output::Send(octets) => stream.write_all(&octets).await?,
+                Output::Judge(peer) => verdict = Some(gate.judge(&peer.identity)),
+                Output::Done { peer, rest } => return Ok((peer, rest)),
+                Output::Refused { why, by_us } => return Err(StreamError::Refused { why, by_us }),
+            }
+        }
+        if let Some(verdict) = verdict {
+            handshake.judge(verdict, &mut out);
+            continue;
+        }
+        let deadline = handshake.next_timeout().unwrap_or_else(now);
+        match timeout_at(deadline.into(), stream.read(&mut buffer)).await {
+            Ok(Ok(0)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(Ok(octets)) => handshake.receive(buffer.get(..octets).unwrap_or_default(), &mut out),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => handshake.timeout(now().max(deadline), &mut out),
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(2)).with_interval(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
+    socket.set_tcp_user_timeout(Some(SILENCE))
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// Random octets, different each time.
+fn nonce() -> io::Result<[u8; 32]> {
+    let mut octets = [0; 32];
+    getrandom(&mut octets, GetRandomFlags::empty())?;
+    Ok(octets)
+}

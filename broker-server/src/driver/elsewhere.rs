@@ -1,0 +1,359 @@
+//! What this node's channels do with queues that live on other nodes: the same as with those here, by way of the link.
+//!
+//! A question (how many messages are there, may I consume) is answered by the queue's node; the channel waits for it as it waits for the catalog.
+//! Without a link to it the queue is what RabbitMQ calls down or inaccessible.
+
+use broker_amqp::link::{Got, Op};
+use broker_amqp::{Delivery, Exception, Input, Reply, ReplyCode};
+use broker_core::field_table::Value;
+use broker_core::name::NodeId;
+use broker_core::queue::{self, ConsumerKey, ConsumerSettings};
+use broker_core::refusal::Refusal;
+use broker_core::store::QueueId;
+use broker_core::topology::{QueueDeclaration, QueueRecord};
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+use super::dispatch::Route;
+use super::requests::{Waiter, exception};
+use super::shard::Shard;
+use crate::config::cluster::QueueMasterLocator;
+
+/// The argument that says where a queue is to live.
+const LOCATOR: &[u8] = b"x-queue-master-locator";
+
+/// What another node was asked, and for whom.
+pub enum Question {
+    /// Its counts, for a channel that declares it.
+    Declared {
+        /// The connection.
+        connection: u64,
+        /// The channel.
+        channel: u16,
+        /// The queue's name.
+        name: Box<str>,
+    },
+    /// To purge it.
+    Purged {
+        /// The connection.
+        connection: u64,
+        /// The channel.
+        channel: u16,
+    },
+    /// Its counts, for a channel that deletes it.
+    Deleted {
+        /// The connection.
+        connection: u64,
+        /// The channel.
+        channel: u16,
+        /// The queue.
+        queue: QueueId,
+        /// Only without consumers.
+        if_unused: bool,
+        /// Only without ready messages.
+        if_empty: bool,
+    },
+    /// To let a consumer start.
+    Consume {
+        /// The consumer.
+        key: ConsumerKey,
+    },
+}
+
+impl Question {
+    fn asker(&self) -> (u64, u16) {
+        match self {
+            Question::Declared { connection, channel, .. }
+            | Question::Purged { connection, channel }
+            | Question::Deleted { connection, channel, .. } => (*connection, *channel),
+            Question::Consume { key } => (key.channel.connection, key.channel.channel),
+        }
+    }
+}
+
+impl Shard {
+    /// The node where a new queue is to live: what its argument says, or the configuration. One that only its connection may use stays with it.
+    pub(super) fn place_of_queue(&mut self, declaration: &QueueDeclaration<'_>) -> NodeId {
+        let me = self.parts.node;
+        if declaration.exclusive || !self.links.any() {
+            return me;
+        }
+        let asked = declaration.arguments.lookup(LOCATOR).and_then(|value| match value {
+            Value::LongString(text) => QueueMasterLocator::of(std::str::from_utf8(text).ok()?),
+            _ => None,
+        });
+        let locator = asked.unwrap_or(self.parts.locator);
+        let reachable = self.parts.catalog.members().iter().map(|member| member.node);
+        let reachable: Vec<NodeId> = reachable.filter(|node| *node == me || self.links.reaches(*node)).collect();
+        match locator {
+            QueueMasterLocator::ClientLocal => me,
+            QueueMasterLocator::Random => {
+                let dice = self.throw_dice();
+                reachable.get((dice % reachable.len().max(1) as u64) as usize).copied().unwrap_or(me)
+            }
+            QueueMasterLocator::MinMasters => {
+                let mut counts: BTreeMap<NodeId, usize> = reachable.into_iter().map(|node| (node, 0)).collect();
+                for queue in self.parts.topology.queues() {
+                    if let Some(count) = counts.get_mut(&queue.node) {
+                        *count += 1;
+                    }
+                }
+                // Of several that have the fewest, this one.
+                let fewest = counts.iter().min_by_key(|(node, count)| (**count, **node != me, node.0));
+                fewest.map_or(me, |(node, _)| *node)
+            }
+        }
+    }
+
+    /// Whether messages can be brought to a queue: it is here and takes them, or its node can be reached.
+    pub(super) fn can_reach(&self, id: QueueId) -> bool {
+        match self.queues.get(&id) {
+            Some(local) => local.takes_messages(),
+            None => self.links.any() && self.home_of(id).is_some_and(|node| self.links.reaches(node)),
+        }
+    }
+
+    /// Sets which of a route's queues are here, and on which nodes the others.
+    pub(super) fn split_by_node(&self, route: &mut Route) {
+        route.here = route.queues.len();
+        route.elsewhere.clear();
+        if !self.links.any() || route.queues.iter().all(|id| self.queues.contains_key(id)) {
+            return;
+        }
+        let (mut here, mut elsewhere): (SmallVec<[QueueId; 4]>, Vec<(NodeId, QueueId)>) = Default::default();
+        for &id in &route.queues {
+            match self.home_of(id) {
+                Some(node) if !self.queues.contains_key(&id) => elsewhere.push((node, id)),
+                _ => here.push(id),
+            }
+        }
+        route.here = here.len();
+        elsewhere.sort_unstable();
+        for (node, id) in elsewhere {
+            here.push(id);
+            match route.elsewhere.last_mut() {
+                Some((last, ids)) if *last == node => ids.push(id),
+                _ => route.elsewhere.push((node, SmallVec::from_slice(&[id]))),
+            }
+        }
+        route.queues = here;
+    }
+
+    /// The other node on which a queue lives, if it can be reached.
+    pub(super) fn reachable_home(&self, record: &QueueRecord) -> Result<Option<NodeId>, Exception> {
+        if record.node == self.parts.node {
+            return Ok(None);
+        }
+        if self.links.reaches(record.node) {
+            return Ok(Some(record.node));
+        }
+        let home = self.parts.catalog.members().get(record.node);
+        let node = home.map_or_else(|| format!("{}", record.node.0), |member| member.name.clone());
+        Err(exception(Refusal::HomeNodeDown { node, queue: record.resource() }))
+    }
+
+    /// Ready messages and consumers of a queue here. To ask for them is to use it.
+    pub(super) fn counts_of(&mut self, id: QueueId) -> (u64, u64) {
+        if self.queues.get(&id).is_some_and(|local| local.queue.has_timeouts()) {
+            self.feed(id, queue::Input::Used);
+        }
+        let local = self.queues.get(&id);
+        local.map_or((0, 0), |local| (local.queue.ready_count(), local.queue.consumer_count() as u64))
+    }
+
+    /// Asks the node of a queue how many messages and consumers it has.
+    pub(super) fn ask_for_counts(&mut self, node: NodeId, queue: QueueId, question: Question) {
+        let request = self.links.ask(node, question);
+        self.links.say(node, &Op::Count { request, queue });
+    }
+
+    /// Asks the node of a queue to purge it.
+    pub(super) fn ask_to_purge(&mut self, node: NodeId, queue: QueueId, question: Question) {
+        let request = self.links.ask(node, question);
+        self.links.say(node, &Op::Purge { request, queue });
+    }
+
+    /// Asks the node of a queue to let a consumer start.
+    pub(super) fn ask_to_consume(&mut self, node: NodeId, id: QueueId, settings: &ConsumerSettings) {
+        let ConsumerSettings { key, no_ack, exclusive, prefetch, priority, room_bytes, limit: _ } = *settings;
+        self.links.consumers.entry(id).or_default().insert(key);
+        let request = self.links.ask(node, Question::Consume { key });
+        let op = Op::Consume { request, queue: id, key, no_ack, exclusive, prefetch, priority, room_bytes };
+        self.links.say(node, &op);
+    }
+
+    /// A node has answered.
+    pub(super) fn question_is_answered(&mut self, question: Question, messages: u64, consumers: u64) {
+        let (connection, channel) = question.asker();
+        let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let reply = match question {
+            Question::Declared { name, .. } => {
+                Reply::Declared { name, messages: count(messages), consumers: count(consumers) }
+            }
+            Question::Purged { .. } => Reply::Purged { messages: count(messages) },
+            Question::Consume { key } => {
+                // At once: its first delivery may be next.
+                if let Some(place) = self.place_of(connection) {
+                    let reply = Reply::ConsumeOk { consumer: key.consumer };
+                    self.tell(place, Input::Reply { channel, reply });
+                }
+                return;
+            }
+            Question::Deleted { queue, if_unused, if_empty, .. } => {
+                let Some(record) = self.parts.topology.queue_by_id(queue).cloned() else {
+                    return self.replies.push_back((connection, channel, Reply::Deleted { messages: 0 }));
+                };
+                if if_empty && messages > 0 {
+                    Reply::Refused(exception(Refusal::NotEmpty(record.vhost.clone(), record.name.clone())))
+                } else if if_unused && consumers > 0 {
+                    Reply::Refused(exception(Refusal::InUse(record.resource())))
+                } else {
+                    let waiter = Waiter::Deleted { connection, channel, messages: count(messages) };
+                    return self.propose_deletion(vec![queue], waiter);
+                }
+            }
+        };
+        self.replies.push_back((connection, channel, reply));
+    }
+
+    /// A node will not do it.
+    pub(super) fn question_is_refused(&mut self, question: Question, code: u16, text: &str) {
+        let code = match code {
+            403 => ReplyCode::AccessRefused,
+            404 => ReplyCode::NotFound,
+            _ => ReplyCode::InternalError,
+        };
+        self.answer_no(question, Exception::new(code, text));
+    }
+
+    /// The node cannot be reached any more.
+    pub(super) fn question_is_lost(&mut self, question: Question) {
+        self.answer_no(question, Exception::new(ReplyCode::NotFound, "the queue's home node is down or inaccessible"));
+    }
+
+    fn answer_no(&mut self, question: Question, exception: Exception) {
+        let (connection, channel) = question.asker();
+        if let Question::Consume { key } = question {
+            self.forget_consumer_elsewhere(&key);
+        }
+        self.replies.push_back((connection, channel, Reply::Refused(exception)));
+    }
+
+    fn forget_consumer_elsewhere(&mut self, key: &ConsumerKey) {
+        let Some(place) = self.place_of(key.channel.connection) else { return };
+        let Some(consumer) = self.clients.get_mut(place).and_then(|client| client.remove_consumer(key.consumer)) else {
+            return;
+        };
+        if let Some(keys) = self.links.consumers.get_mut(&consumer.queue) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.links.consumers.remove(&consumer.queue);
+            }
+        }
+    }
+
+    /// A queue elsewhere is gone, or cannot be reached any more: its consumers here are told.
+    pub(super) fn queue_elsewhere_is_gone(&mut self, queue: QueueId) {
+        for key in self.consumers_elsewhere(queue) {
+            if let Some(place) = self.place_of(key.channel.connection) {
+                self.tell(place, Input::ConsumerCancelled { channel: key.channel.channel, consumer: key.consumer });
+            }
+        }
+    }
+
+    /// Forgets the consumers of a queue elsewhere, and says which they were.
+    pub(super) fn consumers_elsewhere(&mut self, queue: QueueId) -> Vec<ConsumerKey> {
+        let keys = self.links.consumers.remove(&queue).unwrap_or_default();
+        let mut ended = Vec::new();
+        for key in keys {
+            // One that has not been told that it may begin is refused instead.
+            let asks = |question: &Question| matches!(question, Question::Consume { key: other } if *other == key);
+            if self.links.questions.values().any(|(_, question)| asks(question)) {
+                continue;
+            }
+            let client = self.place_of(key.channel.connection).and_then(|place| self.clients.get_mut(place));
+            if client.is_some_and(|client| client.remove_consumer(key.consumer).is_some()) {
+                ended.push(key);
+            }
+        }
+        ended
+    }
+
+    /// A message for a consumer here.
+    pub(super) fn delivered_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
+        let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
+        let place = self.place_of(key.channel.connection);
+        let tracer = self.parts.topology.queue_by_id(queue).and_then(|record| self.parts.tracing.tracer(record));
+        let client = place.and_then(|place| self.clients.get_mut(place));
+        let delivery = Delivery { consumer: key.consumer, queue: queue.0, queue_tag, redelivered, content };
+        let Some((client, true)) = client.map(|client| {
+            let taken = client.amqp.deliver(key.channel.channel, delivery);
+            (client, taken)
+        }) else {
+            if queue_tag != 0 {
+                let outcome = queue::Outcome::Undelivered;
+                self.links.say(node, &Op::Settle { queue, first: queue_tag, last: queue_tag, outcome });
+            }
+            return;
+        };
+        if let Some(consumer) = client.consumers.get_mut(key.consumer as usize) {
+            if consumer.spent == 0 {
+                client.spent.push(key.consumer);
+            }
+            consumer.spent += content.memory() as i64;
+        }
+        if let Some(mut tracer) = tracer {
+            tracer.delivered(client, key.channel.channel, redelivered, content);
+            self.publish_traced(tracer);
+        }
+        if let Some(place) = place {
+            self.mark_dirty(place);
+        }
+    }
+
+    /// The message that a channel here has asked for.
+    pub(super) fn got_from_elsewhere(&mut self, got: &Got<'_>) {
+        let Got { queue, channel, queue_tag, redelivered, remaining, content } = *got;
+        if self.place_of(channel.connection).is_none() {
+            if queue_tag != 0
+                && let Some(node) = self.home_of(queue)
+            {
+                let outcome = queue::Outcome::Undelivered;
+                self.links.say(node, &Op::Settle { queue, first: queue_tag, last: queue_tag, outcome });
+            }
+            return;
+        }
+        let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
+        let reply = Reply::GetOk { queue: queue.0, queue_tag, redelivered, remaining, message: content.keep() };
+        self.replies.push_back((channel.connection, channel.channel, reply));
+    }
+
+    /// Proposals were given up.
+    pub(super) fn not_applied(&mut self, numbers: Vec<u64>) {
+        let nothing = self.parts.catalog.clone();
+        let refused = || vec![broker_meta::CatalogEvent::Refused(Refusal::NoMajority)];
+        let outcomes = numbers.into_iter().map(|number| (number, refused())).collect();
+        self.applied(super::meta::Applied::new(0, nothing, outcomes));
+    }
+
+    /// The node sees too few others, or enough again.
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        self.set_listening(!paused);
+        if paused {
+            let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
+            for place in places {
+                if let Some(client) = self.clients.get_mut(place) {
+                    client.blocked = false;
+                }
+                self.tell(place, Input::ForceClose(Exception::forced("this node sees too few of the cluster's nodes")));
+            }
+        }
+    }
+
+    /// Another node's alarm holds publishers back as one here does.
+    pub(super) fn alarm_elsewhere(&mut self, reason: Option<&'static str>) {
+        self.alarm_elsewhere = reason;
+        self.tell_of_alarms();
+    }
+}

@@ -1,0 +1,659 @@
+//! Links to the other nodes of the cluster: sockets of the shard beside those of clients. What is said on them is in `broker_amqp::link`.
+//!
+//! On a link a node keeps, for the other's channels, which consumers and unsettled deliveries they have here; and for its own channels, which publishes
+//! and questions are not answered yet. When the link is lost all of that is answered as if the other node had gone: deliveries go back to their
+//! queues, consumers are cancelled, publishes refused, questions told that the queue's home is down. What the other node then says of it on a
+//! new link is passed over.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use broker_amqp::link::{Got, Link, Op, Receiver, Sender};
+use broker_amqp::{Exception, Reply, ReplyCode};
+use broker_core::message::{Content, Message};
+use broker_core::name::NodeId;
+use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings, Outcome, Publish};
+use broker_core::store::QueueId;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use smallvec::SmallVec;
+
+use super::client::SLICES_MAX;
+use super::dispatch::Route;
+use super::elsewhere::Question;
+use super::letters::LETTERS;
+use super::numbers;
+use super::shard::Shard;
+
+/// Tokens from here up to the listeners' are links, by the number of the node.
+pub const TOKENS: usize = usize::MAX - 1024 - 8192;
+/// How many.
+pub const TOKENS_COUNT: usize = 4096;
+/// One read of a link takes at most so many octets.
+const READ_BYTES: usize = 256 * 1024;
+/// An answer that waits until every node has applied a change waits no longer than this.
+const SEEN_WAIT: Duration = Duration::from_secs(3);
+
+/// All links of the shard.
+#[derive(Default)]
+pub struct Links {
+    by_node: BTreeMap<u64, Box<NodeLink>>,
+    readable: VecDeque<u64>,
+    dirty: Vec<u64>,
+    next_request: u64,
+    /// Questions that another node has not answered, by their number.
+    pub(super) questions: HashMap<u64, (NodeId, Question), RandomState>,
+    /// Consumers of this node's clients on queues of others.
+    pub(super) consumers: HashMap<QueueId, BTreeSet<ConsumerKey>, RandomState>,
+    /// Answers to changes that some node has not applied yet, in the order of the log.
+    unseen: VecDeque<Unseen>,
+    /// The last entry applied here.
+    applied: u64,
+}
+
+/// An answer that waits until every node knows.
+struct Unseen {
+    index: u64,
+    until: Instant,
+    connection: u64,
+    channel: u16,
+    reply: Reply,
+}
+
+struct NodeLink {
+    node: NodeId,
+    incarnation: u64,
+    stream: TcpStream,
+    sender: Sender,
+    /// None while it is listened to.
+    receiver: Option<Receiver>,
+    listed: bool,
+    dirty: bool,
+    /// The last entry that the other node has applied.
+    applied: u64,
+    /// Consumers of its clients on queues here.
+    consumers: HashMap<ConsumerKey, QueueId, RandomState>,
+    /// What its channels hold unsettled, by queue.
+    held: HashMap<QueueId, BTreeSet<u64>, RandomState>,
+    /// Publishes of this node's channels that are not answered: the number, and how many queues have yet to. Numbers of a channel grow.
+    publishes: HashMap<ChannelKey, VecDeque<(u64, u32)>, RandomState>,
+    /// Those for which there is no credit. Their publishers are not read from, so that there are few.
+    waiting: VecDeque<Waiting>,
+    /// Channels that have asked for one message.
+    gets: Vec<ChannelKey>,
+    /// Octets of messages that were taken while the store was behind: their sender hears of it later.
+    untaken: usize,
+}
+
+struct Waiting {
+    queues: SmallVec<[QueueId; 2]>,
+    channel: ChannelKey,
+    publish_seq: u64,
+    message: Message,
+}
+
+impl Links {
+    /// Whether there is any.
+    #[inline]
+    pub fn any(&self) -> bool {
+        !self.by_node.is_empty()
+    }
+
+    /// Whether there is one to that node.
+    pub fn reaches(&self, node: NodeId) -> bool {
+        self.by_node.contains_key(&node.0)
+    }
+
+    /// Whether publishes for that node may go on.
+    pub fn may_publish(&self, node: NodeId) -> bool {
+        self.by_node.get(&node.0).is_none_or(|link| link.waiting.is_empty() && link.sender.may_publish())
+    }
+
+    /// Whether there is anything to read or write.
+    pub fn busy(&self) -> bool {
+        !self.readable.is_empty() || !self.dirty.is_empty()
+    }
+
+    /// When an answer has waited long enough for the other nodes.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.unseen.front().map(|unseen| unseen.until)
+    }
+
+    /// A number for a question to a node.
+    pub(super) fn ask(&mut self, node: NodeId, question: Question) -> u64 {
+        self.next_request += 1;
+        self.questions.insert(self.next_request, (node, question));
+        self.next_request
+    }
+
+    /// Says something to a node; if there is no link any more, nobody.
+    pub(super) fn say(&mut self, node: NodeId, op: &Op<'_>) {
+        if let Some(link) = self.by_node.get_mut(&node.0) {
+            link.sender.say(op);
+            mark(link, &mut self.dirty);
+        }
+    }
+
+    /// Asks for one message.
+    pub(super) fn get(&mut self, node: NodeId, queue: QueueId, channel: ChannelKey, no_ack: bool) {
+        if let Some(link) = self.by_node.get_mut(&node.0) {
+            link.gets.push(channel);
+            link.sender.say(&Op::Get { queue, channel, no_ack });
+            mark(link, &mut self.dirty);
+        }
+    }
+
+    /// Delivers to a consumer of another node. False if there is no link any more.
+    pub(super) fn deliver(&mut self, queue: QueueId, delivery: &queue::Delivery<'_>) -> bool {
+        let node = numbers::node_in(delivery.key.channel.connection);
+        let Some(link) = self.by_node.get_mut(&node.0) else { return false };
+        if delivery.queue_tag != 0 {
+            link.held.entry(queue).or_default().insert(delivery.queue_tag);
+        }
+        link.sender.deliver(queue, delivery);
+        mark(link, &mut self.dirty);
+        true
+    }
+
+    /// Gives a message to a channel of another node that asked for it. False if there is no link any more.
+    pub(super) fn got(&mut self, got: &Got<'_>) -> bool {
+        let node = numbers::node_in(got.channel.connection);
+        let Some(link) = self.by_node.get_mut(&node.0) else { return false };
+        if got.queue_tag != 0 {
+            link.held.entry(got.queue).or_default().insert(got.queue_tag);
+        }
+        link.sender.got(got);
+        mark(link, &mut self.dirty);
+        true
+    }
+
+    /// Sends a publish to queues of a node. False if there is no link any more.
+    pub(super) fn publish(&mut self, node: NodeId, queues: &[QueueId], publish: &Publish<'_>, me: NodeId) -> bool {
+        let Some(link) = self.by_node.get_mut(&node.0) else { return false };
+        let Publish { publish_seq, content, .. } = *publish;
+        let channel = on_the_wire(publish.channel, me);
+        if publish_seq != 0 {
+            link.publishes.entry(channel).or_default().push_back((publish_seq, queues.len() as u32));
+        }
+        if link.waiting.is_empty() && link.sender.may_publish() {
+            link.sender.publish(queues, &Publish { channel, publish_seq, content });
+            mark(link, &mut self.dirty);
+        } else {
+            let message = content.keep();
+            link.waiting.push_back(Waiting { queues: queues.into(), channel, publish_seq, message });
+        }
+        true
+    }
+}
+
+/// Letters are published by nobody: on a link, by the node.
+fn on_the_wire(channel: ChannelKey, me: NodeId) -> ChannelKey {
+    if channel == LETTERS {
+        ChannelKey { connection: numbers::number(me, 0, 0).unwrap_or_default(), channel: 0 }
+    } else {
+        channel
+    }
+}
+
+fn here(channel: ChannelKey) -> ChannelKey {
+    let ChannelKey { connection, channel: number } = channel;
+    if numbers::number(numbers::node_in(connection), 0, 0) == Some(connection) && number == 0 {
+        LETTERS
+    } else {
+        channel
+    }
+}
+
+fn mark(link: &mut NodeLink, dirty: &mut Vec<u64>) {
+    if !std::mem::replace(&mut link.dirty, true) {
+        dirty.push(link.node.0);
+    }
+}
+
+impl NodeLink {
+    /// Counts answers for publishes; those that were answered by the loss of an earlier link are passed over. Returns ranges that count.
+    fn answered(&mut self, channel: ChannelKey, first: u64, last: u64) -> SmallVec<[(u64, u64); 2]> {
+        let mut counted: SmallVec<[(u64, u64); 2]> = SmallVec::new();
+        let Some(publishes) = self.publishes.get_mut(&channel) else { return counted };
+        let from = publishes.partition_point(|(seq, _)| *seq < first);
+        for (seq, missing) in publishes.iter_mut().skip(from).take_while(|(seq, _)| *seq <= last) {
+            if *missing == 0 {
+                continue;
+            }
+            *missing -= 1;
+            match counted.last_mut() {
+                Some((_, end)) if *end + 1 == *seq => *end = *seq,
+                _ => counted.push((*seq, *seq)),
+            }
+        }
+        while publishes.front().is_some_and(|(_, missing)| *missing == 0) {
+            publishes.pop_front();
+        }
+        if publishes.is_empty() {
+            self.publishes.remove(&channel);
+        }
+        counted
+    }
+
+    fn settled(&mut self, queue: QueueId, first: u64, last: u64) {
+        if let Some(held) = self.held.get_mut(&queue) {
+            if first == last {
+                held.remove(&first);
+            } else {
+                let gone: Vec<u64> = held.range(first..=last).copied().collect();
+                for tag in gone {
+                    held.remove(&tag);
+                }
+            }
+            if held.is_empty() {
+                self.held.remove(&queue);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// A link has come up. One that was there before is lost.
+    pub(super) fn link_is_up(&mut self, node: NodeId, incarnation: u64, stream: std::net::TcpStream) {
+        self.link_is_lost(node, "there is a new one");
+        let mut stream = TcpStream::from_std(stream);
+        let token = Token(TOKENS + node.0 as usize);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.parts.poll.registry().register(&mut stream, token, interest) {
+            tracing::warn!(node = node.0, %error, "cannot watch the link to another node; trying again");
+            return self.tell_of_lost_link(node);
+        }
+        let (sender, receiver) = Link::new(self.parts.settings.max_message_size).split();
+        let link = NodeLink {
+            node,
+            incarnation,
+            stream,
+            sender,
+            receiver: Some(receiver),
+            listed: false,
+            dirty: false,
+            applied: 0,
+            consumers: HashMap::default(),
+            held: HashMap::default(),
+            publishes: HashMap::default(),
+            waiting: VecDeque::new(),
+            gets: Vec::new(),
+            untaken: 0,
+        };
+        self.links.by_node.insert(node.0, Box::new(link));
+        let index = self.links.applied;
+        self.links.say(node, &Op::Applied { index });
+        // Queues there can be reached.
+        self.generation += 1;
+        tracing::info!(node = node.0, incarnation, "link to another node is up");
+    }
+
+    fn tell_of_lost_link(&self, node: NodeId) {
+        if let Some(cluster) = self.parts.meta.cluster() {
+            cluster.link_is_down(node);
+        }
+    }
+
+    /// The link to a node is lost: all that hung on it is answered.
+    pub(super) fn link_is_lost(&mut self, node: NodeId, why: &str) {
+        let Some(mut link) = self.links.by_node.remove(&node.0) else { return };
+        drop(self.parts.poll.registry().deregister(&mut link.stream));
+        tracing::warn!(node = node.0, incarnation = link.incarnation, "link to another node is lost: {why}");
+        self.tell_of_lost_link(node);
+        self.generation += 1;
+        // What its channels had here goes back, before others are given anything.
+        for (&key, &queue) in &link.consumers {
+            self.feed(queue, queue::Input::Cancel(key));
+        }
+        for (&queue, tags) in &link.held {
+            for (first, last) in ranges(tags) {
+                self.feed(queue, queue::Input::Settle { first, last, outcome: Outcome::Requeue });
+            }
+        }
+        // What this node's channels had there is over.
+        for (&channel, publishes) in &link.publishes {
+            for &(seq, missing) in publishes {
+                for _ in 0..missing {
+                    self.refuse(here(channel), seq, seq);
+                }
+            }
+        }
+        for channel in link.gets {
+            let refused = Exception::new(ReplyCode::NotFound, "the node of the queue is down or inaccessible");
+            self.replies.push_back((channel.connection, channel.channel, Reply::Refused(refused)));
+        }
+        let of_node: Vec<u64> =
+            self.links.questions.iter().filter(|(_, (of, _))| *of == node).map(|(&request, _)| request).collect();
+        for request in of_node {
+            if let Some((_, question)) = self.links.questions.remove(&request) {
+                self.question_is_lost(question);
+            }
+        }
+        let topology = self.parts.topology.clone();
+        let there = |queue: &QueueId| topology.queue_by_id(*queue).is_none_or(|record| record.node == node);
+        let queues: Vec<QueueId> = self.links.consumers.keys().copied().filter(there).collect();
+        for queue in queues {
+            self.queue_elsewhere_is_gone(queue);
+        }
+        self.release_seen();
+    }
+
+    /// A link's socket can be read from or written to.
+    pub(super) fn link_is_ready(&mut self, token: usize, readable: bool, writable: bool) {
+        let node = (token - TOKENS) as u64;
+        let Some(link) = self.links.by_node.get_mut(&node) else { return };
+        if readable && !std::mem::replace(&mut link.listed, true) {
+            self.links.readable.push_back(node);
+        }
+        if writable {
+            mark(link, &mut self.links.dirty);
+        }
+    }
+
+    /// Reads every link that has something once.
+    pub(super) fn read_links(&mut self) {
+        for _ in 0..self.links.readable.len() {
+            let Some(node) = self.links.readable.pop_front() else { return };
+            self.read_link(NodeId(node));
+        }
+    }
+
+    fn read_link(&mut self, node: NodeId) {
+        let Some(link) = self.links.by_node.get_mut(&node.0) else { return };
+        link.listed = false;
+        let mut buffer = std::mem::take(&mut self.link_buffer);
+        buffer.resize(READ_BYTES, 0);
+        let octets = loop {
+            match link.stream.read(&mut buffer) {
+                Ok(0) => break None,
+                Ok(octets) => break Some(octets),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break Some(0),
+                Err(_) => break None,
+            }
+        };
+        match octets {
+            None => self.link_is_lost(node, "the other node has closed it"),
+            Some(octets) => {
+                if octets > 0 {
+                    // There may be more.
+                    link.listed = true;
+                    self.links.readable.push_back(node.0);
+                    self.hear(node, buffer.get(..octets).unwrap_or_default());
+                }
+            }
+        }
+        self.link_buffer = buffer;
+    }
+
+    fn hear(&mut self, node: NodeId, octets: &[u8]) {
+        let receiver = self.links.by_node.get_mut(&node.0).and_then(|link| link.receiver.take());
+        let Some(mut receiver) = receiver else { return };
+        let heard = receiver.receive(octets, &mut |op| self.heard(node, op));
+        if let Some(link) = self.links.by_node.get_mut(&node.0) {
+            link.receiver = Some(receiver);
+        }
+        if let Err(error) = heard {
+            self.link_is_lost(node, &error.to_string());
+        }
+        self.give_back();
+        self.publish_letters();
+        self.give_taken(node);
+    }
+
+    /// One operation of another node.
+    fn heard(&mut self, node: NodeId, op: Op<'_>) {
+        match op {
+            Op::Publish { queues, publish } => {
+                // A node speaks for its own channels only.
+                if numbers::node_in(publish.channel.connection) != node {
+                    return;
+                }
+                let bytes = publish.content.memory();
+                let mut route = Route { queues: queues.iter().collect(), ..Route::default() };
+                route.here = route.queues.len();
+                route.stores_all = self.any_stores_all(&route.queues);
+                let to_store = route.to_store(publish.content);
+                self.publish_to_all(&route, to_store, std::iter::once(publish));
+                if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                    link.untaken += bytes;
+                }
+            }
+            Op::Consume { request, queue, key, no_ack, exclusive, prefetch, priority, room_bytes } => {
+                let settings = ConsumerSettings { key, no_ack, exclusive, prefetch, priority, room_bytes, limit: None };
+                self.consume_from_elsewhere(node, request, queue, settings);
+            }
+            Op::Cancel { queue, key } => {
+                if let Some(link) = self.links.by_node.get_mut(&node.0)
+                    && link.consumers.remove(&key).is_some()
+                {
+                    self.feed(queue, queue::Input::Cancel(key));
+                }
+            }
+            Op::Settle { queue, first, last, outcome } => {
+                if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                    link.settled(queue, first, last);
+                }
+                self.feed(queue, queue::Input::Settle { first, last, outcome });
+            }
+            Op::Room { queue, key, bytes } => self.feed(queue, queue::Input::Room { key, bytes }),
+            Op::Get { queue, channel, no_ack } => match self.queues.get(&queue) {
+                Some(local) if !local.is_leaving() => self.feed(queue, queue::Input::Get { channel, no_ack }),
+                _ => self.links.say(node, &Op::GotNothing { queue, channel }),
+            },
+            Op::Purge { request, queue } => {
+                let messages = self.queues.get(&queue).map_or(0, |local| local.queue.ready_count());
+                self.feed(queue, queue::Input::Purge);
+                self.links.say(node, &Op::Answer { request, messages, consumers: 0 });
+            }
+            Op::Count { request, queue } => {
+                let (messages, consumers) = self.counts_of(queue);
+                self.links.say(node, &Op::Answer { request, messages, consumers });
+            }
+            Op::Deliver { queue, delivery } => self.delivered_from_elsewhere(node, queue, &delivery),
+            Op::Got(got) => {
+                if self.takes_get(node, got.channel) {
+                    self.got_from_elsewhere(&got);
+                }
+            }
+            Op::GotNothing { channel, .. } => {
+                if self.takes_get(node, channel) {
+                    self.replies.push_back((channel.connection, channel.channel, Reply::GetEmpty));
+                }
+            }
+            Op::Confirmed { channel, first, last } => self.answered_from_elsewhere(node, channel, first, last, true),
+            Op::Refused { channel, first, last } => self.answered_from_elsewhere(node, channel, first, last, false),
+            Op::Answer { request, messages, consumers } => {
+                if let Some((_, question)) = self.links.questions.remove(&request) {
+                    self.question_is_answered(question, messages, consumers);
+                }
+            }
+            Op::Refusal { request, code, text } => {
+                if let Some((_, question)) = self.links.questions.remove(&request) {
+                    self.question_is_refused(question, code, text);
+                }
+            }
+            Op::Credit { octets } => {
+                if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                    link.sender.credited(octets);
+                    while link.sender.may_publish()
+                        && let Some(Waiting { queues, channel, publish_seq, message }) = link.waiting.pop_front()
+                    {
+                        let content = Content::Kept(&message);
+                        link.sender.publish(&queues, &Publish { channel, publish_seq, content });
+                        mark(link, &mut self.links.dirty);
+                    }
+                }
+            }
+            Op::Applied { index } => {
+                if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                    link.applied = link.applied.max(index);
+                }
+                self.release_seen();
+            }
+        }
+    }
+
+    fn takes_get(&mut self, node: NodeId, channel: ChannelKey) -> bool {
+        let Some(link) = self.links.by_node.get_mut(&node.0) else { return false };
+        let at = link.gets.iter().position(|other| *other == channel);
+        at.is_some_and(|at| {
+            link.gets.swap_remove(at);
+            true
+        })
+    }
+
+    fn answered_from_elsewhere(&mut self, node: NodeId, channel: ChannelKey, first: u64, last: u64, taken: bool) {
+        let Some(link) = self.links.by_node.get_mut(&node.0) else { return };
+        for (first, last) in link.answered(channel, first, last) {
+            match taken {
+                true => self.confirm(here(channel), first, last),
+                false => self.refuse(here(channel), first, last),
+            }
+        }
+    }
+
+    /// A consumer of another node's client wants to start.
+    fn consume_from_elsewhere(&mut self, node: NodeId, request: u64, queue: QueueId, settings: ConsumerSettings) {
+        let Some(local) = self.queues.get(&queue).filter(|local| !local.is_leaving()) else {
+            return self.links.say(node, &Op::Refusal { request, code: 404, text: "the queue is gone" });
+        };
+        if !local.queue.may_consume(settings.exclusive) {
+            let text = format!("queue '{}' in vhost '{}' in exclusive use", local.record.name, local.record.vhost);
+            return self.links.say(node, &Op::Refusal { request, code: 403, text: &text });
+        }
+        if let Some(link) = self.links.by_node.get_mut(&node.0) {
+            link.consumers.insert(settings.key, queue);
+        }
+        // Before the first delivery.
+        self.links.say(node, &Op::Answer { request, messages: 0, consumers: 0 });
+        self.feed(queue, queue::Input::Consume(settings));
+    }
+
+    /// A queue of this node is gone: other nodes hear of it from the catalog.
+    pub(super) fn forget_elsewhere(&mut self, queue: QueueId) {
+        for link in self.links.by_node.values_mut() {
+            link.consumers.retain(|_, of| *of != queue);
+            link.held.remove(&queue);
+        }
+    }
+
+    /// What was taken of a node's publishes is said while the store is not behind.
+    fn give_taken(&mut self, node: NodeId) {
+        let behind = self.is_behind();
+        let Some(link) = self.links.by_node.get_mut(&node.0) else { return };
+        if behind || link.untaken == 0 {
+            return;
+        }
+        let octets = std::mem::take(&mut link.untaken);
+        if let Some(credit) = link.receiver.as_mut().and_then(|receiver| receiver.taken(octets)) {
+            link.sender.say(&credit);
+            mark(link, &mut self.links.dirty);
+        }
+    }
+
+    /// Writes what is to be said.
+    pub(super) fn write_links(&mut self) {
+        let nodes: Vec<u64> = self.links.by_node.keys().copied().collect();
+        for node in nodes {
+            self.give_taken(NodeId(node));
+        }
+        for node in std::mem::take(&mut self.links.dirty) {
+            let Some(link) = self.links.by_node.get_mut(&node) else { continue };
+            link.dirty = false;
+            if !write(&mut link.stream, link.sender.send_buffer()) {
+                self.link_is_lost(NodeId(node), "the socket failed");
+            }
+        }
+    }
+
+    /// This node has applied an entry: the others hear of it.
+    pub(super) fn has_applied(&mut self, index: u64) {
+        if index == 0 {
+            return;
+        }
+        self.links.applied = index;
+        for link in self.links.by_node.values_mut() {
+            link.sender.say(&Op::Applied { index });
+            mark(link, &mut self.links.dirty);
+        }
+    }
+
+    /// Answers a channel once all nodes have applied what was applied here: whoever hears of a declaration finds it everywhere.
+    pub(super) fn reply_when_seen(&mut self, connection: u64, channel: u16, reply: Reply) {
+        let index = self.links.applied;
+        if self.links.by_node.values().all(|link| link.applied >= index) {
+            return self.replies.push_back((connection, channel, reply));
+        }
+        let until = self.now + SEEN_WAIT;
+        self.links.unseen.push_back(Unseen { index, until, connection, channel, reply });
+    }
+
+    /// Gives the answers for which nobody needs to be waited for any more.
+    pub(super) fn release_seen(&mut self) {
+        let seen = self.links.by_node.values().map(|link| link.applied).min().unwrap_or(u64::MAX);
+        while let Some(first) = self.links.unseen.front()
+            && (first.index <= seen || first.until <= self.now)
+            && let Some(Unseen { connection, channel, reply, .. }) = self.links.unseen.pop_front()
+        {
+            self.replies.push_back((connection, channel, reply));
+        }
+    }
+
+    /// Hears that a channel of this node has settled deliveries of a queue elsewhere, or a consumer has room.
+    pub(super) fn feed_elsewhere(&mut self, id: QueueId, input: queue::Input) {
+        let Some(node) = self.home_of(id) else { return };
+        match input {
+            queue::Input::Settle { first, last, outcome } => {
+                self.links.say(node, &Op::Settle { queue: id, first, last, outcome });
+            }
+            queue::Input::Room { key, bytes } => self.links.say(node, &Op::Room { queue: id, key, bytes }),
+            queue::Input::Cancel(key) => {
+                if let Some(keys) = self.links.consumers.get_mut(&id) {
+                    keys.remove(&key);
+                    if keys.is_empty() {
+                        self.links.consumers.remove(&id);
+                    }
+                }
+                self.links.say(node, &Op::Cancel { queue: id, key });
+            }
+            // What remains concerns queues of this node only.
+            _ => {}
+        }
+    }
+
+    /// The other node where a queue lives.
+    pub(super) fn home_of(&self, id: QueueId) -> Option<NodeId> {
+        let node = self.parts.topology.queue_by_id(id)?.node;
+        (node != self.parts.node).then_some(node)
+    }
+}
+
+fn ranges(tags: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for &tag in tags {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == tag => *last = tag,
+            _ => ranges.push((tag, tag)),
+        }
+    }
+    ranges
+}
+
+/// Writes until nothing is left or the socket takes no more. False if it has failed.
+fn write(stream: &mut TcpStream, source: &mut broker_amqp::SendBuffer) -> bool {
+    while !source.is_empty() {
+        let written = stream.write_vectored(&source.as_io_slices(SLICES_MAX));
+        match written {
+            Ok(0) => return false,
+            Ok(octets) => source.consume(octets),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+            Err(_) => return false,
+        }
+    }
+    true
+}
