@@ -6,14 +6,16 @@
 use broker_amqp::link::{Got, Op};
 use broker_amqp::{Delivery, Exception, Input, Reply, ReplyCode};
 use broker_core::field_table::Value;
+use broker_core::message::Content;
 use broker_core::name::NodeId;
-use broker_core::queue::{self, ConsumerKey, ConsumerSettings};
+use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings};
 use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
 use broker_core::topology::{QueueDeclaration, QueueRecord};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
+use super::client::HeldDelivery;
 use super::dispatch::Route;
 use super::requests::{Waiter, exception};
 use super::shard::Shard;
@@ -271,6 +273,7 @@ impl Shard {
             if self.links.questions.values().any(|(_, question)| asks(question)) {
                 continue;
             }
+            self.give_held_back(key.channel, Some(key.consumer));
             let client = self.place_of(key.channel.connection).and_then(|place| self.clients.get_mut(place));
             if client.is_some_and(|client| client.remove_consumer(key.consumer).is_some()) {
                 ended.push(key);
@@ -281,6 +284,54 @@ impl Shard {
 
     /// A message for a consumer here.
     pub(super) fn delivered_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
+        let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
+        let place = self.place_of(key.channel.connection);
+        if queue_tag != 0
+            && let Some(client) = place.and_then(|place| self.clients.get_mut(place))
+            && client.limit(key.channel.channel).is_some()
+        {
+            let message = content.keep();
+            client.held.push_back(HeldDelivery { queue, key, queue_tag, redelivered, message });
+            return self.release_held(key.channel);
+        }
+        self.deliver_from_elsewhere(node, queue, delivery);
+    }
+
+    /// Delivers what a channel's limit has room for.
+    pub(super) fn release_held(&mut self, channel: ChannelKey) {
+        let Some(place) = self.place_of(channel.connection) else { return };
+        loop {
+            let Some(client) = self.clients.get_mut(place) else { return };
+            let Some(at) = client.held.iter().position(|held| held.key.channel == channel) else { return };
+            if client.limit(channel.channel).is_some_and(|limit| !limit.try_take()) {
+                return;
+            }
+            let Some(held) = client.held.remove(at) else { return };
+            let Some(node) = self.home_of(held.queue) else { continue };
+            let HeldDelivery { queue, key, queue_tag, redelivered, message } = held;
+            let content = Content::Kept(&message);
+            let delivery = queue::Delivery { key, queue_tag, redelivered, content };
+            self.deliver_from_elsewhere(node, queue, &delivery);
+        }
+    }
+
+    /// Gives back what was never delivered of a channel, or of one of its consumers.
+    pub(super) fn give_held_back(&mut self, channel: ChannelKey, consumer: Option<u32>) {
+        let Some(place) = self.place_of(channel.connection) else { return };
+        let Some(client) = self.clients.get_mut(place).filter(|client| !client.held.is_empty()) else { return };
+        let goes = |held: &HeldDelivery| {
+            held.key.channel == channel && consumer.is_none_or(|consumer| consumer == held.key.consumer)
+        };
+        let (gone, left): (Vec<HeldDelivery>, Vec<HeldDelivery>) =
+            std::mem::take(&mut client.held).into_iter().partition(goes);
+        client.held = left.into();
+        for HeldDelivery { queue, queue_tag, .. } in gone {
+            let outcome = queue::Outcome::Undelivered;
+            self.feed(queue, queue::Input::Settle { first: queue_tag, last: queue_tag, outcome });
+        }
+    }
+
+    fn deliver_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
         let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
         let place = self.place_of(key.channel.connection);
         let tracer = self.parts.topology.queue_by_id(queue).and_then(|record| self.parts.tracing.tracer(record));
@@ -339,8 +390,11 @@ impl Shard {
     /// The node sees too few others, or enough again.
     pub(super) fn pause(&mut self, paused: bool) {
         self.paused = paused;
-        self.set_listening(!paused);
+        if !paused {
+            self.open_doors();
+        }
         if paused {
+            self.close_doors();
             let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
             for place in places {
                 if let Some(client) = self.clients.get_mut(place) {

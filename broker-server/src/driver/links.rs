@@ -32,6 +32,8 @@ use super::shard::Shard;
 pub const TOKENS: usize = usize::MAX - 1024 - 8192;
 /// How many.
 pub const TOKENS_COUNT: usize = 4096;
+/// Not a queue: the channel whose address is the routing key.
+pub(super) const REPLY: QueueId = QueueId(0);
 /// One read of a link takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
 /// An answer that waits until every node has applied a change waits no longer than this.
@@ -413,6 +415,13 @@ impl Shard {
                     return;
                 }
                 let bytes = publish.content.memory();
+                if queues.iter().eq([REPLY]) {
+                    self.deliver_forwarded_reply(publish.content);
+                    if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                        link.untaken += bytes;
+                    }
+                    return;
+                }
                 let mut route = Route { queues: queues.iter().collect(), ..Route::default() };
                 route.here = route.queues.len();
                 route.stores_all = self.any_stores_all(&route.queues);

@@ -398,11 +398,15 @@ impl Shard {
         let Some(client) = self.clients.get_mut(place) else { return };
         let Some(key) = client.consumer_key(handle) else { return };
         let Some(consumer) = client.remove_consumer(handle) else { return };
+        self.give_held_back(key.channel, Some(handle));
         self.feed(consumer.queue, queue::Input::Cancel(key));
     }
 
     /// A channel's consumers end with it.
     pub(super) fn cancel_consumers(&mut self, place: usize, channel: u16) {
+        if let Some(key) = self.clients.get(place).map(|client| client.channel_key(channel)) {
+            self.give_held_back(key, None);
+        }
         let Some(client) = self.clients.get_mut(place) else { return };
         client.limits.retain(|(other, ..)| *other != channel);
         if !client.shared_confirms.is_empty() {
