@@ -329,7 +329,6 @@ async fn take_part(
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));
     let proposals = Proposals::start(raft.clone(), feed.clone());
-    drop(ear.proposals.set(proposals.clone()));
     let handle = Handle {
         raft,
         feed,
@@ -345,6 +344,8 @@ async fn take_part(
         found(&handle, config, &directory, alone).await?;
         remove_if_there(&founding)?;
     }
+    // Only now: nobody joins a cluster whose founder is not yet its first member.
+    drop(ear.proposals.set(handle.proposals.clone()));
     begin_to_gossip(config, &handle, udp).await?;
     tokio::spawn(follow_members(handle.clone()));
     tokio::spawn(watch_for_failure(handle.raft.clone()));

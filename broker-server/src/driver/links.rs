@@ -84,8 +84,8 @@ struct NodeLink {
     publishes: HashMap<ChannelKey, VecDeque<(u64, u32)>, RandomState>,
     /// Those for which there is no credit. Their publishers are not read from, so that there are few.
     waiting: VecDeque<Waiting>,
-    /// Channels that have asked for one message.
-    gets: Vec<ChannelKey>,
+    /// Channels that have asked for one message, in that order, and whether they are still there.
+    gets: VecDeque<(ChannelKey, bool)>,
     /// Octets of messages that were taken while the store was behind: their sender hears of it later.
     untaken: usize,
 }
@@ -142,9 +142,18 @@ impl Links {
     /// Asks for one message.
     pub(super) fn get(&mut self, node: NodeId, queue: QueueId, channel: ChannelKey, no_ack: bool) {
         if let Some(link) = self.by_node.get_mut(&node.0) {
-            link.gets.push(channel);
+            link.gets.push_back((channel, true));
             link.sender.say(&Op::Get { queue, channel, no_ack });
             mark(link, &mut self.dirty);
+        }
+    }
+
+    /// A channel is gone: a message that comes for it goes back.
+    pub(super) fn forget_gets(&mut self, channel: ChannelKey) {
+        for link in self.by_node.values_mut() {
+            for (_, waits) in link.gets.iter_mut().filter(|(other, _)| *other == channel) {
+                *waits = false;
+            }
         }
     }
 
@@ -282,7 +291,7 @@ impl Shard {
             held: HashMap::default(),
             publishes: HashMap::default(),
             waiting: VecDeque::new(),
-            gets: Vec::new(),
+            gets: VecDeque::new(),
             untaken: 0,
         };
         self.links.by_node.insert(node.0, Box::new(link));
@@ -323,7 +332,7 @@ impl Shard {
                 }
             }
         }
-        for channel in link.gets {
+        for (channel, _) in link.gets.into_iter().filter(|(_, waits)| *waits) {
             let refused = Exception::new(ReplyCode::NotFound, "the node of the queue is down or inaccessible");
             self.replies.push_back((channel.connection, channel.channel, Reply::Refused(refused)));
         }
@@ -466,6 +475,9 @@ impl Shard {
             Op::Got(got) => {
                 if self.takes_get(node, got.channel) {
                     self.got_from_elsewhere(&got);
+                } else if got.queue_tag != 0 {
+                    let (queue, first, last) = (got.queue, got.queue_tag, got.queue_tag);
+                    self.links.say(node, &Op::Settle { queue, first, last, outcome: Outcome::Undelivered });
                 }
             }
             Op::GotNothing { channel, .. } => {
@@ -508,11 +520,9 @@ impl Shard {
 
     fn takes_get(&mut self, node: NodeId, channel: ChannelKey) -> bool {
         let Some(link) = self.links.by_node.get_mut(&node.0) else { return false };
-        let at = link.gets.iter().position(|other| *other == channel);
-        at.is_some_and(|at| {
-            link.gets.swap_remove(at);
-            true
-        })
+        // Answers for a channel come in the order in which it asked.
+        let at = link.gets.iter().position(|(other, _)| *other == channel);
+        at.and_then(|at| link.gets.remove(at)).is_some_and(|(_, waits)| waits)
     }
 
     fn answered_from_elsewhere(&mut self, node: NodeId, channel: ChannelKey, first: u64, last: u64, taken: bool) {
