@@ -27,6 +27,7 @@ use super::elsewhere::Question;
 use super::letters::LETTERS;
 use super::numbers;
 use super::shard::Shard;
+use super::unanswered::{Deliveries, Publishes};
 
 /// Tokens from here up to the listeners' are links, by the number of the node.
 pub const TOKENS: usize = usize::MAX - 1024 - 8192;
@@ -79,9 +80,9 @@ struct NodeLink {
     /// Consumers of its clients on queues here.
     consumers: HashMap<ConsumerKey, QueueId, RandomState>,
     /// What its channels hold unsettled, by queue.
-    held: HashMap<QueueId, BTreeSet<u64>, RandomState>,
-    /// Publishes of this node's channels that are not answered: the number, and how many queues have yet to. Numbers of a channel grow.
-    publishes: HashMap<ChannelKey, VecDeque<(u64, u32)>, RandomState>,
+    held: Deliveries,
+    /// Publishes of this node's channels that are not answered.
+    publishes: Publishes,
     /// Those for which there is no credit. Their publishers are not read from, so that there are few.
     waiting: VecDeque<Waiting>,
     /// Channels that have asked for one message, in that order, and whether they are still there.
@@ -162,7 +163,7 @@ impl Links {
         let node = numbers::node_in(delivery.key.channel.connection);
         let Some(link) = self.by_node.get_mut(&node.0) else { return false };
         if delivery.queue_tag != 0 {
-            link.held.entry(queue).or_default().insert(delivery.queue_tag);
+            link.held.sent(queue, delivery.queue_tag);
         }
         link.sender.deliver(queue, delivery);
         mark(link, &mut self.dirty);
@@ -174,7 +175,7 @@ impl Links {
         let node = numbers::node_in(got.channel.connection);
         let Some(link) = self.by_node.get_mut(&node.0) else { return false };
         if got.queue_tag != 0 {
-            link.held.entry(got.queue).or_default().insert(got.queue_tag);
+            link.held.sent(got.queue, got.queue_tag);
         }
         link.sender.got(got);
         mark(link, &mut self.dirty);
@@ -187,7 +188,7 @@ impl Links {
         let Publish { publish_seq, content, .. } = *publish;
         let channel = on_the_wire(publish.channel, me);
         if publish_seq != 0 {
-            link.publishes.entry(channel).or_default().push_back((publish_seq, queues.len() as u32));
+            link.publishes.sent(channel, publish_seq, queues.len());
         }
         if link.waiting.is_empty() && link.sender.may_publish() {
             link.sender.publish(queues, &Publish { channel, publish_seq, content });
@@ -224,48 +225,6 @@ fn mark(link: &mut NodeLink, dirty: &mut Vec<u64>) {
     }
 }
 
-impl NodeLink {
-    /// Counts answers for publishes; those that were answered by the loss of an earlier link are passed over. Returns ranges that count.
-    fn answered(&mut self, channel: ChannelKey, first: u64, last: u64) -> SmallVec<[(u64, u64); 2]> {
-        let mut counted: SmallVec<[(u64, u64); 2]> = SmallVec::new();
-        let Some(publishes) = self.publishes.get_mut(&channel) else { return counted };
-        let from = publishes.partition_point(|(seq, _)| *seq < first);
-        for (seq, missing) in publishes.iter_mut().skip(from).take_while(|(seq, _)| *seq <= last) {
-            if *missing == 0 {
-                continue;
-            }
-            *missing -= 1;
-            match counted.last_mut() {
-                Some((_, end)) if *end + 1 == *seq => *end = *seq,
-                _ => counted.push((*seq, *seq)),
-            }
-        }
-        while publishes.front().is_some_and(|(_, missing)| *missing == 0) {
-            publishes.pop_front();
-        }
-        if publishes.is_empty() {
-            self.publishes.remove(&channel);
-        }
-        counted
-    }
-
-    fn settled(&mut self, queue: QueueId, first: u64, last: u64) {
-        if let Some(held) = self.held.get_mut(&queue) {
-            if first == last {
-                held.remove(&first);
-            } else {
-                let gone: Vec<u64> = held.range(first..=last).copied().collect();
-                for tag in gone {
-                    held.remove(&tag);
-                }
-            }
-            if held.is_empty() {
-                self.held.remove(&queue);
-            }
-        }
-    }
-}
-
 impl Shard {
     /// A link has come up. One that was there before is lost.
     pub(super) fn link_is_up(&mut self, node: NodeId, incarnation: u64, stream: std::net::TcpStream) {
@@ -288,8 +247,8 @@ impl Shard {
             dirty: false,
             applied: 0,
             consumers: HashMap::default(),
-            held: HashMap::default(),
-            publishes: HashMap::default(),
+            held: Deliveries::default(),
+            publishes: Publishes::default(),
             waiting: VecDeque::new(),
             gets: VecDeque::new(),
             untaken: 0,
@@ -319,18 +278,14 @@ impl Shard {
         for (&key, &queue) in &link.consumers {
             self.feed(queue, queue::Input::Cancel(key));
         }
-        for (&queue, tags) in &link.held {
-            for (first, last) in ranges(tags) {
+        for (queue, ranges) in link.held.left() {
+            for (first, last) in ranges {
                 self.feed(queue, queue::Input::Settle { first, last, outcome: Outcome::Requeue });
             }
         }
         // What this node's channels had there is over.
-        for (&channel, publishes) in &link.publishes {
-            for &(seq, missing) in publishes {
-                for _ in 0..missing {
-                    self.refuse(here(channel), seq, seq);
-                }
-            }
+        for (channel, publish_seq) in link.publishes.left() {
+            self.refuse(here(channel), publish_seq, publish_seq);
         }
         for (channel, _) in link.gets.into_iter().filter(|(_, waits)| *waits) {
             let refused = Exception::new(ReplyCode::NotFound, "the node of the queue is down or inaccessible");
@@ -453,7 +408,7 @@ impl Shard {
             }
             Op::Settle { queue, first, last, outcome } => {
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
-                    link.settled(queue, first, last);
+                    link.held.settled(queue, first, last);
                 }
                 self.feed(queue, queue::Input::Settle { first, last, outcome });
             }
@@ -527,7 +482,7 @@ impl Shard {
 
     fn answered_from_elsewhere(&mut self, node: NodeId, channel: ChannelKey, first: u64, last: u64, taken: bool) {
         let Some(link) = self.links.by_node.get_mut(&node.0) else { return };
-        for (first, last) in link.answered(channel, first, last) {
+        for (first, last) in link.publishes.answered(channel, first, last) {
             match taken {
                 true => self.confirm(here(channel), first, last),
                 false => self.refuse(here(channel), first, last),
@@ -556,7 +511,7 @@ impl Shard {
     pub(super) fn forget_elsewhere(&mut self, queue: QueueId) {
         for link in self.links.by_node.values_mut() {
             link.consumers.retain(|_, of| *of != queue);
-            link.held.remove(&queue);
+            link.held.forget(queue);
         }
     }
 
@@ -649,17 +604,6 @@ impl Shard {
         let node = self.parts.topology.queue_by_id(id)?.node;
         (node != self.parts.node).then_some(node)
     }
-}
-
-fn ranges(tags: &BTreeSet<u64>) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for &tag in tags {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == tag => *last = tag,
-            _ => ranges.push((tag, tag)),
-        }
-    }
-    ranges
 }
 
 /// Writes until nothing is left or the socket takes no more. False if it has failed.
