@@ -6,9 +6,9 @@ use broker_core::arguments::QueueType;
 use broker_core::name::{NodeId, QueueId};
 use broker_core::policy::{Policy, PolicyValue};
 use broker_core::topology::{Binding, Destination, ExchangeDeclaration, QueueDeclaration};
-pub use proto::meta::Command;
 use proto::meta::command::Kind;
-use proto::meta::{self, policy_value};
+use proto::meta::{self, announcement, policy_value};
+pub use proto::meta::{Announcement, Command};
 
 use crate::catalog::ParameterKey;
 
@@ -218,6 +218,37 @@ pub fn remove_member(node: NodeId) -> Command {
 /// Makes the catalog of a node that was alone that of a new cluster.
 pub fn import(snapshot: meta::Snapshot) -> Command {
     of(Kind::Import(Box::new(meta::Import { snapshot: Some(snapshot) })))
+}
+
+/// Announces an exclusive queue of a node under a number of its own.
+pub fn announce_queue(vhost: &str, declaration: &QueueDeclaration<'_>, node: NodeId, id: QueueId) -> Announcement {
+    let Some(Kind::DeclareQueue(queue)) = declare_queue(vhost, declaration, node).kind else {
+        return Announcement::default();
+    };
+    announcement(announcement::Kind::Declare(meta::QueueState { id: id.0, queue: Some(queue) }))
+}
+
+/// Announces a binding to an exclusive queue.
+pub fn announce_binding(vhost: &str, binding: &Binding) -> Announcement {
+    announcement(announcement::Kind::Bind(binding_message(vhost, binding)))
+}
+
+/// Announces that a binding to an exclusive queue is gone.
+pub fn announce_unbinding(vhost: &str, binding: &Binding) -> Announcement {
+    let meta::Bind { vhost, source, destination_kind, destination, routing_key, arguments } =
+        binding_message(vhost, binding);
+    let unbind = meta::Unbind { vhost, source, destination_kind, destination, routing_key, arguments };
+    announcement(announcement::Kind::Unbind(unbind))
+}
+
+/// Announces that exclusive queues are gone.
+pub fn announce_deletion(ids: impl IntoIterator<Item = QueueId>) -> Announcement {
+    let ids = ids.into_iter().map(|id| id.0).collect();
+    announcement(announcement::Kind::Delete(meta::DeleteQueues { ids }))
+}
+
+fn announcement(kind: announcement::Kind) -> Announcement {
+    Announcement { kind: Some(kind) }
 }
 
 /// What the first boot asks for: a vhost, and an administrator who may do everything in it.

@@ -21,6 +21,7 @@ use super::types::{
     take_log_id, take_stored_membership,
 };
 use crate::catalog::{Catalog, CatalogEvent};
+use crate::command::Command;
 use crate::log::checksum;
 
 /// Begins a snapshot's file; the last octet is the format's version.
@@ -35,6 +36,8 @@ pub enum Applied {
     Batch {
         /// Index of its entry.
         index: u64,
+        /// The commands.
+        commands: Vec<Command>,
         /// Who proposed it.
         origin: cluster::Origin,
         /// What each command did; none if the batch had been applied before.
@@ -172,7 +175,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     EntryPayload::Normal(batch) => {
                         let (origin, outcomes) = state.apply(&batch.0);
                         let catalog = state.catalog.clone();
-                        applied = Some(Applied::Batch { index: entry.log_id.index, origin, outcomes, catalog });
+                        let (index, commands) = (entry.log_id.index, batch.0.commands);
+                        applied = Some(Applied::Batch { index, commands, origin, outcomes, catalog });
                     }
                     EntryPayload::Membership(membership) => {
                         state.membership = StoredMembershipOf::new(Some(entry.log_id), membership);

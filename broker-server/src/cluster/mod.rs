@@ -32,6 +32,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use broker_core::name::NodeId;
+use broker_core::store::QueueId;
+use broker_meta::command::Announcement;
 use broker_meta::membership::{Facts, Gossip, Me};
 use broker_meta::peer::Identity;
 use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, ProposeError, Status, create_log};
@@ -232,9 +234,25 @@ impl Handle {
         self.sight.is_paused()
     }
 
-    /// The shard has lost the link to a node.
+    /// The shard has lost the link to a node: what that one has announced is gone.
     pub fn link_is_down(&self, node: NodeId) {
         self.links.is_down(node.0);
+        self.feed.unreachable(node);
+    }
+
+    /// The number of the next exclusive queue of this node.
+    pub fn announced_id(&self) -> QueueId {
+        self.feed.announced_id(self.node(), self.raft.incarnation())
+    }
+
+    /// This node or another says something of its exclusive queues; the shard hears what it did under this number, as of a proposal.
+    pub fn announce(&self, node: NodeId, announcement: &Announcement, number: u64) {
+        self.feed.announce(node, announcement, number);
+    }
+
+    /// What this node has announced.
+    pub fn announcements(&self) -> Vec<Announcement> {
+        self.feed.announcements(self.node())
     }
 
     /// Work that the shard has no time for.

@@ -783,6 +783,7 @@ impl Shard {
         self.fire_queue_timers();
         self.open_doors();
         self.release_seen();
+        self.announce_again();
         self.delete_again();
         self.check_deliveries();
         if self.journal_rests_until.is_some_and(|until| self.now >= until) {
