@@ -1,7 +1,7 @@
 //! The part of a node that has to do with other nodes: what it says to them, and how it comes to belong to a cluster.
 //!
 //! ```text
-//!  streams    a TCP stream whose both ends have proved who they are
+//!  streams    a TCP stream, with TLS or without (tls), whose both ends have proved who they are
 //!    control    on it: requests (gRPC), Raft's among them          links      on it: what channels and queues tell each other; the shard's
 //!  forming    which cluster a node without a log belongs to
 //!  feed       from the log to the shard                            proposals  from the shard to the log
@@ -23,6 +23,7 @@ mod proposals;
 pub mod secret;
 mod sight;
 mod streams;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -129,6 +130,7 @@ impl Cluster {
             return Ok(None);
         };
         let secret = secret::read(secret_file)?;
+        let tls = config.cluster.tls.as_ref().map(tls::NodeTls::new).transpose()?;
         let identity = Identity {
             cluster: None,
             node: 0,
@@ -143,7 +145,7 @@ impl Cluster {
             .build()
             .map_err(|error| Failure::new(Code::Software, format!("cannot start the cluster's threads: {error}")))?;
         let ear = Ear {
-            gate: Arc::new(Gate::new(secret, identity)),
+            gate: Arc::new(Gate::new(secret, tls, identity)),
             raft: Arc::default(),
             proposals: Arc::default(),
             sight: Arc::default(),

@@ -6,7 +6,7 @@
 //! new link is passed over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,10 +26,10 @@ use mio::{Interest, Token};
 use prost::Message as _;
 use smallvec::SmallVec;
 
-use super::client::SLICES_MAX;
 use super::dispatch::Route;
 use super::elsewhere::Question;
 use super::letters::LETTERS;
+use super::link_stream::{LinkStream, Socket};
 use super::numbers;
 use super::requests::{Waiter, exception};
 use super::shard::Shard;
@@ -93,7 +93,7 @@ struct Unseen {
 struct NodeLink {
     node: NodeId,
     incarnation: u64,
-    stream: TcpStream,
+    stream: LinkStream,
     sender: Sender,
     /// None while it is listened to.
     receiver: Option<Receiver>,
@@ -252,12 +252,12 @@ fn mark(link: &mut NodeLink, dirty: &mut Vec<u64>) {
 
 impl Shard {
     /// A link has come up. One that was there before is lost.
-    pub(super) fn link_is_up(&mut self, node: NodeId, incarnation: u64, stream: std::net::TcpStream) {
+    pub(super) fn link_is_up(&mut self, node: NodeId, incarnation: u64, (stream, tls): Socket) {
         self.link_is_lost(node, "there is a new one");
-        let mut stream = TcpStream::from_std(stream);
+        let mut stream = LinkStream::new(TcpStream::from_std(stream), tls);
         let token = Token(TOKENS + node.0 as usize);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.parts.poll.registry().register(&mut stream, token, interest) {
+        if let Err(error) = self.parts.poll.registry().register(stream.socket(), token, interest) {
             tracing::warn!(node = node.0, %error, "cannot watch the link to another node; trying again");
             return self.tell_of_lost_link(node);
         }
@@ -268,7 +268,8 @@ impl Shard {
             stream,
             sender,
             receiver: Some(receiver),
-            listed: false,
+            // What came with the handshake has been read from the socket already.
+            listed: true,
             dirty: false,
             applied: 0,
             consumers: HashMap::default(),
@@ -279,6 +280,7 @@ impl Shard {
             untaken: 0,
         };
         self.links.by_node.insert(node.0, Box::new(link));
+        self.links.readable.push_back(node.0);
         let index = self.links.applied;
         self.links.say(node, &Op::Applied { index });
         let announcements = self.parts.meta.cluster().map(|cluster| cluster.announcements()).unwrap_or_default();
@@ -299,7 +301,7 @@ impl Shard {
     /// The link to a node is lost: all that hung on it is answered.
     pub(super) fn link_is_lost(&mut self, node: NodeId, why: &str) {
         let Some(mut link) = self.links.by_node.remove(&node.0) else { return };
-        drop(self.parts.poll.registry().deregister(&mut link.stream));
+        drop(self.parts.poll.registry().deregister(link.stream.socket()));
         tracing::warn!(node = node.0, incarnation = link.incarnation, "link to another node is lost: {why}");
         self.tell_of_lost_link(node);
         self.generation += 1;
@@ -568,7 +570,7 @@ impl Shard {
         for node in std::mem::take(&mut self.links.dirty) {
             let Some(link) = self.links.by_node.get_mut(&node) else { continue };
             link.dirty = false;
-            if !write(&mut link.stream, link.sender.send_buffer()) {
+            if !link.stream.write(link.sender.send_buffer()) {
                 self.link_is_lost(NodeId(node), "the socket failed");
             }
         }
@@ -747,19 +749,4 @@ impl Shard {
         let node = self.parts.topology.queue_by_id(id)?.node;
         (node != self.parts.node).then_some(node)
     }
-}
-
-/// Writes until nothing is left or the socket takes no more. False if it has failed.
-fn write(stream: &mut TcpStream, source: &mut broker_amqp::SendBuffer) -> bool {
-    while !source.is_empty() {
-        let written = stream.write_vectored(&source.as_io_slices(SLICES_MAX));
-        match written {
-            Ok(0) => return false,
-            Ok(octets) => source.consume(octets),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-            Err(_) => return false,
-        }
-    }
-    true
 }
