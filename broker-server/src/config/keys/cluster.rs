@@ -118,7 +118,7 @@ impl ClusterDraft {
             _ => {
                 let text =
                     format!("TLS between nodes needs {CERTIFICATE_KEY}, {PRIVATE_KEY_KEY} and {AUTHORITIES_KEY}");
-                return Err((CERTIFICATE_KEY, text));
+                return Err((given, text));
             }
         };
         Ok(())
