@@ -115,7 +115,12 @@ impl ClusterDraft {
         self.config.tls = match files {
             (None, None, None) => None,
             (Some(certificate), Some(key), Some(authorities)) => Some(ClusterTls { certificate, key, authorities }),
-            _ => {
+            (certificate, key, _) => {
+                let given = match (certificate, key) {
+                    (Some(_), _) => CERTIFICATE_KEY,
+                    (None, Some(_)) => PRIVATE_KEY_KEY,
+                    (None, None) => AUTHORITIES_KEY,
+                };
                 let text =
                     format!("TLS between nodes needs {CERTIFICATE_KEY}, {PRIVATE_KEY_KEY} and {AUTHORITIES_KEY}");
                 return Err((given, text));
