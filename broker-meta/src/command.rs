@@ -12,6 +12,21 @@ pub use proto::meta::{Announcement, Command};
 
 use crate::catalog::ParameterKey;
 
+/// Whether this version knows all that decides what a command does. Of a newer version's an unknown variant is read as none at all.
+pub(crate) fn is_known(command: &Command) -> bool {
+    let is_destination = |kind| meta::DestinationKind::try_from(kind).is_ok();
+    match &command.kind {
+        None => false,
+        Some(Kind::SetPolicy(set)) => {
+            set.definition.iter().all(|item| item.value.as_ref().is_some_and(|value| value.kind.is_some()))
+        }
+        Some(Kind::SetLimits(set)) => set.of.is_some(),
+        Some(Kind::Bind(bind)) => is_destination(bind.destination_kind),
+        Some(Kind::Unbind(unbind)) => is_destination(unbind.destination_kind),
+        Some(_) => true,
+    }
+}
+
 /// Creates a vhost with its predeclared exchanges.
 pub fn create_vhost(name: &str, description: &str, tags: &[String]) -> Command {
     let (name, description, tags) = (name.into(), description.into(), tags.to_vec());
