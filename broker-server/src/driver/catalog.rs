@@ -157,6 +157,9 @@ impl Shard {
             }
             Waiter::Deleted { connection, channel, messages } => (connection, channel, Reply::Deleted { messages }),
             Waiter::Goodbye { connection } => {
+                if self.goodbye_waits(proposal, connection) {
+                    return;
+                }
                 self.forget_announcement(proposal);
                 if let Some(place) = self.place_of(connection) {
                     self.tell(place, Input::ConnectionClosed);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_amqp::link::{Got, Link, Op, Receiver, Sender};
-use broker_amqp::{Exception, Reply, ReplyCode};
+use broker_amqp::{Exception, Input, Reply, ReplyCode};
 use broker_core::message::{Content, Message};
 use broker_core::name::NodeId;
 use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings, Outcome, Publish};
@@ -79,6 +79,8 @@ struct Announced {
     /// The queue, if one is declared.
     queue: Option<QueueId>,
     reply: Option<(u64, u16, Reply)>,
+    /// A connection that closes when all know that its queues are gone.
+    goodbye: Option<u64>,
 }
 
 /// An answer that waits until every node knows.
@@ -596,7 +598,7 @@ impl Shard {
         let octets: Arc<[u8]> = announcement.encode_to_vec().into();
         let until = self.now + ANNOUNCE_WAIT;
         let nodes: Vec<NodeId> = self.links.by_node.keys().map(|&node| NodeId(node)).collect();
-        self.links.announced.insert(number, Announced { missing: nodes.len(), queue, reply: None });
+        self.links.announced.insert(number, Announced { missing: nodes.len(), queue, reply: None, goodbye: None });
         for node in nodes {
             let request = self.links.ask(node, Question::Announced { proposal: number, octets: octets.clone(), until });
             self.links.say(node, &Op::Announce { request, octets: &octets });
@@ -660,12 +662,13 @@ impl Shard {
     pub(super) fn announcement_is_taken(&mut self, proposal: u64) {
         let Some(announced) = self.links.announced.get_mut(&proposal) else { return };
         announced.missing = announced.missing.saturating_sub(1);
-        if announced.missing == 0
-            && announced.reply.is_some()
-            && let Some((connection, channel, reply)) =
-                self.links.announced.remove(&proposal).and_then(|announced| announced.reply)
-        {
-            self.replies.push_back((connection, channel, reply));
+        if announced.missing > 0 || (announced.reply.is_none() && announced.goodbye.is_none()) {
+            return;
+        }
+        let Some(Announced { reply, goodbye, .. }) = self.links.announced.remove(&proposal) else { return };
+        self.replies.extend(reply);
+        if let Some(place) = goodbye.and_then(|connection| self.place_of(connection)) {
+            self.tell(place, Input::ConnectionClosed);
         }
     }
 
@@ -684,6 +687,17 @@ impl Shard {
     /// Whether a proposal is an announcement of this node's.
     pub(super) fn has_announced(&self, proposal: u64) -> bool {
         self.links.announced.contains_key(&proposal)
+    }
+
+    /// A connection's exclusive queues are gone here. Whether it has to wait for the other nodes to know.
+    pub(super) fn goodbye_waits(&mut self, proposal: u64, connection: u64) -> bool {
+        match self.links.announced.get_mut(&proposal) {
+            Some(announced) if announced.missing > 0 => {
+                announced.goodbye = Some(connection);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// An announcement was refused here: nobody waits for the others.
