@@ -20,8 +20,9 @@ mod joining;
 mod nodes;
 mod rounds;
 
+use std::fs;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -41,10 +42,10 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', default_value = "ours,rabbitmq")]
     pub against: Vec<Kind>,
     /// Rounds of the steps that can be repeated.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 3)]
     pub rounds: u32,
     /// How long each load lasts, in seconds.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.7)]
     pub seconds: f64,
     /// Seconds over which idle nodes are looked at.
     #[arg(long, default_value_t = 10)]
@@ -140,6 +141,7 @@ pub fn run(options: &Options) -> io::Result<bool> {
     }
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    let (started, load_before) = (Instant::now(), load());
     let mut clusters = options.against.iter().map(|kind| Cluster::start(*kind)).collect::<io::Result<Vec<_>>>()?;
     let mut results = Results::default();
     let chosen = |step: &&Step| options.only.is_empty() || options.only.iter().any(|name| name == step.name);
@@ -151,8 +153,15 @@ pub fn run(options: &Options) -> io::Result<bool> {
         }
     }
     drop(clusters);
+    println!("- load average before {load_before}, after {}; took {:.0?}", load(), started.elapsed());
     println!("{}", results.page(&STEPS.iter().map(|step| (step.name, step.about)).collect::<Vec<_>>()));
     Ok(results.is_whole())
+}
+
+/// How busy the machine is: others' work is in every figure.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 fn one(step: &Step, cluster: &mut Cluster, options: &Options, results: &mut Results) -> io::Result<()> {

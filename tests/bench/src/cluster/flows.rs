@@ -48,16 +48,24 @@ const HOW: [How; 3] = [
     },
 ];
 
+/// Producer and consumer on the queue's node.
+const LOCAL: &str = "local";
 /// Where clients are: the name of it, the producer's node, the consumer's.
-const PLACES: [(&str, usize, usize); 3] =
-    [("local", HOME, HOME), ("forwarded", OTHER, OTHER), ("apart", LEADER, OTHER)];
+const PLACES: [(&str, usize, usize); 3] = [(LOCAL, HOME, HOME), ("forwarded", OTHER, OTHER), ("apart", LEADER, OTHER)];
 
 pub(super) fn run(cluster: &mut Cluster, size: Size) -> io::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for how in &HOW {
+        let mut local = None;
         for (place, from, to) in PLACES {
             let of = |error| io::Error::other(format!("{} {place}: {error}", how.name));
-            figures.extend(measure(cluster, size, how, place, (from, to)).map_err(of)?);
+            let (rate, measured) = measure(cluster, size, how, place, (from, to)).map_err(of)?;
+            figures.extend(measured);
+            // Of one round, in which the machine was as busy for both.
+            let local = *local.get_or_insert(rate);
+            if place != LOCAL {
+                figures.push(Figure::new(format!("{} {place}, part of local", how.name), rate / local));
+            }
         }
     }
     Ok(figures)
@@ -69,7 +77,7 @@ fn measure(
     how: &How,
     place: &str,
     (from, to): (usize, usize),
-) -> io::Result<Vec<Figure>> {
+) -> io::Result<(f64, Vec<Figure>)> {
     let queue = format!("bench.{}.{place}", how.name);
     let mut session = cluster.session(HOME)?;
     session.declare_queue(&queue, how.shape.persistent)?;
@@ -90,7 +98,7 @@ fn measure(
             figures.push(Figure::new(name(title), f64::from(latency) / 1e3));
         }
     }
-    Ok(figures)
+    Ok((rate, figures))
 }
 
 fn finish(mut flow: Flow) -> io::Result<FlowOutcome> {
