@@ -4,5 +4,6 @@
 
 mod cluster_of_nodes;
 mod faults;
+mod forced;
 mod log;
 mod octets;

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,9 @@ use tonic::transport::Server;
 use super::ShardHandle;
 use super::service::Service;
 use crate::alarm::{AlarmLimits, AlarmWatcher, total_memory_bytes};
+use crate::cluster;
 use crate::config::{AlarmConfig, Config};
+use crate::driver::admin::Request;
 use crate::driver::shard::Door;
 
 /// Threads for what takes long or waits: hashing, JSON, imports.
@@ -27,6 +30,9 @@ const BACKLOG: i32 = 64;
 const STREAMS_MAX: u32 = 16;
 /// A connection may be silent so long before it is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// The other nodes are told how much this one has so often, if it is otherwise.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// What the service knows of the node besides the shard's state.
 pub struct Node {
@@ -39,6 +45,11 @@ pub struct Node {
     /// As they are now.
     pub(super) alarm_config: Mutex<AlarmConfig>,
     pub(super) total_memory_bytes: u64,
+    /// None: it is alone.
+    pub(super) cluster: Option<cluster::Handle>,
+    pub(super) drained: AtomicBool,
+    /// Whether the process is to start again when it has stopped.
+    pub(super) restart: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -63,7 +74,22 @@ impl Node {
             alarms,
             alarm_config: Mutex::new(config.alarm.clone()),
             total_memory_bytes: total_memory_bytes().unwrap_or_default(),
+            cluster: None,
+            drained: AtomicBool::new(false),
+            restart: Arc::default(),
         }
+    }
+
+    /// It is a member of a cluster.
+    #[must_use]
+    pub fn of_cluster(self, cluster: Option<cluster::Handle>) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// Where it is said that the process is to start again.
+    #[must_use]
+    pub fn restarting(self, restart: Arc<AtomicBool>) -> Self {
+        Self { restart, ..self }
     }
 
     /// The limits that a configuration means here.
@@ -75,6 +101,9 @@ impl Node {
 /// Serves the admin service on its socket in the data directory. Where that is not possible, the node does without it and says so.
 pub fn serve(node: Node, shard: ShardHandle) {
     let path = node.data_dir.join(SOCKET_NAME);
+    if let Some(cluster) = &node.cluster {
+        cluster.spawn(tell_counts(cluster.clone(), shard.clone()));
+    }
     let started = bind(&path).and_then(|socket| {
         let service = Service::new(node, shard);
         std::thread::Builder::new().name("admin".into()).spawn(move || run(socket, service)).map(drop)
@@ -84,6 +113,14 @@ pub fn serve(node: Node, shard: ShardHandle) {
         Err(error) => {
             tracing::error!(socket = %path.display(), %error, "cannot open the socket of the admin service; going on without it, brokerctl cannot connect");
         }
+    }
+}
+
+/// Tells the other nodes how much this one has.
+async fn tell_counts(cluster: cluster::Handle, shard: ShardHandle) {
+    while let Ok(totals) = shard.ask(Request::Totals).await {
+        cluster.say(|facts| (facts.connections, facts.queues) = (totals.connections, totals.queues));
+        tokio::time::sleep(TELL_EVERY).await;
     }
 }
 
