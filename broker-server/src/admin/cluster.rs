@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker_meta::Catalog;
 use proto::admin::v1::{
-    Cluster, ForceBootResponse, ForgetNodeResponse, JoinClusterResponse, LeaveClusterResponse, Listener, Member,
+    Cluster, ForceBootResponse, ForgetNodeResponse, JoinClusterResponse, LeaveClusterRequest, LeaveClusterResponse, Listener, Member,
     SetDrainedResponse,
 };
 use tonic::Status;
@@ -130,11 +130,19 @@ impl Service {
         Ok(JoinClusterResponse { id: joined.cluster, number: joined.node, through: joined.through })
     }
 
-    pub(super) async fn leave(&self, catalog: &Catalog, stop: bool) -> Result<LeaveClusterResponse, Status> {
-        let cluster = self.member()?;
+    pub(super) async fn leave(
+        &self,
+        catalog: &Catalog,
+        request: LeaveClusterRequest,
+    ) -> Result<LeaveClusterResponse, Status> {
+        let LeaveClusterRequest { stop, reset } = request;
         let node = self.shard.node();
         let queues = catalog.topology().queues().filter(|queue| queue.node == node).count() as u64;
-        cluster.leave().await.map_err(Status::failed_precondition)?;
+        if reset && catalog.members().len() <= 1 {
+            cluster::plan_to_be_blank(&self.node.data_dir).map_err(|failure| Status::internal(failure.message))?;
+        } else {
+            self.member()?.leave().await.map_err(Status::failed_precondition)?;
+        }
         tracing::warn!(stop, queues, "an operator has this node leave its cluster; what it has is kept aside");
         self.stop_soon(!stop);
         Ok(LeaveClusterResponse { queues })

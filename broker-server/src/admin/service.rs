@@ -314,7 +314,7 @@ impl Admin for Service {
 
     async fn leave_cluster(&self, request: Request<LeaveClusterRequest>) -> Reply<LeaveClusterResponse> {
         let catalog = self.catalog().await?;
-        Ok(Response::new(self.leave(&catalog, request.into_inner().stop).await?))
+        Ok(Response::new(self.leave(&catalog, request.into_inner()).await?))
     }
 
     async fn forget_node(&self, request: Request<ForgetNodeRequest>) -> Reply<ForgetNodeResponse> {

@@ -637,6 +637,11 @@ fn random<const N: usize>() -> Result<[u8; N], Failure> {
     Ok(octets)
 }
 
+/// Has a node that no others know be a blank one from its next start on.
+pub fn plan_to_be_blank(data_dir: &Path) -> Result<(), Failure> {
+    Plan::Leave.write(data_dir)
+}
+
 /// Whether a change was refused because the node does not belong to the cluster any more.
 pub fn is_stranger(error: &ProposeError) -> bool {
     *error == ProposeError::Stranger
