@@ -430,7 +430,9 @@ pub enum Cluster {
     #[command(after_help = "Examples:\n  brokerctl cluster status\n  brokerctl cluster status -o json")]
     Status,
     /// Shows which node sees which: a row for each node, with what it last said of itself
-    #[command(after_help = "yes: it sees that one; NO: it does not; ?: this node has not heard from it, so nobody knows.\n\nExample:\n  brokerctl cluster partitions")]
+    #[command(
+        after_help = "yes: it sees that one; NO: it does not; ?: this node has not heard from it, so nobody knows.\n\nExample:\n  brokerctl cluster partitions"
+    )]
     Partitions,
     /// Sets the name of the cluster, which clients and tools are told
     Name {
@@ -454,13 +456,17 @@ pub enum Cluster {
         yes: bool,
     },
     /// Takes a node that does not run out of the cluster for good, with its queues
-    #[command(after_help = "A node that was forgotten does not come back by itself: start it with an empty data directory, and it joins as a new one.\n\nExample:\n  brokerctl cluster forget rabbit@c")]
+    #[command(
+        after_help = "A node that was forgotten does not come back by itself: start it with an empty data directory, and it joins as a new one.\n\nExample:\n  brokerctl cluster forget rabbit@c"
+    )]
     Forget {
         /// Its name, as `cluster status` shows it
         name: String,
     },
     /// Waits until so many nodes of the cluster run, this one among them
-    #[command(after_help = "It waits as long as --timeout says (60 seconds), also for a broker that is not there yet.\n\nExample:\n  brokerctl cluster await 3 --timeout 300")]
+    #[command(
+        after_help = "It waits as long as --timeout says (60 seconds), also for a broker that is not there yet.\n\nExample:\n  brokerctl cluster await 3 --timeout 300"
+    )]
     Await {
         /// So many
         #[arg(value_parser = clap::value_parser!(u64).range(1..=50))]
@@ -511,7 +517,9 @@ Example:
 #[derive(Clone, Debug, Subcommand)]
 pub enum Secret {
     /// Makes a file with a new secret that only its owner may read. It is not shown
-    #[command(after_help = "Copy the file to every node, where it must belong to brokerd's user, and name it with cluster.secret_file.\n\nExample:\n  brokerctl cluster secret new /etc/broker/secret")]
+    #[command(
+        after_help = "Copy the file to every node, where it must belong to brokerd's user, and name it with cluster.secret_file.\n\nExample:\n  brokerctl cluster secret new /etc/broker/secret"
+    )]
     New {
         /// The file; it must not be there
         file: PathBuf,
@@ -524,7 +532,9 @@ pub enum Node {
     /// Lists the nodes of the cluster
     List,
     /// Closes this node's client listeners and connections, and has another node lead. It stays in the cluster, and its queues can be reached through others
-    #[command(after_help = "For an upgrade or a restart: clients move to other nodes first. It lasts until `brokerctl node revive` or the next start.\n\nExample:\n  brokerctl node drain --data-dir /var/lib/broker")]
+    #[command(
+        after_help = "For an upgrade or a restart: clients move to other nodes first. It lasts until `brokerctl node revive` or the next start.\n\nExample:\n  brokerctl node drain --data-dir /var/lib/broker"
+    )]
     Drain,
     /// Has a node that was drained serve clients again
     Revive,

@@ -8,11 +8,12 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use proto::admin::v1::admin_client::AdminClient;
 use proto::admin::v1::{
-    AlarmLimits, AlarmLimitsInEffect, CatalogKind, ChangeRequest, Channel, CloseConnectionsRequest, Cluster, Connection,
-    Consumer, DeleteQueueRequest, DocumentPart, ExportDefinitionsRequest, ForceBootRequest, ForgetNodeRequest,
-    ForgetNodeResponse, GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse, JoinClusterRequest,
-    JoinClusterResponse, LeaveClusterRequest, ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest,
-    PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, SetDrainedRequest, SetDrainedResponse, Status, catalog_item,
+    AlarmLimits, AlarmLimitsInEffect, CatalogKind, ChangeRequest, Channel, CloseConnectionsRequest, Cluster,
+    Connection, Consumer, DeleteQueueRequest, DocumentPart, ExportDefinitionsRequest, ForceBootRequest,
+    ForgetNodeRequest, ForgetNodeResponse, GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse,
+    JoinClusterRequest, JoinClusterResponse, LeaveClusterRequest, ListCatalogRequest, ListConnectionsRequest,
+    ListQueuesRequest, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, SetDrainedRequest, SetDrainedResponse,
+    Status, catalog_item,
 };
 use proto::admin::{MESSAGE_MAX_BYTES, SOCKET_NAME};
 use proto::meta::Command;

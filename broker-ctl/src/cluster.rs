@@ -32,8 +32,7 @@ const LOST: &str = "force-boot.txt";
 /// The log of a member of a cluster.
 const LOG: &str = "catalog/raft.redb";
 /// Columns of a list of nodes that are shown without being asked for.
-pub const NODE_COLUMNS: [&str; 8] =
-    ["number", "name", "address", "state", "role", "queues", "connections", "version"];
+pub const NODE_COLUMNS: [&str; 8] = ["number", "name", "address", "state", "role", "queues", "connections", "version"];
 
 /// Carries a verb out.
 pub fn run(verb: &Verb, global: &Global) -> Result<()> {
@@ -225,7 +224,9 @@ fn to_be_lost(cluster: &Cluster) -> String {
 /// The broker does not answer: it waits for the others, or is stopped. Either way it looks at the file.
 fn force_next_start(place: &Place, directory: Option<PathBuf>) -> Result<String> {
     let Some(directory) = directory else {
-        return Err(Failure::usage("the broker does not answer: name its data directory with --data-dir, without --socket"));
+        return Err(Failure::usage(
+            "the broker does not answer: name its data directory with --data-dir, without --socket",
+        ));
     };
     let shown = directory.display();
     if !directory.join(LOG).exists() {
@@ -283,7 +284,9 @@ fn new_secret(path: &Path) -> Result<String> {
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     writeln!(file, "{}", STANDARD.encode(octets)).and_then(|()| file.sync_all()).map_err(failed)?;
     let shown = path.display();
-    note(&format!("copy {shown} to every node, for brokerd's user only, and name it there: cluster.secret_file = {shown}"));
+    note(&format!(
+        "copy {shown} to every node, for brokerd's user only, and name it there: cluster.secret_file = {shown}"
+    ));
     Ok(String::new())
 }
 
@@ -394,13 +397,16 @@ fn status_text(cluster: &Cluster) -> String {
         false => "; NO MAJORITY: nothing can be declared, deleted or otherwise changed".into(),
     };
     lines.push(("nodes", format!("{running} of {} are running{majority}", cluster.members.len())));
-    lines.extend(apart(cluster).into_iter().map(|(one, other)| {
-        ("partition", format!("{} and {} do not see each other", one.name, other.name))
-    }));
+    lines.extend(
+        apart(cluster)
+            .into_iter()
+            .map(|(one, other)| ("partition", format!("{} and {} do not see each other", one.name, other.name))),
+    );
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:16}{value}\n")).collect();
     text.push('\n');
     let mut table = members(cluster);
-    let shown = ["number", "name", "address", "state", "role", "queues", "connections", "version", "alarms", "listeners"];
+    let shown =
+        ["number", "name", "address", "state", "role", "queues", "connections", "version", "alarms", "listeners"];
     if let Ok(selected) = std::mem::take(&mut table).select(&shown) {
         text.push_str(&selected.aligned());
     }
@@ -454,7 +460,8 @@ fn sees(cluster: &Cluster, one: &Member, other: &Member) -> Option<bool> {
 
 fn matrix(cluster: &Cluster) -> String {
     // Columns of a table have fixed names, and these are the nodes': so the first row is the heading.
-    let mut rows = vec![std::iter::once("sees".to_owned()).chain(cluster.members.iter().map(|one| one.name.clone())).collect()];
+    let mut rows =
+        vec![std::iter::once("sees".to_owned()).chain(cluster.members.iter().map(|one| one.name.clone())).collect()];
     for one in &cluster.members {
         let cell = |other: &Member| match sees(cluster, one, other) {
             _ if one.number == other.number => "-".to_owned(),
@@ -518,7 +525,10 @@ mod tests {
                         rabbit@3  ?         ?         -\n";
         assert_eq!(text, expected);
         let rows: Value = serde_json::from_str(&views(&cluster()).json()).unwrap();
-        assert_eq!(rows[0], json!({"node": "rabbit@1", "known": true, "sees": ["rabbit@2"], "does_not_see": ["rabbit@3"]}));
+        assert_eq!(
+            rows[0],
+            json!({"node": "rabbit@1", "known": true, "sees": ["rabbit@2"], "does_not_see": ["rabbit@3"]})
+        );
         assert_eq!(rows[2], json!({"node": "rabbit@3", "known": false, "sees": [], "does_not_see": []}));
     }
 

@@ -18,8 +18,8 @@ use proto::meta::{self, SetLimits, Tags};
 use serde_json::json;
 
 use crate::args::{
-    Alarm, Cli, Connection, Definitions, Form, Global, Limits, ListOnly, Node, Noun, Param, Password, Perm, Policy, Queue,
-    Switch, User, Vhost,
+    Alarm, Cli, Connection, Definitions, Form, Global, Limits, ListOnly, Node, Noun, Param, Password, Perm, Policy,
+    Queue, Switch, User, Vhost,
 };
 use crate::client::{Client, block_on, socket_path};
 use crate::exit::{Exit, Failure};

@@ -1,10 +1,12 @@
 //! The catalog and the checks before it: against RabbitMQ's recorded answers, and against a naive model.
 
 mod access;
+mod difference;
 mod members;
 mod model;
 mod recorded;
 mod settings;
+mod view;
 
 use broker_core::field_table::{TableBuilder, Value};
 

@@ -82,8 +82,8 @@ fn read_all(store: &LogStore, directory: &Path) -> Result<Read, OpenError> {
     let mut state = State::read(directory)?;
     let applied = state.last().map_or(0, |last| last.index);
     let committed = store.committed()?.map_or(0, |committed| committed.index).max(applied);
-    let mut term = store.vote()?.map_or(0, |vote| vote.leader_id.term)
-        .max(state.last().map_or(0, |last| last.leader_id.term));
+    let mut term =
+        store.vote()?.map_or(0, |vote| vote.leader_id.term).max(state.last().map_or(0, |last| last.leader_id.term));
     let mut uncertain = 0;
     for entry in store.entries(applied + 1..)? {
         term = term.max(entry.log_id.leader_id.term);

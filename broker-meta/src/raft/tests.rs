@@ -7,3 +7,4 @@ mod faults;
 mod forced;
 mod log;
 mod octets;
+mod senseless;

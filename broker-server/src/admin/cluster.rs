@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker_meta::Catalog;
 use proto::admin::v1::{
-    Cluster, ForceBootResponse, ForgetNodeResponse, JoinClusterResponse, LeaveClusterRequest, LeaveClusterResponse, Listener, Member,
-    SetDrainedResponse,
+    Cluster, ForceBootResponse, ForgetNodeResponse, JoinClusterResponse, LeaveClusterRequest, LeaveClusterResponse,
+    Listener, Member, SetDrainedResponse,
 };
 use tonic::Status;
 

@@ -19,7 +19,6 @@ use super::service::Service;
 use crate::alarm::{AlarmLimits, AlarmWatcher, total_memory_bytes};
 use crate::cluster;
 use crate::config::{AlarmConfig, Config};
-use crate::driver::admin::Request;
 use crate::driver::shard::Door;
 
 /// Threads for what takes long or waits: hashing, JSON, imports.
@@ -30,9 +29,6 @@ const BACKLOG: i32 = 64;
 const STREAMS_MAX: u32 = 16;
 /// A connection may be silent so long before it is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// The other nodes are told how much this one has so often, if it is otherwise.
-const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// What the service knows of the node besides the shard's state.
 pub struct Node {
@@ -101,9 +97,6 @@ impl Node {
 /// Serves the admin service on its socket in the data directory. Where that is not possible, the node does without it and says so.
 pub fn serve(node: Node, shard: ShardHandle) {
     let path = node.data_dir.join(SOCKET_NAME);
-    if let Some(cluster) = &node.cluster {
-        cluster.spawn(tell_counts(cluster.clone(), shard.clone()));
-    }
     let started = bind(&path).and_then(|socket| {
         let service = Service::new(node, shard);
         std::thread::Builder::new().name("admin".into()).spawn(move || run(socket, service)).map(drop)
@@ -113,14 +106,6 @@ pub fn serve(node: Node, shard: ShardHandle) {
         Err(error) => {
             tracing::error!(socket = %path.display(), %error, "cannot open the socket of the admin service; going on without it, brokerctl cannot connect");
         }
-    }
-}
-
-/// Tells the other nodes how much this one has.
-async fn tell_counts(cluster: cluster::Handle, shard: ShardHandle) {
-    while let Ok(totals) = shard.ask(Request::Totals).await {
-        cluster.say(|facts| (facts.connections, facts.queues) = (totals.connections, totals.queues));
-        tokio::time::sleep(TELL_EVERY).await;
     }
 }
 

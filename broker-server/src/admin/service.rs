@@ -13,11 +13,11 @@ use proto::admin::v1::alarm_limits::{Disk, Memory};
 use proto::admin::v1::{
     AlarmLimits, AlarmLimitsInEffect, CatalogPart, ChangeRequest, ChangeResponse, ChannelPart, CloseConnectionsRequest,
     CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest, DocumentPart, Existence,
-    ExportDefinitionsRequest, ForceBootRequest, ForceBootResponse, ForgetNodeRequest, ForgetNodeResponse, GetClusterRequest,
-    GetStatusRequest, ImportDefinitionsResponse, JoinClusterRequest, JoinClusterResponse, LeaveClusterRequest,
-    LeaveClusterResponse, ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, Listener, Outcome,
-    PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, QueuePart, Reason, SetDrainedRequest, SetDrainedResponse,
-    Status as NodeStatus,
+    ExportDefinitionsRequest, ForceBootRequest, ForceBootResponse, ForgetNodeRequest, ForgetNodeResponse,
+    GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse, JoinClusterRequest, JoinClusterResponse,
+    LeaveClusterRequest, LeaveClusterResponse, ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, Listener,
+    Outcome, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, QueuePart, Reason, SetDrainedRequest,
+    SetDrainedResponse, Status as NodeStatus,
 };
 use proto::meta::command::Kind;
 use proto::meta::{self};

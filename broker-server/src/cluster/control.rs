@@ -14,17 +14,17 @@ use broker_meta::command;
 use broker_meta::peer::Peer;
 use broker_meta::raft::{CatalogRaft, HandleError, Kind, Node, NotReached, Transport};
 use hyper_util::rt::TokioIo;
-use proto::node::v1::node_client::NodeClient;
-use proto::node::v1::node_server::{Node as Service, NodeServer};
 use proto::admin::v1::{
     ChannelPart, CloseConnectionsRequest, CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest,
     ListConnectionsRequest, PurgeQueueRequest, QueueAnswer,
 };
+use proto::node::v1::node_client::NodeClient;
+use proto::node::v1::node_server::{Node as Service, NodeServer};
 use proto::node::v1::{
-    CountQueuesAnswer, CountQueuesRequest, JoinAnswer, JoinRequest, LeaveAnswer, LeaveRequest, QueueCount, RaftAnswer, RaftRequest, WhoAnswer, WhoRequest,
+    CountQueuesAnswer, CountQueuesRequest, JoinAnswer, JoinRequest, LeaveAnswer, LeaveRequest, QueueCount, RaftAnswer,
+    RaftRequest, WhoAnswer, WhoRequest,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -35,6 +35,7 @@ use tonic::{Request, Response, Status};
 
 use super::proposals::Proposals;
 use super::streams::{self, Gate, Purpose, StreamError};
+use super::tls::NodeStream;
 use crate::admin::{ShardHandle, here};
 use crate::driver::admin::{QueueCounts, Request as ShardRequest};
 
@@ -213,10 +214,7 @@ impl Service for Answers {
     type ListChannelsStream = Parts<ChannelPart>;
     type ListConsumersStream = Parts<ConsumerPart>;
 
-    async fn count_queues(
-        &self,
-        request: Request<CountQueuesRequest>,
-    ) -> Result<Response<CountQueuesAnswer>, Status> {
+    async fn count_queues(&self, request: Request<CountQueuesRequest>) -> Result<Response<CountQueuesAnswer>, Status> {
         let shard = self.shard_for(&request)?;
         let ids = request.into_inner().ids.into_iter().map(QueueId).collect();
         let counts = shard.ask(|answer| ShardRequest::QueueCounts(ids, answer)).await?;
@@ -372,13 +370,13 @@ pub fn serve(answers: Answers) -> Accepted {
 
 /// A stream whose other end is known.
 pub struct PeerStream {
-    stream: TcpStream,
+    stream: NodeStream,
     peer: Arc<Peer>,
 }
 
 impl PeerStream {
     /// What was accepted.
-    pub fn new(stream: TcpStream, peer: Peer) -> PeerStream {
+    pub fn new(stream: NodeStream, peer: Peer) -> PeerStream {
         PeerStream { stream, peer: Arc::new(peer) }
     }
 }

@@ -101,12 +101,7 @@ pub async fn find_place(config: &Config, gate: &Arc<Gate>, has_data: bool) -> Re
 }
 
 /// Asks to be one of the cluster of the node at an address: the cluster's identity and the number that is given.
-pub async fn join(
-    gate: &Arc<Gate>,
-    name: &str,
-    own_address: &str,
-    address: &str,
-) -> Result<([u8; 16], u64), String> {
+pub async fn join(gate: &Arc<Gate>, name: &str, own_address: &str, address: &str) -> Result<([u8; 16], u64), String> {
     let mut client = control::ask(gate, address).await.map_err(|error| error.to_string())?;
     let asked = client.join(JoinRequest { name: name.into(), address: own_address.into() });
     let answer = tokio::time::timeout(ASK_TIME, asked).await.map_err(|_| "no answer".to_owned())?;

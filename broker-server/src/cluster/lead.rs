@@ -24,8 +24,8 @@ const CHANGE_TIME: Duration = Duration::from_secs(10);
 const BEHIND_MAX: u64 = 100;
 /// Whom the lead is handed over to needs so long to take it.
 const HANDED_OVER: Duration = Duration::from_secs(2);
-/// A node that was not seen for so long is down.
-const DOWN_AFTER: Duration = Duration::from_secs(5);
+/// A node that gossip has found to be down for so long is down: what comes of it is an entry of the log, and cannot be taken back.
+const DOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs as long as the node does; while another node leads it only looks.
 pub async fn run(raft: Arc<Raft>, feed: Arc<Feed>, proposals: Proposals, sight: Arc<Sight>) {

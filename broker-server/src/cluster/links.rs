@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use broker_core::name::NodeId;
 use broker_meta::peer::Peer;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::feed::Feed;
 use super::streams::{self, Gate, Purpose};
+use super::tls::NodeStream;
 use crate::driver::events::Event;
 use crate::driver::mailbox::Mailbox;
 
@@ -43,13 +43,13 @@ impl Links {
     }
 
     /// A stream for a link has come about, whoever opened it.
-    pub fn take(&self, stream: TcpStream, peer: &Peer) {
+    pub fn take(&self, stream: NodeStream, peer: &Peer) {
         let (node, incarnation) = (peer.identity.node, peer.identity.incarnation);
         let mut state = self.lock();
         let Some(mailbox) = &state.mailbox else { return };
-        match stream.into_std() {
-            Ok(stream) => {
-                mailbox.send(Event::Link { node: NodeId(node), incarnation, stream });
+        match stream.into_parts() {
+            Ok((stream, tls)) => {
+                mailbox.send(Event::Link { node: NodeId(node), incarnation, stream, tls });
                 state.up.insert(node);
             }
             Err(error) => tracing::warn!(node, %error, "a link to another node was lost before it began"),
@@ -79,27 +79,27 @@ impl Links {
                     match streams::connect(&member.address, &gate, Purpose::Link).await {
                         Ok((stream, peer)) if peer.identity.node == node => links.take(stream, &peer),
                         Ok((_, peer)) => {
-                            tracing::warn!(
+                            let (address, is) = (&member.address, peer.identity.node);
+                            tell(
                                 node,
-                                address = member.address,
-                                is = peer.identity.node,
-                                "another node has the address"
+                                &member.name,
+                                &format!("{address} is that of another node, with the number {is}"),
                             );
                         }
-                        Err(error) => links.tell(node, &member.name, &error),
+                        Err(error) => tell(node, &member.name, &error.to_string()),
                     }
                     links.lock().connecting.remove(&node);
                 });
             }
         }
     }
+}
 
-    fn tell(&self, node: u64, name: &str, error: &streams::StreamError) {
-        static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-            *told = Some(Instant::now());
-            tracing::warn!(node, name, "cannot reach a node of the cluster, trying on: {error}");
-        }
+fn tell(node: u64, name: &str, why: &str) {
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+        *told = Some(Instant::now());
+        tracing::warn!(node, name, "cannot reach a node of the cluster, trying on: {why}");
     }
 }

@@ -1,7 +1,7 @@
 //! The part of a node that has to do with other nodes: what it says to them, and how it comes to belong to a cluster.
 //!
 //! ```text
-//!  streams    a TCP stream whose both ends have proved who they are
+//!  streams    a TCP stream, with TLS or without (tls), whose both ends have proved who they are
 //!    control    on it: requests (gRPC), Raft's among them          links      on it: what channels and queues tell each other; the shard's
 //!  forming    which cluster a node without a log belongs to
 //!  plan       what is to be done at the next start
@@ -27,16 +27,19 @@ mod proposals;
 pub mod secret;
 mod sight;
 mod streams;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
 use broker_core::name::NodeId;
+use broker_core::store::QueueId;
+use broker_meta::command::Announcement;
 use broker_meta::membership::{Facts, Gossip, Me};
 use broker_meta::peer::Identity;
 use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, ProposeError, Status, create_log};
@@ -111,6 +114,8 @@ pub struct Handle {
     about: Arc<About>,
     /// It is about to go to another cluster: nobody joins this one.
     moving: Arc<AtomicBool>,
+    /// Connections and queues of this node.
+    load: Arc<(AtomicU64, AtomicU64)>,
     data_dir: PathBuf,
     runtime: tokio::runtime::Handle,
 }
@@ -172,6 +177,7 @@ impl Cluster {
             return Ok(Start::Alone);
         };
         let secret = secret::read(secret_file)?;
+        let tls = config.cluster.tls.as_ref().map(tls::NodeTls::new).transpose()?;
         let identity = Identity {
             cluster: None,
             node: 0,
@@ -186,7 +192,7 @@ impl Cluster {
             .build()
             .map_err(|error| Failure::new(Code::Software, format!("cannot start the cluster's threads: {error}")))?;
         let ear = Ear {
-            gate: Arc::new(Gate::new(secret, identity)),
+            gate: Arc::new(Gate::new(secret, tls, identity)),
             raft: Arc::default(),
             proposals: Arc::default(),
             sight: Arc::default(),
@@ -277,14 +283,41 @@ impl Handle {
         }
     }
 
+    /// How many connections and queues this node has. It is told to the others now and then.
+    pub fn load_is(&self, connections: usize, queues: usize) {
+        self.load.0.store(connections as u64, Ordering::Relaxed);
+        self.load.1.store(queues as u64, Ordering::Relaxed);
+    }
+
+    fn tell_load(&self) {
+        let (connections, queues) = (self.load.0.load(Ordering::Relaxed), self.load.1.load(Ordering::Relaxed));
+        self.say(|facts| (facts.connections, facts.queues) = (connections, queues));
+    }
+
     /// Whether it does not serve clients because it sees too few others.
     pub fn is_paused(&self) -> bool {
         self.sight.is_paused()
     }
 
-    /// The shard has lost the link to a node.
+    /// The shard has lost the link to a node: what that one has announced is gone.
     pub fn link_is_down(&self, node: NodeId) {
         self.links.is_down(node.0);
+        self.feed.unreachable(node);
+    }
+
+    /// The number of the next exclusive queue of this node.
+    pub fn announced_id(&self) -> QueueId {
+        self.feed.announced_id(self.node(), self.raft.incarnation())
+    }
+
+    /// This node or another says something of its exclusive queues; the shard hears what it did under this number, as of a proposal.
+    pub fn announce(&self, node: NodeId, announcement: &Announcement, number: u64) {
+        self.feed.announce(node, announcement, number);
+    }
+
+    /// What this node has announced.
+    pub fn announcements(&self) -> Vec<Announcement> {
+        self.feed.announcements(self.node())
     }
 
     /// Work that the shard has no time for.
@@ -353,6 +386,7 @@ async fn take_part(
             port: config.cluster.listener.port,
         }),
         moving: ear.moving,
+        load: Arc::default(),
         data_dir: data_dir.into(),
         runtime: tokio::runtime::Handle::current(),
     };

@@ -5,12 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use broker_meta::command;
-use broker_meta::peer::Identity;
 use proto::node::v1::LeaveRequest;
 use tokio::time::Instant;
 
 use super::plan::Plan;
-use super::streams::Gate;
 use super::{CHANGE_TIME, Handle, control, forming, lead};
 
 /// Another node may take so long to lead instead of this one.
@@ -55,9 +53,7 @@ impl Handle {
 
     async fn ask_to_join(&self, address: &str) -> Result<Joined, String> {
         let failed = |why: String| format!("this node cannot join the cluster of {address}: {why}");
-        // As a node that belongs nowhere: the other cluster talks to no member of this one.
-        let identity = Identity { cluster: None, node: 0, incarnation: 0, ..self.gate.identity() };
-        let gate = Arc::new(Gate::new(self.gate.secret().clone(), identity));
+        let gate = Arc::new(self.gate.of_nobody());
         let who = forming::who(&gate, address).await.map_err(failed)?;
         if who.cluster == self.raft.identity().cluster {
             return Err(failed(format!("{} belongs to the same one", who.name)));
@@ -167,11 +163,6 @@ impl Handle {
         let (status, seen) = (self.status(), self.seen());
         status.leader.is_some() && status.voters.intersection(&seen).count() > status.voters.len() / 2
     }
-
-    /// Runs something as long as the node does.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        drop(self.runtime.spawn(work));
-    }
 }
 
 /// `HOST`, `HOST:PORT` or either behind `NAME@`, as host and port.
@@ -220,7 +211,9 @@ mod tests {
         ] {
             assert_eq!(address_of(text, 25672).as_deref(), Ok(address), "{text}");
         }
-        for wrong in ["", " ", "rabbit@", "host:", "host:x", "host:99999", ":5", "[::1", "[x]:1", "[::1]5", "a b", "1:2:x"] {
+        for wrong in
+            ["", " ", "rabbit@", "host:", "host:x", "host:99999", ":5", "[::1", "[x]:1", "[::1]5", "a b", "1:2:x"]
+        {
             let problem = address_of(wrong, 1).unwrap_err();
             assert!(problem.contains("is no address"), "{wrong}: {problem}");
         }

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use broker_meta::raft;
 
-use super::{CATALOG, LOG, io_failure, log_failure, random, read_if_there, remove_if_there, sync_directory, write_synced};
+use super::{
+    CATALOG, LOG, io_failure, log_failure, random, read_if_there, remove_if_there, sync_directory, write_synced,
+};
 use crate::exit::{Code, Failure};
 
 /// The file.
@@ -196,7 +198,8 @@ fn told(forced: &raft::Forced, cluster: [u8; 16]) -> String {
             lost.name, lost.node, lost.queues
         );
     }
-    let _ = writeln!(text, "changes in the log that may not have been acknowledged, and are kept: {}", forced.uncertain);
+    let _ =
+        writeln!(text, "changes in the log that may not have been acknowledged, and are kept: {}", forced.uncertain);
     text
 }
 

@@ -105,8 +105,6 @@ pub struct Totals {
     pub channels: u64,
     /// Their consumers.
     pub consumers: u64,
-    /// Queues that live here.
-    pub queues: u64,
     /// Over all queues.
     pub ready: u64,
     /// Over all queues.
@@ -189,7 +187,7 @@ impl Shard {
     }
 
     fn totals(&self) -> Totals {
-        let mut totals = Totals { queues: self.queues.len() as u64, ..Totals::default() };
+        let mut totals = Totals::default();
         for (_, client) in self.clients.iter().filter(|(_, client)| is_listed(client)) {
             totals.connections += 1;
             totals.channels += client.amqp.channels().count() as u64;

@@ -636,7 +636,7 @@ impl Shard {
             }
             Event::Applied(applied) => self.applied(applied),
             Event::NotApplied(numbers) => self.not_applied(numbers),
-            Event::Link { node, incarnation, stream } => self.link_is_up(node, incarnation, stream),
+            Event::Link { node, incarnation, stream, tls } => self.link_is_up(node, incarnation, (stream, tls)),
             Event::Pause(paused) => self.pause(paused),
             // Whoever asked may have gone.
             Event::Drain(drained, answer) => drop(answer.send(self.drain(drained))),
@@ -682,6 +682,9 @@ impl Shard {
         self.held_back = self.letters.wait()
             || if self.held_back { behind > STORE_BEHIND_BYTES / 2 } else { behind > STORE_BEHIND_BYTES };
         self.balance_memory();
+        if let Some(cluster) = self.parts.meta.cluster() {
+            cluster.load_is(self.clients.len(), self.queues.len());
+        }
     }
 
     /// All of a turn at once: to wake the store's threads for each would take longer than to delete it.
@@ -788,6 +791,7 @@ impl Shard {
         self.fire_queue_timers();
         self.open_doors();
         self.release_seen();
+        self.announce_again();
         self.delete_again();
         self.check_deliveries();
         if self.journal_rests_until.is_some_and(|until| self.now >= until) {
@@ -832,7 +836,11 @@ impl Shard {
 
     /// Opens what was closed, if it is time; what cannot be opened is tried again.
     pub(super) fn open_doors(&mut self) {
-        if self.paused || self.drained || self.closed_doors.is_empty() || self.doors_rest_until.is_some_and(|until| self.now < until) {
+        if self.paused
+            || self.drained
+            || self.closed_doors.is_empty()
+            || self.doors_rest_until.is_some_and(|until| self.now < until)
+        {
             return;
         }
         self.doors_rest_until = None;
