@@ -8,10 +8,12 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use proto::admin::v1::admin_client::AdminClient;
 use proto::admin::v1::{
-    AlarmLimits, AlarmLimitsInEffect, CatalogKind, ChangeRequest, Channel, CloseConnectionsRequest, Connection,
-    Consumer, DeleteQueueRequest, DocumentPart, ExportDefinitionsRequest, GetStatusRequest, ImportDefinitionsResponse,
-    ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, PurgeQueueRequest, PutUserRequest, Queue,
-    QueueAnswer, Status, catalog_item,
+    AlarmLimits, AlarmLimitsInEffect, CatalogKind, ChangeRequest, Channel, CloseConnectionsRequest, Cluster,
+    Connection, Consumer, DeleteQueueRequest, DocumentPart, ExportDefinitionsRequest, ForceBootRequest,
+    ForgetNodeRequest, ForgetNodeResponse, GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse,
+    JoinClusterRequest, JoinClusterResponse, LeaveClusterRequest, ListCatalogRequest, ListConnectionsRequest,
+    ListQueuesRequest, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, SetDrainedRequest, SetDrainedResponse,
+    Status, catalog_item,
 };
 use proto::admin::{MESSAGE_MAX_BYTES, SOCKET_NAME};
 use proto::meta::Command;
@@ -34,11 +36,13 @@ pub struct Client {
 type Result<T> = std::result::Result<T, Failure>;
 
 /// Where the socket is: named, in a data directory, or in the default one.
-pub fn socket_path(socket: Option<&Path>, data_dir: Option<&Path>) -> PathBuf {
-    match (socket, data_dir) {
-        (Some(socket), _) => socket.into(),
-        (None, data_dir) => data_dir.unwrap_or(Path::new(DEFAULT_DATA_DIR)).join(SOCKET_NAME),
-    }
+pub fn socket_path(socket: Option<&Path>, directory: Option<&Path>) -> PathBuf {
+    socket.map_or_else(|| data_dir(directory).join(SOCKET_NAME), Path::to_owned)
+}
+
+/// The data directory: named, or the default one.
+pub fn data_dir(data_dir: Option<&Path>) -> PathBuf {
+    data_dir.unwrap_or(Path::new(DEFAULT_DATA_DIR)).into()
 }
 
 /// Runs work that talks to a broker, for as long as it may take.
@@ -169,6 +173,39 @@ impl Client {
         Ok(self.service.set_alarm_limits(limits).await?.into_inner())
     }
 
+    /// The cluster as the node sees it.
+    pub async fn cluster(&mut self) -> Result<Cluster> {
+        Ok(self.service.get_cluster(GetClusterRequest {}).await?.into_inner())
+    }
+
+    /// Has the node join the cluster of another.
+    pub async fn join_cluster(&mut self, address: &str) -> Result<JoinClusterResponse> {
+        let request = JoinClusterRequest { address: address.into() };
+        Ok(self.service.join_cluster(request).await.map_err(refusal)?.into_inner())
+    }
+
+    /// Has the node leave its cluster; how many queues go with it.
+    pub async fn leave_cluster(&mut self, request: LeaveClusterRequest) -> Result<u64> {
+        Ok(self.service.leave_cluster(request).await.map_err(refusal)?.into_inner().queues)
+    }
+
+    /// Takes a node out of the cluster.
+    pub async fn forget_node(&mut self, name: &str) -> Result<ForgetNodeResponse> {
+        let request = ForgetNodeRequest { name: name.into() };
+        Ok(self.service.forget_node(request).await.map_err(refusal)?.into_inner())
+    }
+
+    /// Has the node serve no clients, or serve them again.
+    pub async fn set_drained(&mut self, drained: bool) -> Result<SetDrainedResponse> {
+        Ok(self.service.set_drained(SetDrainedRequest { drained }).await?.into_inner())
+    }
+
+    /// Has the node form a cluster of itself.
+    pub async fn force_boot(&mut self) -> Result<()> {
+        self.service.force_boot(ForceBootRequest {}).await.map_err(refusal)?;
+        Ok(())
+    }
+
     /// All definitions, as JSON.
     pub async fn export_definitions(&mut self) -> Result<Vec<u8>> {
         let mut parts = self.service.export_definitions(ExportDefinitionsRequest {}).await?.into_inner();
@@ -192,6 +229,14 @@ impl Client {
 fn messages(answer: &QueueAnswer) -> Result<u64> {
     accepted(&answer.outcome.clone().unwrap_or_default())?;
     Ok(answer.messages)
+}
+
+/// The node will not do it, as things are.
+fn refusal(status: tonic::Status) -> Failure {
+    match status.code() {
+        tonic::Code::FailedPrecondition => Failure::new(Exit::Unavailable, status.message()),
+        _ => status.into(),
+    }
 }
 
 fn no_answer() -> Failure {

@@ -18,13 +18,13 @@ use proto::meta::{self, SetLimits, Tags};
 use serde_json::json;
 
 use crate::args::{
-    Alarm, Cli, Connection, Definitions, Form, Global, Limits, ListOnly, Noun, Param, Password, Perm, Policy, Queue,
-    Switch, User, Vhost,
+    Alarm, Cli, Connection, Definitions, Form, Global, Limits, ListOnly, Node, Noun, Param, Password, Perm, Policy,
+    Queue, Switch, User, Vhost,
 };
 use crate::client::{Client, block_on, socket_path};
 use crate::exit::{Exit, Failure};
 use crate::table::Table;
-use crate::{compat, policy, rows};
+use crate::{cluster, compat, policy, rows};
 
 /// A definitions document may be this long, in octets; the broker takes no more.
 pub const DOCUMENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -59,6 +59,9 @@ pub fn main(arguments: &[String]) -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    if let Noun::Cluster(verb) = &cli.noun {
+        return cluster::run(verb, &cli.global);
+    }
     // Read before the broker is asked, so that a terminal is not waited for with a clock running.
     let input = Input::of(&cli.noun)?;
     let socket = socket_path(cli.global.socket.as_deref(), cli.global.data_dir.as_deref());
@@ -212,6 +215,8 @@ impl Session<'_> {
                 self.table(rows::consumers(&node, &consumers), &defaults)
             }
             Noun::Alarm(verb) => self.alarm(verb).await,
+            Noun::Node(verb) => self.node(verb).await,
+            Noun::Cluster(_) => Ok(String::new()),
             Noun::Compat { .. } => Err(Failure::usage("compat must come first")),
         }
     }
@@ -532,6 +537,26 @@ impl Session<'_> {
         }
     }
 
+    async fn node(&mut self, verb: &Node) -> Result<String> {
+        match verb {
+            Node::List => {
+                let cluster = self.client.cluster().await?;
+                self.table(cluster::members(&cluster), &cluster::NODE_COLUMNS)
+            }
+            Node::Drain => {
+                let answer = self.client.set_drained(true).await?;
+                Ok(match answer.unchanged {
+                    true => "the node was drained already\n".into(),
+                    false => format!("drained, {} connections closed\n", answer.closed),
+                })
+            }
+            Node::Revive => Ok(match self.client.set_drained(false).await?.unchanged {
+                true => "the node was not drained\n".into(),
+                false => "it serves clients again\n".into(),
+            }),
+        }
+    }
+
     async fn alarm(&mut self, verb: &Alarm) -> Result<String> {
         let alarms = match verb {
             Alarm::List => self.client.status().await?.alarms.unwrap_or_default(),
@@ -593,6 +618,10 @@ pub fn status_json(status: &Status) -> serde_json::Value {
         "product_version": status.version,
         "rabbitmq_version": status.rabbitmq_version,
         "cluster_name": status.cluster_name,
+        "nodes": status.nodes,
+        "nodes_running": status.nodes_running,
+        "drained": status.drained,
+        "paused": status.paused,
         "pid": status.pid,
         "uptime": status.uptime_ms / 1000,
         "data_directory": status.data_dir,
@@ -608,6 +637,7 @@ pub fn status_json(status: &Status) -> serde_json::Value {
             "channel_count": status.channels,
             "consumer_count": status.consumers,
             "queue_count": status.queues,
+            "queues_on_this_node": status.queues_here,
             "messages_ready": status.messages_ready,
             "messages_unacknowledged": status.messages_unacknowledged,
         },
@@ -619,10 +649,17 @@ pub fn status_text(status: &Status) -> String {
     let alarms = status.alarms.unwrap_or_default();
     let flag = |is_set: bool| if is_set { "  ALARM: publishers are blocked" } else { "" };
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let (cluster, queues) = match status.nodes {
+        0 | 1 => (status.cluster_name.clone(), status.queues.to_string()),
+        nodes => (
+            format!("{}, {} of {nodes} nodes are running", status.cluster_name, status.nodes_running),
+            format!("{}, {} of them on this node", status.queues, status.queues_here),
+        ),
+    };
     let mut lines = vec![
         ("node", status.node.clone()),
         ("version", format!("brokerd {}, as RabbitMQ {}", status.version, status.rabbitmq_version)),
-        ("cluster", status.cluster_name.clone()),
+        ("cluster", cluster),
         ("process", status.pid.to_string()),
         ("uptime", format!("{} s", status.uptime_ms / 1000)),
         ("data directory", status.data_dir.clone()),
@@ -643,9 +680,15 @@ pub fn status_text(status: &Status) -> String {
         ("connections", status.connections.to_string()),
         ("channels", status.channels.to_string()),
         ("consumers", status.consumers.to_string()),
-        ("queues", status.queues.to_string()),
+        ("queues", queues),
         ("messages", format!("{} ready, {} unacknowledged", status.messages_ready, status.messages_unacknowledged)),
     ];
+    if status.drained {
+        lines.push(("drained", "serves no clients until `brokerctl node revive`".into()));
+    }
+    if status.paused {
+        lines.push(("paused", "serves no clients: it sees too few of the cluster's nodes".into()));
+    }
     let listeners =
         status.listeners.iter().map(|one| ("listener", format!("{} {} port {}", one.protocol, one.address, one.port)));
     lines.extend(listeners);

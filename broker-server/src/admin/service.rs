@@ -2,9 +2,9 @@
 
 use std::pin::Pin;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use broker_core::access::PASSWORD_MAX_BYTES;
-use broker_core::refusal::Refusal;
 use broker_meta::command::user_message;
 use broker_meta::{Catalog, Command};
 use broker_mgmt::definitions::{DOCUMENT_MAX_BYTES, export};
@@ -13,9 +13,11 @@ use proto::admin::v1::alarm_limits::{Disk, Memory};
 use proto::admin::v1::{
     AlarmLimits, AlarmLimitsInEffect, CatalogPart, ChangeRequest, ChangeResponse, ChannelPart, CloseConnectionsRequest,
     CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest, DocumentPart, Existence,
-    ExportDefinitionsRequest, GetStatusRequest, ImportDefinitionsResponse, ListCatalogRequest, ListConnectionsRequest,
-    ListQueuesRequest, Listener, Outcome, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, QueuePart, Reason,
-    Status as NodeStatus,
+    ExportDefinitionsRequest, ForceBootRequest, ForceBootResponse, ForgetNodeRequest, ForgetNodeResponse,
+    GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse, JoinClusterRequest, JoinClusterResponse,
+    LeaveClusterRequest, LeaveClusterResponse, ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, Listener,
+    Outcome, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, QueuePart, Reason, SetDrainedRequest,
+    SetDrainedResponse, Status as NodeStatus,
 };
 use proto::meta::command::Kind;
 use proto::meta::{self};
@@ -29,10 +31,11 @@ use super::import::{Imported, hash_password, import, read, rehearse};
 use super::precheck::{outcome, precheck, refused};
 use super::server::Node;
 use super::shard::Stopping;
-use super::{ShardHandle, lists};
+use super::{ShardHandle, here, lists};
 use crate::alarm::decide;
+use crate::cluster;
 use crate::config::{DiskFreeLimit, MemoryWatermark};
-use crate::driver::admin::{Answer, Part, Request as ShardRequest, Selection};
+use crate::driver::admin::Request as ShardRequest;
 
 /// Commands of one request.
 const COMMANDS_MAX: usize = 1_000;
@@ -50,8 +53,8 @@ type Reply<T> = Result<Response<T>, Status>;
 
 /// See the module's page.
 pub struct Service {
-    node: Node,
-    shard: ShardHandle,
+    pub(super) node: Node,
+    pub(super) shard: ShardHandle,
 }
 
 impl Service {
@@ -87,7 +90,7 @@ impl Service {
         answers.into_iter().next().map(outcome).ok_or_else(|| Status::internal("the catalog gave no answer"))
     }
 
-    fn alarms(&self) -> AlarmLimitsInEffect {
+    pub(super) fn alarms(&self) -> AlarmLimitsInEffect {
         let limits = self.node.limits_of(&self.node.alarm_config.lock().unwrap_or_else(PoisonError::into_inner));
         let sample = self.node.alarms.latest();
         let alarms = decide(sample, limits);
@@ -138,6 +141,11 @@ impl Admin for Service {
             alarms: Some(self.alarms()),
             listeners: self.node.listeners.iter().map(listener).collect(),
             vhosts: topology.vhosts().count() as u64,
+            queues_here: topology.queues().filter(|record| record.node == self.shard.node()).count() as u64,
+            nodes: catalog.members().len().max(1) as u64,
+            nodes_running: self.node.cluster.as_ref().map_or(1, |cluster| cluster.seen().len() as u64),
+            drained: self.node.drained.load(Ordering::SeqCst),
+            paused: self.node.cluster.as_ref().is_some_and(cluster::Handle::is_paused),
         }))
     }
 
@@ -229,43 +237,36 @@ impl Admin for Service {
     }
 
     async fn list_connections(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListConnectionsStream> {
-        let vhost = request.into_inner().vhost;
-        let is_wanted = move |one: &proto::admin::v1::Connection| is_of(vhost.as_deref(), &one.vhost);
-        Ok(self.stream_parts(ShardRequest::Connections, is_wanted, |connections| ConnectionPart { connections }))
+        let request = request.into_inner();
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        tokio::spawn(here::connections(self.shard.clone(), request.vhost, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn list_channels(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListChannelsStream> {
-        let vhost = request.into_inner().vhost;
-        let is_wanted = move |one: &proto::admin::v1::Channel| {
-            is_of(vhost.as_deref(), one.connection.as_ref().map_or("", |connection| &connection.vhost))
-        };
-        Ok(self.stream_parts(ShardRequest::Channels, is_wanted, |channels| ChannelPart { channels }))
+        let request = request.into_inner();
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        tokio::spawn(here::channels(self.shard.clone(), request.vhost, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn list_consumers(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListConsumersStream> {
-        let vhost = request.into_inner().vhost;
-        let is_wanted = move |one: &proto::admin::v1::Consumer| is_of(vhost.as_deref(), &one.vhost);
-        Ok(self.stream_parts(ShardRequest::Consumers, is_wanted, |consumers| ConsumerPart { consumers }))
+        let request = request.into_inner();
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        tokio::spawn(here::consumers(self.shard.clone(), request.vhost, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn purge_queue(&self, request: Request<PurgeQueueRequest>) -> Reply<QueueAnswer> {
-        let PurgeQueueRequest { vhost, name } = request.into_inner();
-        let (vhost, name) = (vhost.as_str().into(), name.as_str().into());
-        queue_answer(self.shard.ask(|answer| ShardRequest::Purge(vhost, name, answer)).await?)
+        Ok(Response::new(here::purge(&self.shard, request.into_inner()).await?))
     }
 
     async fn delete_queue(&self, request: Request<DeleteQueueRequest>) -> Reply<QueueAnswer> {
-        let DeleteQueueRequest { vhost, name, if_unused, if_empty } = request.into_inner();
-        let (vhost, name) = (vhost.as_str().into(), name.as_str().into());
-        let ask = |answer| ShardRequest::Delete { vhost, name, if_unused, if_empty, answer };
-        queue_answer(self.shard.ask(ask).await?)
+        Ok(Response::new(here::delete(&self.shard, request.into_inner()).await?))
     }
 
     async fn close_connections(&self, request: Request<CloseConnectionsRequest>) -> Reply<CloseConnectionsResponse> {
-        let CloseConnectionsRequest { number, vhost, user, reason, limit } = request.into_inner();
-        let selection = Selection { number, vhost, user, limit: limit as usize };
-        let closed = self.shard.ask(|answer| ShardRequest::Close(selection, reason, answer)).await?;
-        Ok(Response::new(CloseConnectionsResponse { closed }))
+        Ok(Response::new(here::close(&self.shard, request.into_inner()).await?))
     }
 
     async fn set_alarm_limits(&self, request: Request<AlarmLimits>) -> Reply<AlarmLimitsInEffect> {
@@ -300,6 +301,33 @@ impl Admin for Service {
             "an operator has changed the limits of the alarms, until the next start"
         );
         Ok(Response::new(self.alarms()))
+    }
+
+    async fn get_cluster(&self, _: Request<GetClusterRequest>) -> Reply<proto::admin::v1::Cluster> {
+        let catalog = self.catalog().await?;
+        Ok(Response::new(self.view_of_cluster(&catalog)))
+    }
+
+    async fn join_cluster(&self, request: Request<JoinClusterRequest>) -> Reply<JoinClusterResponse> {
+        Ok(Response::new(self.join(&request.into_inner().address).await?))
+    }
+
+    async fn leave_cluster(&self, request: Request<LeaveClusterRequest>) -> Reply<LeaveClusterResponse> {
+        let catalog = self.catalog().await?;
+        Ok(Response::new(self.leave(&catalog, request.into_inner()).await?))
+    }
+
+    async fn forget_node(&self, request: Request<ForgetNodeRequest>) -> Reply<ForgetNodeResponse> {
+        let catalog = self.catalog().await?;
+        Ok(Response::new(self.forget(&catalog, &request.into_inner().name).await?))
+    }
+
+    async fn set_drained(&self, request: Request<SetDrainedRequest>) -> Reply<SetDrainedResponse> {
+        Ok(Response::new(self.drain(request.into_inner().drained).await?))
+    }
+
+    async fn force_boot(&self, _: Request<ForceBootRequest>) -> Reply<ForceBootResponse> {
+        Ok(Response::new(self.force_boot_now()?))
     }
 
     async fn export_definitions(&self, _: Request<ExportDefinitionsRequest>) -> Reply<Self::ExportDefinitionsStream> {
@@ -345,37 +373,6 @@ impl Admin for Service {
     }
 }
 
-impl Service {
-    /// Asks the shard for one part after the other, as fast as the client takes them.
-    fn stream_parts<T, M>(
-        &self,
-        ask: impl Fn(usize, Answer<Part<T>>) -> ShardRequest + Send + Sync + 'static,
-        is_wanted: impl Fn(&T) -> bool + Send + 'static,
-        message: impl Fn(Vec<T>) -> M + Send + 'static,
-    ) -> Response<Parts<M>>
-    where
-        T: prost::Message + 'static,
-        M: Send + 'static,
-    {
-        let shard = self.shard.clone();
-        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(async move {
-            let mut next = Some(0);
-            while let Some(from) = next {
-                let Ok(part) = shard.ask(|answer| ask(from, answer)).await else { return };
-                next = part.next;
-                let items = part.items.into_iter().filter(&is_wanted).collect();
-                for items in lists::parts(items, prost_size) {
-                    if sender.send(Ok(message(items))).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        Response::new(Box::pin(ReceiverStream::new(receiver)))
-    }
-}
-
 impl From<Stopping> for Status {
     fn from(stopping: Stopping) -> Self {
         Status::unavailable(stopping.to_string())
@@ -393,17 +390,8 @@ fn user_to_put(catalog: &Catalog, request: &PutUserRequest) -> Result<meta::PutU
     }
 }
 
-fn prost_size(message: &impl prost::Message) -> usize {
+pub(super) fn prost_size(message: &impl prost::Message) -> usize {
     message.encoded_len()
-}
-
-fn is_of(wanted: Option<&str>, vhost: &str) -> bool {
-    wanted.is_none_or(|wanted| wanted == vhost)
-}
-
-fn queue_answer(answer: Result<u64, Refusal>) -> Reply<QueueAnswer> {
-    let messages = answer.as_ref().copied().unwrap_or_default();
-    Ok(Response::new(QueueAnswer { outcome: Some(outcome(answer.map(|_| true))), messages }))
 }
 
 fn stream_of<T: Send + 'static>(items: impl Iterator<Item = T> + Send + 'static) -> Response<Parts<T>> {

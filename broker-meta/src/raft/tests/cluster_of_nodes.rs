@@ -13,9 +13,9 @@ use super::super::*;
 use crate::command;
 
 pub(super) const WAIT: Duration = Duration::from_secs(20);
-const CLUSTER: [u8; 16] = [1; 16];
+pub(super) const CLUSTER: [u8; 16] = [1; 16];
 /// Fast, and slow enough for a busy machine.
-const PACE: Pace = Pace { heartbeat: Duration::from_millis(60), election: Duration::from_millis(400) };
+pub(super) const PACE: Pace = Pace { heartbeat: Duration::from_millis(60), election: Duration::from_millis(400) };
 
 /// The network between all nodes.
 #[derive(Default)]
