@@ -89,7 +89,7 @@ pub enum Start {
     /// It has no secret, and nothing to do with other nodes.
     Alone,
     /// It is a member of a cluster.
-    Member(Cluster),
+    Member(Box<Cluster>),
     /// An operator has said what is to be done at the next start, while it waited for the others: it is to start again.
     Again,
 }
@@ -205,7 +205,7 @@ impl Cluster {
         let local = ear.local.clone();
         let plan = planned.map(|planned| planned.plan);
         let handle = runtime.block_on(take_part(config, data_dir, ear, plan, alone))?;
-        Ok(handle.map_or(Start::Again, |handle| Start::Member(Cluster { runtime, handle, local })))
+        Ok(handle.map_or(Start::Again, |handle| Start::Member(Box::new(Cluster { runtime, handle, local }))))
     }
 
     /// What others may ask of it.
