@@ -16,6 +16,7 @@ use broker_core::queue::{Lanes, Queue, Recovered, RecoveredLane, Rules, Stretch}
 use broker_core::store::disk::RealDisk;
 use broker_core::store::{QueueId, RecoveredQueue, RecoveredRun, StoreOptions, recover};
 use broker_core::topology::QueueRecord;
+use broker_meta::membership::Listener as Facing;
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -24,7 +25,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admin;
 use crate::alarm::{AlarmLimits, AlarmWatcher, Alarms, total_memory_bytes};
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::config::{Config, Listener, SocketConfig};
 use crate::data_dir::DataDir;
 use crate::driver::admission::AdmissionLimits;
@@ -113,7 +114,10 @@ pub fn run_with(
         .collect();
 
     let listeners = open_listeners(&config.listeners, &config.socket, tls.as_ref())?;
-    let alarms = Arc::new(watch_alarms(config, data_dir.path().into(), mailbox.clone())?);
+    let alarms = Arc::new(watch_alarms(config, data_dir.path().into(), mailbox.clone(), meta.cluster().cloned())?);
+    if let Some(cluster) = meta.cluster() {
+        tell_of_listeners(cluster, &listeners);
+    }
     let handle = admin::ShardHandle::new(mailbox.clone(), node);
     let certificates = tls.map(|endpoint| FileWatcher::start(endpoint, config.tls.clone(), LOOK_EVERY)).transpose();
     let certificates = certificates.map_err(system("cannot watch the certificates"))?;
@@ -138,6 +142,10 @@ pub fn run_with(
         poll,
         inbox,
         listeners,
+        listen: {
+            let options = config.socket.clone();
+            Box::new(move |address| listen(address, &options))
+        },
         nodelay: config.socket.nodelay,
         settings: Arc::new(without_certificates(&settings)),
         topology,
@@ -291,24 +299,49 @@ fn listen(address: SocketAddr, options: &SocketConfig) -> io::Result<TcpListener
     Ok(TcpListener::from_std(socket.into()))
 }
 
-fn watch_alarms(config: &Config, data_dir: PathBuf, mailbox: Mailbox) -> Result<AlarmWatcher, Failure> {
+fn watch_alarms(
+    config: &Config,
+    data_dir: PathBuf,
+    mailbox: Mailbox,
+    cluster: Option<cluster::Handle>,
+) -> Result<AlarmWatcher, Failure> {
     let total = match config.alarm.total_memory_bytes {
         Some(bytes) => bytes,
         None => total_memory_bytes().map_err(system("cannot tell how much memory there is"))?,
     };
     let limits = AlarmLimits::new(&config.alarm, total);
-    AlarmWatcher::start(limits, &data_dir, move |alarms| mailbox.send(Event::Alarm(reason(alarms))))
-        .map_err(system("cannot watch memory and disk"))
+    let tell = move |alarms: Alarms| {
+        if let Some(cluster) = &cluster {
+            cluster.say(|facts| (facts.memory_alarm, facts.disk_alarm) = (alarms.memory, alarms.disk));
+        }
+        mailbox.send(Event::Alarm(reason(alarms)));
+    };
+    AlarmWatcher::start(limits, &data_dir, tell).map_err(system("cannot watch memory and disk"))
 }
 
 /// What clients are told of alarms.
-fn reason(alarms: Alarms) -> Option<&'static str> {
+pub(crate) fn reason(alarms: Alarms) -> Option<&'static str> {
     match (alarms.memory, alarms.disk) {
         (false, false) => None,
         (true, false) => Some("low on memory"),
         (false, true) => Some("low on disk"),
         (true, true) => Some("low on disk & memory"),
     }
+}
+
+/// Other nodes tell their clients and operators where this one listens.
+fn tell_of_listeners(cluster: &cluster::Handle, listeners: &[Door]) {
+    let listener = |(listener, tls): &Door| {
+        let address = listener.local_addr().ok()?;
+        let protocol = if tls.is_some() { "amqp/ssl" } else { "amqp" };
+        Some(Facing { protocol: protocol.into(), address: address.ip().to_string(), port: address.port().into() })
+    };
+    let started_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    cluster.say(|facts| {
+        facts.listeners = listeners.iter().filter_map(listener).collect();
+        facts.software = concat!("brokerd ", env!("CARGO_PKG_VERSION")).into();
+        facts.started_at = started_at;
+    });
 }
 
 fn watch_signals(

@@ -1,6 +1,7 @@
 //! The catalog and the checks before it: against RabbitMQ's recorded answers, and against a naive model.
 
 mod access;
+mod difference;
 mod members;
 mod model;
 mod recorded;

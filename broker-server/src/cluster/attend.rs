@@ -10,6 +10,7 @@ use broker_meta::command;
 use tokio::time::Instant;
 
 use super::{CHANGE_TIME, Handle};
+use crate::alarm::Alarms;
 use crate::config::cluster::PartitionHandling;
 use crate::driver::events::Event;
 use crate::driver::mailbox::Mailbox;
@@ -22,10 +23,16 @@ const DETACHED_AFTER: Duration = Duration::from_secs(3);
 /// Runs as long as the node does.
 pub async fn run(handle: Handle, mode: PartitionHandling, mailbox: Mailbox) {
     let mut too_few_since: Option<Instant> = None;
+    let mut alarm = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if handle.raft.failed().is_some() {
             return;
+        }
+        let now = alarm_of_others(&handle);
+        if alarm != now {
+            alarm = now;
+            mailbox.send(Event::AlarmElsewhere(alarm));
         }
         let paused = handle.sight.is_paused();
         if sees_enough(&handle, &mode) {
@@ -48,6 +55,15 @@ pub async fn run(handle: Handle, mode: PartitionHandling, mailbox: Mailbox) {
             mailbox.send(Event::Pause(true));
         }
     }
+}
+
+/// What clients are told of the alarms of the nodes that are seen.
+fn alarm_of_others(handle: &Handle) -> Option<&'static str> {
+    let (me, seen) = (handle.node().0, handle.seen());
+    let others = handle.facts().into_iter().filter(|(node, _)| *node != me && seen.contains(node));
+    let (memory, disk) = others
+        .fold((false, false), |(memory, disk), (_, facts)| (memory || facts.memory_alarm, disk || facts.disk_alarm));
+    crate::node::reason(Alarms { memory, disk })
 }
 
 fn sees_enough(handle: &Handle, mode: &PartitionHandling) -> bool {

@@ -27,7 +27,7 @@ mod streams;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -89,6 +89,8 @@ pub struct Handle {
     sight: Arc<Sight>,
     links: Links,
     proposals: Proposals,
+    /// What this node says of itself.
+    said: Arc<Mutex<Facts>>,
     data_dir: PathBuf,
     runtime: tokio::runtime::Handle,
 }
@@ -214,9 +216,15 @@ impl Handle {
         self.sight.facts()
     }
 
-    /// What this node says of itself.
-    pub fn say(&self, facts: Facts) {
-        self.sight.say(facts);
+    /// Changes what this node says of itself to the others.
+    pub fn say(&self, change: impl FnOnce(&mut Facts)) {
+        // Nobody panics while holding it.
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = said.clone();
+        change(&mut said);
+        if *said != before {
+            self.sight.say(said.clone());
+        }
     }
 
     /// Whether it does not serve clients because it sees too few others.
@@ -321,7 +329,6 @@ async fn take_part(
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));
     let proposals = Proposals::start(raft.clone(), feed.clone());
-    drop(ear.proposals.set(proposals.clone()));
     let handle = Handle {
         raft,
         feed,
@@ -329,6 +336,7 @@ async fn take_part(
         sight: ear.sight,
         links: ear.links,
         proposals,
+        said: Arc::default(),
         data_dir: data_dir.into(),
         runtime: tokio::runtime::Handle::current(),
     };
@@ -336,6 +344,8 @@ async fn take_part(
         found(&handle, config, &directory, alone).await?;
         remove_if_there(&founding)?;
     }
+    // Only now: nobody joins a cluster whose founder is not yet its first member.
+    drop(ear.proposals.set(handle.proposals.clone()));
     begin_to_gossip(config, &handle, udp).await?;
     tokio::spawn(follow_members(handle.clone()));
     tokio::spawn(watch_for_failure(handle.raft.clone()));

@@ -10,6 +10,7 @@ use broker_core::store::QueueId;
 use broker_core::topology::{Binding, Destination, ExchangeRecord, QueueRecord};
 use broker_meta::CatalogEvent;
 
+use super::elsewhere::Question;
 use super::meta::Applied;
 use super::queues::LocalQueue;
 use super::requests::{Waiter, exception};
@@ -41,7 +42,7 @@ impl Shard {
                 revision.note(&event);
                 match event {
                     CatalogEvent::QueueDeclared { record, existed } => {
-                        declared = Some(record.id);
+                        declared = Some((record.id, existed));
                         if !existed && record.queue_type() == QueueType::Quorum {
                             let (queue, vhost) = (record.name.as_str(), record.vhost.as_str());
                             tracing::info!(
@@ -123,11 +124,17 @@ impl Shard {
         }
     }
 
-    fn answer_waiter(&mut self, waiter: Waiter, declared: Option<QueueId>, refusal: Option<Exception>) {
+    fn answer_waiter(&mut self, waiter: Waiter, declared: Option<(QueueId, bool)>, refusal: Option<Exception>) {
         let (connection, channel, reply) = match waiter {
             Waiter::Done { connection, channel } => (connection, channel, Reply::Done),
             Waiter::Declared { connection, channel, name } => {
-                let reply = declared.map(|id| self.declared(&name, id));
+                // Somebody else has declared it meanwhile, on another node.
+                let there = declared.filter(|(_, existed)| *existed).map(|(id, _)| id);
+                let home = there.and_then(|id| self.home_of(id)).filter(|node| self.links.reaches(*node));
+                if let (Some(node), Some(id), None) = (home, there, &refusal) {
+                    return self.ask_for_counts(node, id, Question::Declared { connection, channel, name });
+                }
+                let reply = declared.map(|(id, _)| self.declared(&name, id));
                 (
                     connection,
                     channel,

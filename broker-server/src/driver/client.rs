@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker_amqp::{Connection, SendBuffer};
+use broker_core::message::Message;
 use broker_core::name::NodeId;
 use broker_core::queue::{CONSUMER_ROOM_BYTES, ChannelKey, ChannelLimit, ConsumerKey};
 use broker_core::store::QueueId;
@@ -83,6 +84,8 @@ pub struct Client {
     pub spent: Vec<u32>,
     /// Limits over whole channels.
     pub limits: Vec<(u16, Arc<ChannelLimit>, u16)>,
+    /// Deliveries of queues on other nodes for which their channel's limit has no room yet, in the order they came.
+    pub held: VecDeque<HeldDelivery>,
     /// Queues only it may use.
     pub exclusive: BTreeSet<QueueId>,
     /// Publishes that went to several queues, or belong to a transaction, and how many answers they wait for.
@@ -95,6 +98,20 @@ pub struct Client {
     pub timer_at: Option<Instant>,
     /// It said goodbye, and waits for its exclusive queues to go.
     pub goodbye: bool,
+}
+
+/// A delivery that waits for room under its channel's limit.
+pub struct HeldDelivery {
+    /// Where it comes from.
+    pub queue: QueueId,
+    /// Whose it is.
+    pub key: ConsumerKey,
+    /// Under this number it is settled.
+    pub queue_tag: u64,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// The message.
+    pub message: Message,
 }
 
 /// A publish that went to several queues.
@@ -182,6 +199,7 @@ impl Client {
             by_channel: Vec::new(),
             spent: Vec::new(),
             limits: Vec::new(),
+            held: VecDeque::new(),
             exclusive: BTreeSet::new(),
             shared_confirms: HashMap::new(),
             transactions: VecDeque::new(),

@@ -6,14 +6,16 @@
 use broker_amqp::link::{Got, Op};
 use broker_amqp::{Delivery, Exception, Input, Reply, ReplyCode};
 use broker_core::field_table::Value;
+use broker_core::message::Content;
 use broker_core::name::NodeId;
-use broker_core::queue::{self, ConsumerKey, ConsumerSettings};
+use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings};
 use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
 use broker_core::topology::{QueueDeclaration, QueueRecord};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
+use super::client::HeldDelivery;
 use super::dispatch::Route;
 use super::requests::{Waiter, exception};
 use super::shard::Shard;
@@ -53,6 +55,11 @@ pub enum Question {
         /// Only without ready messages.
         if_empty: bool,
     },
+    /// To have said all there is for a consumer that ends: what was on its way to it is delivered before it is told that it has ended.
+    Cancelled {
+        /// The consumer.
+        key: ConsumerKey,
+    },
     /// To let a consumer start.
     Consume {
         /// The consumer.
@@ -66,7 +73,7 @@ impl Question {
             Question::Declared { connection, channel, .. }
             | Question::Purged { connection, channel }
             | Question::Deleted { connection, channel, .. } => (*connection, *channel),
-            Question::Consume { key } => (key.channel.connection, key.channel.channel),
+            Question::Consume { key } | Question::Cancelled { key } => (key.channel.connection, key.channel.channel),
         }
     }
 }
@@ -182,6 +189,22 @@ impl Shard {
         self.links.say(node, &op);
     }
 
+    /// The other node on which the queue of a consumer lives.
+    pub(super) fn home_of_consumer(&self, place: usize, handle: u32) -> Option<NodeId> {
+        let queue = self.clients.get(place)?.consumers.get(handle as usize)?.queue;
+        self.home_of(queue).filter(|node| self.links.reaches(*node))
+    }
+
+    /// Ends a consumer of a queue elsewhere.
+    pub(super) fn ask_to_cancel(&mut self, node: NodeId, place: usize, channel: u16, handle: u32) {
+        let Some(client) = self.clients.get(place) else { return };
+        let Some(queue) = client.consumers.get(handle as usize).map(|consumer| consumer.queue) else { return };
+        let key = ConsumerKey { channel: client.channel_key(channel), consumer: handle };
+        self.give_held_back(key.channel, Some(handle));
+        self.links.say(node, &Op::Cancel { queue, key });
+        self.ask_for_counts(node, queue, Question::Cancelled { key });
+    }
+
     /// A node has answered.
     pub(super) fn question_is_answered(&mut self, question: Question, messages: u64, consumers: u64) {
         let (connection, channel) = question.asker();
@@ -191,6 +214,10 @@ impl Shard {
                 Reply::Declared { name, messages: count(messages), consumers: count(consumers) }
             }
             Question::Purged { .. } => Reply::Purged { messages: count(messages) },
+            Question::Cancelled { key } => {
+                self.forget_consumer_elsewhere(&key);
+                Reply::Done
+            }
             Question::Consume { key } => {
                 // At once: its first delivery may be next.
                 if let Some(place) = self.place_of(connection) {
@@ -233,8 +260,13 @@ impl Shard {
 
     fn answer_no(&mut self, question: Question, exception: Exception) {
         let (connection, channel) = question.asker();
-        if let Question::Consume { key } = question {
-            self.forget_consumer_elsewhere(&key);
+        match question {
+            Question::Consume { key } => self.forget_consumer_elsewhere(&key),
+            Question::Cancelled { key } => {
+                self.forget_consumer_elsewhere(&key);
+                return self.replies.push_back((connection, channel, Reply::Done));
+            }
+            _ => {}
         }
         self.replies.push_back((connection, channel, Reply::Refused(exception)));
     }
@@ -267,10 +299,14 @@ impl Shard {
         let mut ended = Vec::new();
         for key in keys {
             // One that has not been told that it may begin is refused instead.
-            let asks = |question: &Question| matches!(question, Question::Consume { key: other } if *other == key);
+            let asks = |question: &Question| match question {
+                Question::Consume { key: other } | Question::Cancelled { key: other } => *other == key,
+                _ => false,
+            };
             if self.links.questions.values().any(|(_, question)| asks(question)) {
                 continue;
             }
+            self.give_held_back(key.channel, Some(key.consumer));
             let client = self.place_of(key.channel.connection).and_then(|place| self.clients.get_mut(place));
             if client.is_some_and(|client| client.remove_consumer(key.consumer).is_some()) {
                 ended.push(key);
@@ -281,6 +317,66 @@ impl Shard {
 
     /// A message for a consumer here.
     pub(super) fn delivered_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
+        let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
+        let place = self.place_of(key.channel.connection);
+        let consumer = place.and_then(|place| self.clients.get(place)?.consumers.get(key.consumer as usize));
+        let is_known = consumer.is_some_and(|consumer| {
+            (consumer.queue, consumer.channel, consumer.no_ack) == (queue, key.channel.channel, queue_tag == 0)
+        });
+        if !is_known {
+            // It has ended meanwhile, and its number may be another's by now.
+            if queue_tag != 0 {
+                let outcome = queue::Outcome::Undelivered;
+                self.links.say(node, &Op::Settle { queue, first: queue_tag, last: queue_tag, outcome });
+            }
+            return;
+        }
+        if queue_tag != 0
+            && let Some(client) = place.and_then(|place| self.clients.get_mut(place))
+            && client.limit(key.channel.channel).is_some()
+        {
+            let message = content.keep();
+            client.held.push_back(HeldDelivery { queue, key, queue_tag, redelivered, message });
+            return self.release_held(key.channel);
+        }
+        self.deliver_from_elsewhere(node, queue, delivery);
+    }
+
+    /// Delivers what a channel's limit has room for.
+    pub(super) fn release_held(&mut self, channel: ChannelKey) {
+        let Some(place) = self.place_of(channel.connection) else { return };
+        loop {
+            let Some(client) = self.clients.get_mut(place) else { return };
+            let Some(at) = client.held.iter().position(|held| held.key.channel == channel) else { return };
+            if client.limit(channel.channel).is_some_and(|limit| !limit.try_take()) {
+                return;
+            }
+            let Some(held) = client.held.remove(at) else { return };
+            let Some(node) = self.home_of(held.queue) else { continue };
+            let HeldDelivery { queue, key, queue_tag, redelivered, message } = held;
+            let content = Content::Kept(&message);
+            let delivery = queue::Delivery { key, queue_tag, redelivered, content };
+            self.deliver_from_elsewhere(node, queue, &delivery);
+        }
+    }
+
+    /// Gives back what was never delivered of a channel, or of one of its consumers.
+    pub(super) fn give_held_back(&mut self, channel: ChannelKey, consumer: Option<u32>) {
+        let Some(place) = self.place_of(channel.connection) else { return };
+        let Some(client) = self.clients.get_mut(place).filter(|client| !client.held.is_empty()) else { return };
+        let goes = |held: &HeldDelivery| {
+            held.key.channel == channel && consumer.is_none_or(|consumer| consumer == held.key.consumer)
+        };
+        let (gone, left): (Vec<HeldDelivery>, Vec<HeldDelivery>) =
+            std::mem::take(&mut client.held).into_iter().partition(goes);
+        client.held = left.into();
+        for HeldDelivery { queue, queue_tag, .. } in gone {
+            let outcome = queue::Outcome::Undelivered;
+            self.feed(queue, queue::Input::Settle { first: queue_tag, last: queue_tag, outcome });
+        }
+    }
+
+    fn deliver_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
         let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
         let place = self.place_of(key.channel.connection);
         let tracer = self.parts.topology.queue_by_id(queue).and_then(|record| self.parts.tracing.tracer(record));
@@ -339,8 +435,11 @@ impl Shard {
     /// The node sees too few others, or enough again.
     pub(super) fn pause(&mut self, paused: bool) {
         self.paused = paused;
-        self.set_listening(!paused);
+        if !paused {
+            self.open_doors();
+        }
         if paused {
+            self.close_doors();
             let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
             for place in places {
                 if let Some(client) = self.clients.get_mut(place) {

@@ -27,11 +27,14 @@ use super::elsewhere::Question;
 use super::letters::LETTERS;
 use super::numbers;
 use super::shard::Shard;
+use super::unanswered::{Deliveries, Publishes};
 
 /// Tokens from here up to the listeners' are links, by the number of the node.
 pub const TOKENS: usize = usize::MAX - 1024 - 8192;
 /// How many.
 pub const TOKENS_COUNT: usize = 4096;
+/// Not a queue: the channel whose address is the routing key.
+pub(super) const REPLY: QueueId = QueueId(0);
 /// One read of a link takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
 /// An answer that waits until every node has applied a change waits no longer than this.
@@ -77,13 +80,13 @@ struct NodeLink {
     /// Consumers of its clients on queues here.
     consumers: HashMap<ConsumerKey, QueueId, RandomState>,
     /// What its channels hold unsettled, by queue.
-    held: HashMap<QueueId, BTreeSet<u64>, RandomState>,
-    /// Publishes of this node's channels that are not answered: the number, and how many queues have yet to. Numbers of a channel grow.
-    publishes: HashMap<ChannelKey, VecDeque<(u64, u32)>, RandomState>,
+    held: Deliveries,
+    /// Publishes of this node's channels that are not answered.
+    publishes: Publishes,
     /// Those for which there is no credit. Their publishers are not read from, so that there are few.
     waiting: VecDeque<Waiting>,
-    /// Channels that have asked for one message.
-    gets: Vec<ChannelKey>,
+    /// Channels that have asked for one message, in that order, and whether they are still there.
+    gets: VecDeque<(ChannelKey, bool)>,
     /// Octets of messages that were taken while the store was behind: their sender hears of it later.
     untaken: usize,
 }
@@ -140,9 +143,18 @@ impl Links {
     /// Asks for one message.
     pub(super) fn get(&mut self, node: NodeId, queue: QueueId, channel: ChannelKey, no_ack: bool) {
         if let Some(link) = self.by_node.get_mut(&node.0) {
-            link.gets.push(channel);
+            link.gets.push_back((channel, true));
             link.sender.say(&Op::Get { queue, channel, no_ack });
             mark(link, &mut self.dirty);
+        }
+    }
+
+    /// A channel is gone: a message that comes for it goes back.
+    pub(super) fn forget_gets(&mut self, channel: ChannelKey) {
+        for link in self.by_node.values_mut() {
+            for (_, waits) in link.gets.iter_mut().filter(|(other, _)| *other == channel) {
+                *waits = false;
+            }
         }
     }
 
@@ -151,7 +163,7 @@ impl Links {
         let node = numbers::node_in(delivery.key.channel.connection);
         let Some(link) = self.by_node.get_mut(&node.0) else { return false };
         if delivery.queue_tag != 0 {
-            link.held.entry(queue).or_default().insert(delivery.queue_tag);
+            link.held.sent(queue, delivery.queue_tag);
         }
         link.sender.deliver(queue, delivery);
         mark(link, &mut self.dirty);
@@ -163,7 +175,7 @@ impl Links {
         let node = numbers::node_in(got.channel.connection);
         let Some(link) = self.by_node.get_mut(&node.0) else { return false };
         if got.queue_tag != 0 {
-            link.held.entry(got.queue).or_default().insert(got.queue_tag);
+            link.held.sent(got.queue, got.queue_tag);
         }
         link.sender.got(got);
         mark(link, &mut self.dirty);
@@ -176,7 +188,7 @@ impl Links {
         let Publish { publish_seq, content, .. } = *publish;
         let channel = on_the_wire(publish.channel, me);
         if publish_seq != 0 {
-            link.publishes.entry(channel).or_default().push_back((publish_seq, queues.len() as u32));
+            link.publishes.sent(channel, publish_seq, queues.len());
         }
         if link.waiting.is_empty() && link.sender.may_publish() {
             link.sender.publish(queues, &Publish { channel, publish_seq, content });
@@ -213,48 +225,6 @@ fn mark(link: &mut NodeLink, dirty: &mut Vec<u64>) {
     }
 }
 
-impl NodeLink {
-    /// Counts answers for publishes; those that were answered by the loss of an earlier link are passed over. Returns ranges that count.
-    fn answered(&mut self, channel: ChannelKey, first: u64, last: u64) -> SmallVec<[(u64, u64); 2]> {
-        let mut counted: SmallVec<[(u64, u64); 2]> = SmallVec::new();
-        let Some(publishes) = self.publishes.get_mut(&channel) else { return counted };
-        let from = publishes.partition_point(|(seq, _)| *seq < first);
-        for (seq, missing) in publishes.iter_mut().skip(from).take_while(|(seq, _)| *seq <= last) {
-            if *missing == 0 {
-                continue;
-            }
-            *missing -= 1;
-            match counted.last_mut() {
-                Some((_, end)) if *end + 1 == *seq => *end = *seq,
-                _ => counted.push((*seq, *seq)),
-            }
-        }
-        while publishes.front().is_some_and(|(_, missing)| *missing == 0) {
-            publishes.pop_front();
-        }
-        if publishes.is_empty() {
-            self.publishes.remove(&channel);
-        }
-        counted
-    }
-
-    fn settled(&mut self, queue: QueueId, first: u64, last: u64) {
-        if let Some(held) = self.held.get_mut(&queue) {
-            if first == last {
-                held.remove(&first);
-            } else {
-                let gone: Vec<u64> = held.range(first..=last).copied().collect();
-                for tag in gone {
-                    held.remove(&tag);
-                }
-            }
-            if held.is_empty() {
-                self.held.remove(&queue);
-            }
-        }
-    }
-}
-
 impl Shard {
     /// A link has come up. One that was there before is lost.
     pub(super) fn link_is_up(&mut self, node: NodeId, incarnation: u64, stream: std::net::TcpStream) {
@@ -277,10 +247,10 @@ impl Shard {
             dirty: false,
             applied: 0,
             consumers: HashMap::default(),
-            held: HashMap::default(),
-            publishes: HashMap::default(),
+            held: Deliveries::default(),
+            publishes: Publishes::default(),
             waiting: VecDeque::new(),
-            gets: Vec::new(),
+            gets: VecDeque::new(),
             untaken: 0,
         };
         self.links.by_node.insert(node.0, Box::new(link));
@@ -308,20 +278,16 @@ impl Shard {
         for (&key, &queue) in &link.consumers {
             self.feed(queue, queue::Input::Cancel(key));
         }
-        for (&queue, tags) in &link.held {
-            for (first, last) in ranges(tags) {
+        for (queue, ranges) in link.held.left() {
+            for (first, last) in ranges {
                 self.feed(queue, queue::Input::Settle { first, last, outcome: Outcome::Requeue });
             }
         }
         // What this node's channels had there is over.
-        for (&channel, publishes) in &link.publishes {
-            for &(seq, missing) in publishes {
-                for _ in 0..missing {
-                    self.refuse(here(channel), seq, seq);
-                }
-            }
+        for (channel, publish_seq) in link.publishes.left() {
+            self.refuse(here(channel), publish_seq, publish_seq);
         }
-        for channel in link.gets {
+        for (channel, _) in link.gets.into_iter().filter(|(_, waits)| *waits) {
             let refused = Exception::new(ReplyCode::NotFound, "the node of the queue is down or inaccessible");
             self.replies.push_back((channel.connection, channel.channel, Reply::Refused(refused)));
         }
@@ -413,6 +379,13 @@ impl Shard {
                     return;
                 }
                 let bytes = publish.content.memory();
+                if queues.iter().eq([REPLY]) {
+                    self.deliver_forwarded_reply(publish.content);
+                    if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                        link.untaken += bytes;
+                    }
+                    return;
+                }
                 let mut route = Route { queues: queues.iter().collect(), ..Route::default() };
                 route.here = route.queues.len();
                 route.stores_all = self.any_stores_all(&route.queues);
@@ -435,7 +408,7 @@ impl Shard {
             }
             Op::Settle { queue, first, last, outcome } => {
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
-                    link.settled(queue, first, last);
+                    link.held.settled(queue, first, last);
                 }
                 self.feed(queue, queue::Input::Settle { first, last, outcome });
             }
@@ -457,6 +430,9 @@ impl Shard {
             Op::Got(got) => {
                 if self.takes_get(node, got.channel) {
                     self.got_from_elsewhere(&got);
+                } else if got.queue_tag != 0 {
+                    let (queue, first, last) = (got.queue, got.queue_tag, got.queue_tag);
+                    self.links.say(node, &Op::Settle { queue, first, last, outcome: Outcome::Undelivered });
                 }
             }
             Op::GotNothing { channel, .. } => {
@@ -499,16 +475,14 @@ impl Shard {
 
     fn takes_get(&mut self, node: NodeId, channel: ChannelKey) -> bool {
         let Some(link) = self.links.by_node.get_mut(&node.0) else { return false };
-        let at = link.gets.iter().position(|other| *other == channel);
-        at.is_some_and(|at| {
-            link.gets.swap_remove(at);
-            true
-        })
+        // Answers for a channel come in the order in which it asked.
+        let at = link.gets.iter().position(|(other, _)| *other == channel);
+        at.and_then(|at| link.gets.remove(at)).is_some_and(|(_, waits)| waits)
     }
 
     fn answered_from_elsewhere(&mut self, node: NodeId, channel: ChannelKey, first: u64, last: u64, taken: bool) {
         let Some(link) = self.links.by_node.get_mut(&node.0) else { return };
-        for (first, last) in link.answered(channel, first, last) {
+        for (first, last) in link.publishes.answered(channel, first, last) {
             match taken {
                 true => self.confirm(here(channel), first, last),
                 false => self.refuse(here(channel), first, last),
@@ -537,7 +511,7 @@ impl Shard {
     pub(super) fn forget_elsewhere(&mut self, queue: QueueId) {
         for link in self.links.by_node.values_mut() {
             link.consumers.retain(|_, of| *of != queue);
-            link.held.remove(&queue);
+            link.held.forget(queue);
         }
     }
 
@@ -630,17 +604,6 @@ impl Shard {
         let node = self.parts.topology.queue_by_id(id)?.node;
         (node != self.parts.node).then_some(node)
     }
-}
-
-fn ranges(tags: &BTreeSet<u64>) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for &tag in tags {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == tag => *last = tag,
-            _ => ranges.push((tag, tag)),
-        }
-    }
-    ranges
 }
 
 /// Writes until nothing is left or the socket takes no more. False if it has failed.

@@ -34,6 +34,7 @@ mod slices;
 pub mod tally;
 pub mod throttle;
 pub mod trace;
+mod unanswered;
 
 /// Ends the process after a failed write: what is on the disk is unknown, so nothing more may be confirmed. The next start reads what is really there.
 pub(crate) fn fatal(what: &str) -> ! {

@@ -207,11 +207,13 @@ impl Shard {
     /// Every consumer of a channel may have something coming.
     fn limit_has_room(&mut self, place: usize, channel: u16) {
         let Some(client) = self.clients.get(place) else { return };
+        let key = client.channel_key(channel);
         for (queue, no_ack, key) in client.consumers_of(channel) {
             if !no_ack {
                 self.feed(queue, queue::Input::LimitRoom(key));
             }
         }
+        self.release_held(key);
     }
 
     /// `basic.qos` with global set. Consumers of the channel hold the limit already; it only gets more or less room.

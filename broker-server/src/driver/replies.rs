@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 use broker_amqp::reply_to::{Address, QUEUE, is_address};
 use broker_amqp::{Exception, Reply, content};
 use broker_core::message::Content;
-use broker_core::name::VhostName;
+use broker_core::name::{NodeId, VhostName};
+use broker_core::queue::Publish;
 use broker_core::refusal::Refusal;
 use broker_core::secret::SecretKey;
 use smallvec::SmallVec;
 
 use super::dispatch::Route;
+use super::letters::LETTERS;
+use super::links::REPLY;
+use super::numbers;
 use super::requests::{exception, queue_resource};
 use super::shard::Shard;
 
@@ -57,7 +61,12 @@ impl Shard {
 
     /// A declaration of the queue that stands for direct replies, or of an address: is anybody there?
     pub(super) fn declare_replies(&self, vhost: &VhostName, name: &str) -> Result<Option<Reply>, Exception> {
-        if name != QUEUE && !Address::parse(name.as_bytes()).is_some_and(|address| self.takes_replies(&address)) {
+        let is_taken = |address: Address| match numbers::node_in(address.connection) {
+            node if node == self.parts.node => self.takes_replies(&address),
+            // Whether the channel is still there only its node knows, and a reply finds out.
+            node => self.links.reaches(node),
+        };
+        if name != QUEUE && !Address::parse(name.as_bytes()).is_some_and(is_taken) {
             return Err(exception(Refusal::NotFound(queue_resource(vhost, name))));
         }
         Ok(Some(Reply::Declared { name: name.into(), messages: 0, consumers: 1 }))
@@ -91,10 +100,38 @@ impl Shard {
         addresses.sort_unstable();
         addresses.dedup();
         let mut delivered = false;
-        for address in addresses.iter().filter_map(|key| Address::parse(key)) {
-            delivered |= self.deliver_reply(&address, content);
+        for key in addresses {
+            let Some(address) = Address::parse(key) else { continue };
+            delivered |= match numbers::node_in(address.connection) {
+                node if node == self.parts.node => self.deliver_reply(&address, content),
+                node => self.forward_reply(node, key, content),
+            };
         }
         delivered
+    }
+
+    /// Sends a reply to the node of the channel that asked. Whether it was sent.
+    fn forward_reply(&mut self, node: NodeId, key: &[u8], content: Content<'_>) -> bool {
+        // Copies that are sent to others as well go under the address alone: by it the other node finds the channel.
+        let alone;
+        let content = if content.routing_key() == key {
+            content
+        } else {
+            let route = [&[0, key.len() as u8], key].concat();
+            let kept = content.keep();
+            let Some(changed) = kept.changed(&route, kept.header(), std::iter::empty::<&[u8]>()) else { return false };
+            alone = changed;
+            Content::Kept(&alone)
+        };
+        let publish = Publish { channel: LETTERS, publish_seq: 0, content };
+        self.links.publish(node, &[REPLY], &publish, self.parts.node)
+    }
+
+    /// Delivers a reply that came from another node.
+    pub(super) fn deliver_forwarded_reply(&mut self, content: Content<'_>) {
+        if let Some(address) = Address::parse(content.routing_key()) {
+            self.deliver_reply(&address, content);
+        }
     }
 
     fn deliver_reply(&mut self, address: &Address, content: Content<'_>) -> bool {

@@ -385,6 +385,10 @@ impl Shard {
     /// Where a queue goes with its last consumer, cancel-ok waits until it is gone.
     fn cancel(&mut self, place: usize, channel: u16, handle: u32) -> Answer {
         let connection = self.clients[place].number;
+        if let Some(node) = self.home_of_consumer(place, handle) {
+            self.ask_to_cancel(node, place, channel, handle);
+            return Ok(None);
+        }
         let deletion = self.next_proposal;
         self.cancel_consumer(place, handle);
         if self.next_proposal == deletion {
@@ -398,11 +402,16 @@ impl Shard {
         let Some(client) = self.clients.get_mut(place) else { return };
         let Some(key) = client.consumer_key(handle) else { return };
         let Some(consumer) = client.remove_consumer(handle) else { return };
+        self.give_held_back(key.channel, Some(handle));
         self.feed(consumer.queue, queue::Input::Cancel(key));
     }
 
     /// A channel's consumers end with it.
     pub(super) fn cancel_consumers(&mut self, place: usize, channel: u16) {
+        if let Some(key) = self.clients.get(place).map(|client| client.channel_key(channel)) {
+            self.give_held_back(key, None);
+            self.links.forget_gets(key);
+        }
         let Some(client) = self.clients.get_mut(place) else { return };
         client.limits.retain(|(other, ..)| *other != channel);
         if !client.shared_confirms.is_empty() {

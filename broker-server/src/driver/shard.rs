@@ -71,6 +71,8 @@ const PASSING_BYTES: usize = 1024 * 1024;
 const AHEAD_BYTES: usize = queue::RESIDENT_MAX_BYTES / 2;
 /// So long it is not read from then: 50 MB a second remain.
 const AHEAD_PAUSE: Duration = Duration::from_millis(5);
+/// Listening sockets that cannot be opened again rest so long.
+const DOORS_PAUSE: Duration = Duration::from_secs(1);
 /// After a failed accept for want of file descriptors, the listener rests.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// So many TLS handshakes get on in a turn at most: each may cost a millisecond of arithmetic, and everybody else waits.
@@ -105,6 +107,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// Where AMQP connections are accepted.
     pub listeners: Vec<Door>,
+    /// Opens a listening socket.
+    pub listen: Box<dyn Fn(SocketAddr) -> io::Result<TcpListener>>,
     /// Options of accepted sockets.
     pub nodelay: bool,
     /// Limits and texts of connections.
@@ -225,6 +229,9 @@ pub struct Shard {
     pub(super) alarm_elsewhere: Option<&'static str>,
     /// The node sees too few others and serves no clients.
     pub(super) paused: bool,
+    /// Where nobody may connect at the moment.
+    closed_doors: Vec<(SocketAddr, Option<Arc<Endpoint>>)>,
+    doors_rest_until: Option<Instant>,
     pub(super) links: Links,
     pub(super) link_buffer: Vec<u8>,
     held_back: bool,
@@ -322,6 +329,8 @@ impl Shard {
             alarm_here: None,
             alarm_elsewhere: None,
             paused: false,
+            closed_doors: Vec::new(),
+            doors_rest_until: None,
             links: Links::default(),
             link_buffer: Vec::new(),
             held_back: false,
@@ -407,6 +416,7 @@ impl Shard {
             self.journal_rests_until,
             self.deletions.again_at(),
             self.accept_rests_until,
+            self.doors_rest_until.filter(|_| !self.paused),
             self.stopping,
             self.links.next_timeout(),
         ]
@@ -771,6 +781,7 @@ impl Shard {
             self.arm_timer(place);
         }
         self.fire_queue_timers();
+        self.open_doors();
         self.release_seen();
         self.delete_again();
         self.check_deliveries();
@@ -800,18 +811,42 @@ impl Shard {
         }
     }
 
-    /// Clients may connect, or may not.
-    pub(super) fn set_listening(&mut self, on: bool) {
-        for (at, (listener, _)) in self.parts.listeners.iter_mut().enumerate() {
-            let registry = self.parts.poll.registry();
-            let changed = match on {
-                true => registry.register(listener, Token(LISTENERS + at), Interest::READABLE),
-                false => registry.deregister(listener),
-            };
-            if let Err(error) = changed {
-                tracing::debug!(%error, "a listener was so already");
+    /// Nobody may connect any more: who tries is refused by the kernel, and goes to another node.
+    pub(super) fn close_doors(&mut self) {
+        for (mut listener, tls) in self.parts.listeners.drain(..) {
+            if let Err(error) = self.parts.poll.registry().deregister(&mut listener) {
+                tracing::debug!(%error, "cannot stop watching a listening socket");
+            }
+            match listener.local_addr() {
+                Ok(address) => self.closed_doors.push((address, tls)),
+                Err(error) => tracing::error!(%error, "a listening socket does not know its address; it stays closed"),
             }
         }
+        self.admission.forget_backlog();
+    }
+
+    /// Opens what was closed, if it is time; what cannot be opened is tried again.
+    pub(super) fn open_doors(&mut self) {
+        if self.paused || self.closed_doors.is_empty() || self.doors_rest_until.is_some_and(|until| self.now < until) {
+            return;
+        }
+        self.doors_rest_until = None;
+        for (address, tls) in std::mem::take(&mut self.closed_doors) {
+            let opened = (self.parts.listen)(address).and_then(|mut listener| {
+                let token = Token(LISTENERS + self.parts.listeners.len());
+                self.parts.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+                Ok(listener)
+            });
+            match opened {
+                Ok(listener) => self.parts.listeners.push((listener, tls)),
+                Err(error) => {
+                    tracing::warn!(%address, %error, "cannot listen for clients again; trying on");
+                    self.closed_doors.push((address, tls));
+                    self.doors_rest_until = Some(self.now + DOORS_PAUSE);
+                }
+            }
+        }
+        self.accept_rests_until = Some(self.now);
     }
 
     fn accept_all(&mut self) {
@@ -1041,6 +1076,7 @@ impl Shard {
         tracing::info!(connections = self.clients.len(), "stopping");
         self.stopping = Some(self.now + SHUTDOWN_PATIENCE);
         self.parts.listeners.clear();
+        self.closed_doors.clear();
         let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
         for place in places {
             if let Some(client) = self.clients.get_mut(place) {

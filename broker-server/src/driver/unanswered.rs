@@ -1,0 +1,158 @@
+//! Publishes that another node has not answered, and deliveries that its channels have not settled: what is to be put right when the link to it is lost.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use broker_core::queue::ChannelKey;
+use broker_core::store::QueueId;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+/// Ranges of numbers, both ends included.
+pub type Ranges = SmallVec<[(u64, u64); 2]>;
+
+/// Publishes of this node's channels, by channel: the number, and how many queues have yet to answer. Numbers of a channel grow.
+#[derive(Default)]
+pub struct Publishes(HashMap<ChannelKey, VecDeque<(u64, u32)>, RandomState>);
+
+impl Publishes {
+    /// A publish was sent to so many queues.
+    pub fn sent(&mut self, channel: ChannelKey, publish_seq: u64, queues: usize) {
+        let queues = u32::try_from(queues).unwrap_or(u32::MAX);
+        self.0.entry(channel).or_default().push_back((publish_seq, queues));
+    }
+
+    /// A queue has answered these. Those that nothing is known of are passed over: returns the ones that count.
+    pub fn answered(&mut self, channel: ChannelKey, first: u64, last: u64) -> Ranges {
+        let mut counted = Ranges::new();
+        let Some(publishes) = self.0.get_mut(&channel) else { return counted };
+        let from = publishes.partition_point(|(seq, _)| *seq < first);
+        for (seq, missing) in publishes.iter_mut().skip(from).take_while(|(seq, _)| *seq <= last) {
+            if *missing == 0 {
+                continue;
+            }
+            *missing -= 1;
+            match counted.last_mut() {
+                Some((_, end)) if *end + 1 == *seq => *end = *seq,
+                _ => counted.push((*seq, *seq)),
+            }
+        }
+        while publishes.front().is_some_and(|(_, missing)| *missing == 0) {
+            publishes.pop_front();
+        }
+        if publishes.is_empty() {
+            self.0.remove(&channel);
+        }
+        counted
+    }
+
+    /// All that are not answered, each as often as an answer is missing.
+    pub fn left(&self) -> impl Iterator<Item = (ChannelKey, u64)> {
+        let of_channel = |(&channel, publishes): (&ChannelKey, &VecDeque<(u64, u32)>)| {
+            let each = publishes.iter().flat_map(|&(seq, missing)| std::iter::repeat_n(seq, missing as usize));
+            each.map(move |seq| (channel, seq)).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_channel)
+    }
+}
+
+/// Deliveries that channels of the other node hold, by queue.
+#[derive(Default)]
+pub struct Deliveries(HashMap<QueueId, BTreeSet<u64>, RandomState>);
+
+impl Deliveries {
+    /// One was sent.
+    pub fn sent(&mut self, queue: QueueId, queue_tag: u64) {
+        self.0.entry(queue).or_default().insert(queue_tag);
+    }
+
+    /// They are settled.
+    pub fn settled(&mut self, queue: QueueId, first: u64, last: u64) {
+        let Some(held) = self.0.get_mut(&queue) else { return };
+        if first == last {
+            held.remove(&first);
+        } else {
+            let gone: Vec<u64> = held.range(first..=last.max(first)).copied().collect();
+            for tag in gone {
+                held.remove(&tag);
+            }
+        }
+        if held.is_empty() {
+            self.0.remove(&queue);
+        }
+    }
+
+    /// The queue is gone.
+    pub fn forget(&mut self, queue: QueueId) {
+        self.0.remove(&queue);
+    }
+
+    /// All that are not settled, by queue.
+    pub fn left(&self) -> impl Iterator<Item = (QueueId, Vec<(u64, u64)>)> {
+        self.0.iter().map(|(&queue, tags)| (queue, ranges(tags)))
+    }
+}
+
+fn ranges(tags: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for &tag in tags {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == tag => *last = tag,
+            _ => ranges.push((tag, tag)),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn channel(connection: u64) -> ChannelKey {
+        ChannelKey { connection, channel: 1 }
+    }
+
+    #[test]
+    fn each_queue_answers_once_and_what_is_left_is_known() {
+        let mut publishes = Publishes::default();
+        for seq in 1..=4 {
+            publishes.sent(channel(1), seq, 1 + usize::from(seq == 3));
+        }
+        publishes.sent(channel(2), 1, 1);
+        // Out of order, and more than was asked for.
+        assert_eq!(publishes.answered(channel(1), 2, 2).as_slice(), [(2, 2)]);
+        assert_eq!(publishes.answered(channel(1), 1, 3).as_slice(), [(1, 1), (3, 3)]);
+        assert_eq!(publishes.answered(channel(1), 1, 2).as_slice(), []);
+        let mut left: Vec<_> = publishes.left().collect();
+        left.sort();
+        assert_eq!(left, [(channel(1), 3), (channel(1), 4), (channel(2), 1)]);
+        assert_eq!(publishes.answered(channel(1), 0, u64::MAX).as_slice(), [(3, 4)]);
+        assert_eq!(publishes.answered(channel(2), 1, 1).as_slice(), [(1, 1)]);
+        assert!(publishes.left().next().is_none() && publishes.0.is_empty());
+        assert_eq!(publishes.answered(channel(3), 1, 1).as_slice(), []);
+    }
+
+    #[test]
+    fn deliveries_are_held_until_they_are_settled() {
+        let mut deliveries = Deliveries::default();
+        let (one, other) = (QueueId(1), QueueId(2));
+        for tag in 1..=6 {
+            deliveries.sent(one, tag);
+        }
+        deliveries.sent(other, 9);
+        deliveries.settled(one, 3, 3);
+        deliveries.settled(one, 5, 5);
+        deliveries.settled(other, 10, 8);
+        let left = |deliveries: &Deliveries| {
+            let mut left: Vec<_> = deliveries.left().collect();
+            left.sort();
+            left
+        };
+        assert_eq!(left(&deliveries), [(one, vec![(1, 2), (4, 4), (6, 6)]), (other, vec![(9, 9)])]);
+        deliveries.settled(one, 1, 6);
+        deliveries.forget(other);
+        assert!(left(&deliveries).is_empty() && deliveries.0.is_empty());
+    }
+}
