@@ -34,7 +34,7 @@ const CONSUMER: ConsumerKey = ConsumerKey { channel: CHANNEL, consumer: 0x0b0c_0
 fn small(which: u8, number: u64, flag: bool) -> Op<'static> {
     let queue = QueueId(number);
     let (first, last) = (number / 2, number);
-    match which % 15 {
+    match which % 16 {
         0 => Op::Consume {
             request: !number,
             queue,
@@ -58,6 +58,7 @@ fn small(which: u8, number: u64, flag: bool) -> Op<'static> {
         11 => Op::Answer { request: number, messages: !number, consumers: number / 3 },
         12 => Op::Refusal { request: number, code: 403, text: "ACCESS_REFUSED - queue 'ö' in exclusive use" },
         13 => Op::Applied { index: number },
+        14 => Op::Announce { request: number, octets: b"\x0a\x02ab" },
         _ => Op::Answer { request: 0, messages: 0, consumers: u64::MAX },
     }
 }

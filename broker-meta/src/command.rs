@@ -6,11 +6,26 @@ use broker_core::arguments::QueueType;
 use broker_core::name::{NodeId, QueueId};
 use broker_core::policy::{Policy, PolicyValue};
 use broker_core::topology::{Binding, Destination, ExchangeDeclaration, QueueDeclaration};
-pub use proto::meta::Command;
 use proto::meta::command::Kind;
-use proto::meta::{self, policy_value};
+use proto::meta::{self, announcement, policy_value};
+pub use proto::meta::{Announcement, Command};
 
 use crate::catalog::ParameterKey;
+
+/// Whether this version knows all that decides what a command does. Of a newer version's an unknown variant is read as none at all.
+pub(crate) fn is_known(command: &Command) -> bool {
+    let is_destination = |kind| meta::DestinationKind::try_from(kind).is_ok();
+    match &command.kind {
+        None => false,
+        Some(Kind::SetPolicy(set)) => {
+            set.definition.iter().all(|item| item.value.as_ref().is_some_and(|value| value.kind.is_some()))
+        }
+        Some(Kind::SetLimits(set)) => set.of.is_some(),
+        Some(Kind::Bind(bind)) => is_destination(bind.destination_kind),
+        Some(Kind::Unbind(unbind)) => is_destination(unbind.destination_kind),
+        Some(_) => true,
+    }
+}
 
 /// Creates a vhost with its predeclared exchanges.
 pub fn create_vhost(name: &str, description: &str, tags: &[String]) -> Command {
@@ -218,6 +233,37 @@ pub fn remove_member(node: NodeId) -> Command {
 /// Makes the catalog of a node that was alone that of a new cluster.
 pub fn import(snapshot: meta::Snapshot) -> Command {
     of(Kind::Import(Box::new(meta::Import { snapshot: Some(snapshot) })))
+}
+
+/// Announces an exclusive queue of a node under a number of its own.
+pub fn announce_queue(vhost: &str, declaration: &QueueDeclaration<'_>, node: NodeId, id: QueueId) -> Announcement {
+    let Some(Kind::DeclareQueue(queue)) = declare_queue(vhost, declaration, node).kind else {
+        return Announcement::default();
+    };
+    announcement(announcement::Kind::Declare(meta::QueueState { id: id.0, queue: Some(queue) }))
+}
+
+/// Announces a binding to an exclusive queue.
+pub fn announce_binding(vhost: &str, binding: &Binding) -> Announcement {
+    announcement(announcement::Kind::Bind(binding_message(vhost, binding)))
+}
+
+/// Announces that a binding to an exclusive queue is gone.
+pub fn announce_unbinding(vhost: &str, binding: &Binding) -> Announcement {
+    let meta::Bind { vhost, source, destination_kind, destination, routing_key, arguments } =
+        binding_message(vhost, binding);
+    let unbind = meta::Unbind { vhost, source, destination_kind, destination, routing_key, arguments };
+    announcement(announcement::Kind::Unbind(unbind))
+}
+
+/// Announces that exclusive queues are gone.
+pub fn announce_deletion(ids: impl IntoIterator<Item = QueueId>) -> Announcement {
+    let ids = ids.into_iter().map(|id| id.0).collect();
+    announcement(announcement::Kind::Delete(meta::DeleteQueues { ids }))
+}
+
+fn announcement(kind: announcement::Kind) -> Announcement {
+    Announcement { kind: Some(kind) }
 }
 
 /// What the first boot asks for: a vhost, and an administrator who may do everything in it.

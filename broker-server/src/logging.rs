@@ -111,9 +111,9 @@ where
     (lines.with_filter(filter.and(wanted)).boxed(), handle)
 }
 
-/// What the library of Raft says of each of its steps is for its authors.
+/// What the library of Raft says of each of its steps is for its authors; that a node cannot be reached it says at every heartbeat.
 fn is_chatter(target: &str, level: Level) -> bool {
-    target.starts_with("openraft") && level > Level::WARN
+    target.starts_with("openraft") && level > Level::ERROR
 }
 
 fn filter_of(level: LogLevel) -> LevelFilter {

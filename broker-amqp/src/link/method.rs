@@ -17,6 +17,7 @@ pub(super) const ANSWER: u16 = 35;
 pub(super) const REFUSAL: u16 = 36;
 pub(super) const CREDIT: u16 = 40;
 pub(super) const APPLIED: u16 = 41;
+pub(super) const ANNOUNCE: u16 = 42;
 
 /// The message was published with delivery-mode 2.
 pub(super) const PERSISTENT: u8 = 1;

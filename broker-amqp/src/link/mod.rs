@@ -37,6 +37,8 @@ use read::Reader;
 pub const CLASS: u16 = 200;
 /// A frame on a link is no longer than this, in octets, head and end included.
 pub const FRAME_MAX_BYTES: u32 = 128 * 1024;
+/// An announcement is no longer than this, in octets: it goes in one frame.
+pub const ANNOUNCEMENT_MAX_BYTES: usize = 120 * 1024;
 /// Octets of messages that may be on their way before the receiver has taken any.
 pub const CREDIT_BYTES: i64 = 4 * 1024 * 1024;
 /// A message for more queues than this travels several times.

@@ -145,6 +145,13 @@ pub enum Op<'a> {
         /// Octets.
         octets: u64,
     },
+    /// Something of the sender's exclusive queues. Answered by [`Op::Answer`] or [`Op::Refusal`] once the receiver routes by it.
+    Announce {
+        /// Names the question; 0: it is not to be answered.
+        request: u64,
+        /// What it is: not this crate's to know. Of at most [`ANNOUNCEMENT_MAX_BYTES`](super::ANNOUNCEMENT_MAX_BYTES).
+        octets: &'a [u8],
+    },
     /// The sender's catalog has come so far.
     Applied {
         /// Index of the last entry it has applied.

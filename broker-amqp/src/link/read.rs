@@ -429,6 +429,7 @@ fn small(payload: &[u8]) -> Result<Op<'_>, LinkError> {
         }
         method::CREDIT => Op::Credit { octets: f.long()? },
         method::APPLIED => Op::Applied { index: f.long()? },
+        method::ANNOUNCE => Op::Announce { request: f.long()?, octets: std::mem::take(&mut f.0) },
         method => return Err(LinkError::Unknown { class: CLASS, method }),
     };
     if fields.0.is_empty() { Ok(op) } else { Err(LinkError::Malformed("a method is longer than it should be")) }

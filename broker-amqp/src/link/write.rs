@@ -98,6 +98,10 @@ pub(super) fn say(send: &mut SendBuffer, op: &Op<'_>) {
             out.extend_from_slice(text.get(..end).unwrap_or_default().as_bytes());
         }),
         Op::Credit { octets } => small(send, method::CREDIT, |out| put(out, [octets])),
+        Op::Announce { request, octets } => small(send, method::ANNOUNCE, |out| {
+            put(out, [request]);
+            out.extend_from_slice(octets);
+        }),
         Op::Applied { index } => small(send, method::APPLIED, |out| put(out, [index])),
     }
 }

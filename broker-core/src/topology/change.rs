@@ -163,16 +163,21 @@ impl Topology {
     }
 
     fn remove_queues_if(&mut self, gone: impl Fn(&QueueRecord) -> bool, changes: &mut Vec<Change>) {
-        let mut queues: Vec<Arc<QueueRecord>> = self.queues.values().filter(|queue| gone(queue)).cloned().collect();
-        queues.sort_by_key(|queue| queue.id);
-        for queue in queues {
-            self.queues.remove(&queue.id);
-            if let Some(vhost) = self.vhost_to_change(&queue.vhost) {
-                vhost.queues.remove(&queue.name);
-                vhost.unbind_destination(&Destination::Queue(queue.name.clone()), &Target::Queue(queue.id), changes);
-            }
-            changes.push(Change::QueueDeleted(queue));
+        let mut ids: Vec<QueueId> = self.queues.values().filter(|queue| gone(queue)).map(|queue| queue.id).collect();
+        ids.sort();
+        for id in ids {
+            self.remove_queue_alone(id, changes);
         }
+    }
+
+    /// Removes a queue with its bindings; exchanges stay, whatever they lose by it.
+    pub fn remove_queue_alone(&mut self, id: QueueId, changes: &mut Vec<Change>) {
+        let Some(queue) = self.queues.remove(&id) else { return };
+        if let Some(vhost) = self.vhost_to_change(&queue.vhost) {
+            vhost.queues.remove(&queue.name);
+            vhost.unbind_destination(&Destination::Queue(queue.name.clone()), &Target::Queue(queue.id), changes);
+        }
+        changes.push(Change::QueueDeleted(queue));
     }
 
     /// The vhost, unshared, with a new generation.

@@ -247,7 +247,7 @@ impl Catalog {
         Ok(vec![CatalogEvent::Bound { vhost, binding: Arc::new(binding), existed, durable }])
     }
 
-    fn unbind(&mut self, command: &meta::Unbind) -> Outcome {
+    pub(super) fn unbind(&mut self, command: &meta::Unbind) -> Outcome {
         let vhost = VhostName::from(command.vhost.as_str());
         let destination = destination(command.destination_kind, &command.destination);
         let arguments = table(&command.arguments)?;

@@ -12,6 +12,7 @@ mod settings;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use broker_core::access::Access;
 use broker_core::topology::Topology;
@@ -20,6 +21,7 @@ pub use event::CatalogEvent;
 pub use members::{MEMBERS_MAX, Member, Members, NUMBERS_MAX};
 pub use parameters::{PARAMETER_MAX_BYTES, PARAMETERS_MAX, ParameterKey, Parameters};
 pub use snapshot::BadSnapshot;
+pub use view::{View, announced_id, is_announced};
 
 /// See the module's page. A copy costs a few pointers.
 #[derive(Clone, Debug, Default)]

@@ -186,7 +186,7 @@ fn exchange_message(exchange: &ExchangeRecord) -> meta::DeclareExchange {
     }
 }
 
-fn queue_message(queue: &QueueRecord) -> meta::QueueState {
+pub(super) fn queue_message(queue: &QueueRecord) -> meta::QueueState {
     let declaration = meta::DeclareQueue {
         vhost: queue.vhost.as_str().into(),
         name: queue.name.as_str().into(),

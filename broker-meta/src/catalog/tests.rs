@@ -6,6 +6,7 @@ mod members;
 mod model;
 mod recorded;
 mod settings;
+mod view;
 
 use broker_core::field_table::{TableBuilder, Value};
 

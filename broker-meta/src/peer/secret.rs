@@ -32,6 +32,12 @@ impl Secret {
         Ok(Secret(Zeroizing::new(Sha256::digest(content).into())))
     }
 
+    /// The secret for a stream that has something of its own which only its two ends know, as TLS exports it: whoever stands between them does not have
+    /// the same on both sides.
+    pub fn bound_to(&self, exported: &[u8; 32]) -> Secret {
+        Secret(Zeroizing::new(self.sign(b"broker peer 1: bound to a stream", &[exported])))
+    }
+
     /// Signs what was said so far under a label, which says by whom and at which step.
     pub(crate) fn sign(&self, label: &[u8], said: &[&[u8]]) -> [u8; 32] {
         let mut mac = self.mac(label);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
@@ -16,11 +17,13 @@ use prost::Message;
 use proto::cluster;
 use tokio_stream::{Stream, StreamExt};
 
+use super::check::NUMBER_MAX;
 use super::types::{
     LogIdOf, Meaningless, SnapshotMetaOf, StoredMembershipOf, TypeConfig, put_log_id, put_stored_membership,
     take_log_id, take_stored_membership,
 };
 use crate::catalog::{Catalog, CatalogEvent};
+use crate::command::Command;
 use crate::log::checksum;
 
 /// Begins a snapshot's file; the last octet is the format's version.
@@ -35,6 +38,8 @@ pub enum Applied {
     Batch {
         /// Index of its entry.
         index: u64,
+        /// The commands.
+        commands: Vec<Command>,
         /// Who proposed it.
         origin: cluster::Origin,
         /// What each command did; none if the batch had been applied before.
@@ -57,13 +62,16 @@ pub type Listener = Box<dyn FnMut(Applied) + Send + Sync>;
 /// See the module's page.
 pub(super) struct Machine {
     state: Shared,
-    directory: PathBuf,
+    file: SnapshotFile,
     listener: Listener,
 }
 
 /// What others may look at.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shared(Arc<Mutex<State>>);
+pub(super) struct Shared {
+    state: Arc<Mutex<State>>,
+    ended: Arc<AtomicBool>,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
@@ -76,8 +84,13 @@ pub(super) struct State {
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nobody panics while holding it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        // Whoever panicked while holding it was the last to change it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing is applied any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 }
 
@@ -140,11 +153,20 @@ impl Machine {
         if let Some(last) = state.last {
             listener(Applied::Snapshot { index: last.index, catalog: state.catalog.clone() });
         }
-        Ok(Machine { state: Shared(Arc::new(Mutex::new(state))), directory: directory.into(), listener })
+        let file = SnapshotFile { directory: directory.into(), at: Arc::new(Mutex::new(state.last)) };
+        let shared = Shared { state: Arc::new(Mutex::new(state)), ended: Arc::default() };
+        Ok(Machine { state: shared, file, listener })
     }
 
     pub(super) fn shared(&self) -> Shared {
         self.state.clone()
+    }
+}
+
+/// Raft's task for what is applied has it, and ends when Raft's own does: either by itself or by a panic, of which Raft says nothing.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::Release);
     }
 }
 
@@ -172,7 +194,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     EntryPayload::Normal(batch) => {
                         let (origin, outcomes) = state.apply(&batch.0);
                         let catalog = state.catalog.clone();
-                        applied = Some(Applied::Batch { index: entry.log_id.index, origin, outcomes, catalog });
+                        let (index, commands) = (entry.log_id.index, batch.0.commands);
+                        applied = Some(Applied::Batch { index, commands, origin, outcomes, catalog });
                     }
                     EntryPayload::Membership(membership) => {
                         state.membership = StoredMembershipOf::new(Some(entry.log_id), membership);
@@ -190,20 +213,22 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { state: self.state.lock().clone(), directory: self.directory.clone() }
+        Builder { state: self.state.lock().clone(), file: self.file.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf, snapshot: Vec<u8>) -> Result<(), io::Error> {
-        let directory = self.directory.clone();
+        let (file, meta) = (self.file.clone(), meta.clone());
         let state = blocking(move || {
             let state = state_of(&snapshot)?;
-            write_file(&directory, &snapshot)?;
+            if state.meta() != meta {
+                return Err(io::Error::other("a snapshot of the catalog is not the one that was announced"));
+            }
+            if !file.write(state.last, &snapshot)? {
+                return Err(io::Error::other("a snapshot of the catalog is older than the one that is there"));
+            }
             Ok(state)
         })
         .await?;
-        if state.meta() != *meta {
-            return Err(io::Error::other("a snapshot of the catalog is not the one that was announced"));
-        }
         let (index, catalog) = (state.last.map_or(0, |id| id.index), state.catalog.clone());
         *self.state.lock() = state;
         (self.listener)(Applied::Snapshot { index, catalog });
@@ -213,9 +238,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>>, io::Error> {
-        let directory = self.directory.clone();
+        let file = self.file.clone();
         blocking(move || {
-            let Some(snapshot) = read_file(&directory)? else { return Ok(None) };
+            let Some(snapshot) = read_file(&file.directory)? else { return Ok(None) };
             let meta = meta_of(&snapshot).map_err(damaged)?;
             Ok(Some(Snapshot { meta, snapshot }))
         })
@@ -226,17 +251,18 @@ impl RaftStateMachine<TypeConfig> for Machine {
 /// Writes a snapshot while entries go on being applied.
 pub(super) struct Builder {
     state: State,
-    directory: PathBuf,
+    file: SnapshotFile,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
-        let (state, directory) = (self.state.clone(), self.directory.clone());
+        let (state, file) = (self.state.clone(), self.file.clone());
         blocking(move || {
             let snapshot = state.to_message().encode_to_vec();
-            write_file(&directory, &snapshot)?;
+            // If another was installed meanwhile that one stays; Raft takes no notice of what is older then.
+            file.write(state.last, &snapshot)?;
             Ok(Snapshot { meta: state.meta(), snapshot })
         })
         .await
@@ -254,6 +280,37 @@ pub(super) fn meta_of(octets: &[u8]) -> Result<SnapshotMetaOf, Meaningless> {
 
 fn state_of(octets: &[u8]) -> io::Result<State> {
     State::from_message(cluster::Snapshot::decode(octets)?)
+}
+
+/// Whether a catalog can be made of a snapshot's octets, and go on from there.
+pub(super) async fn check_catalog(octets: Vec<u8>) -> (Vec<u8>, bool) {
+    let check = move || {
+        let is_good = state_of(&octets).is_ok_and(|state| state.catalog.index() <= NUMBER_MAX);
+        Ok((octets, is_good))
+    };
+    // A panic over it is no better than an error.
+    blocking(check).await.unwrap_or_default()
+}
+
+/// The snapshot on the disk, which builders and whoever installs one from elsewhere write at the same time.
+#[derive(Clone, Debug)]
+struct SnapshotFile {
+    directory: PathBuf,
+    /// How far it goes. Held while it is written.
+    at: Arc<Mutex<Option<LogIdOf>>>,
+}
+
+impl SnapshotFile {
+    /// Writes it, unless what is there goes further: the log may lack what comes after an older one. Whether it was written.
+    fn write(&self, last: Option<LogIdOf>, octets: &[u8]) -> io::Result<bool> {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        if last < *at {
+            return Ok(false);
+        }
+        write_file(&self.directory, octets)?;
+        *at = last;
+        Ok(true)
+    }
 }
 
 /// In the file: magic, CRC-32C of the rest (4 octets, little-endian), the message.

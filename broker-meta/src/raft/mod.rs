@@ -8,12 +8,14 @@
 //! |---|---|
 //! | `store` | the log on the disk |
 //! | `machine` | what its entries come to; snapshots |
+//! | `check` | what must hold of a request before Raft is handed it |
 //! | `network` | requests between nodes as octets; who carries them is given ([`Transport`]) |
 //! | `types` | openraft's words as protobuf messages |
 //!
 //! Nothing of openraft shows outside. After a failure of the disk, or a fault in Raft itself, [`CatalogRaft::failed`] says so and nothing is answered any
 //! more: the process has to end, and the next start reads what is there.
 
+mod check;
 mod machine;
 mod network;
 mod store;
@@ -24,15 +26,15 @@ mod types;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::raft::SnapshotResponse;
+use openraft::raft::AppendEntriesResponse;
 use openraft::storage::Snapshot;
-use openraft::{ChangeMembers, Config, Raft, ReadPolicy, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, Raft, RaftState, ReadPolicy, SnapshotPolicy};
 use prost::Message;
 use proto::cluster;
 use tokio::sync::Mutex;
@@ -44,11 +46,12 @@ pub use store::{Identity, OpenError};
 pub use types::{Meaningless, Node};
 
 use crate::catalog::Catalog;
-use crate::command::Command;
+use crate::command::{Command, is_known};
+use check::Sent;
 use machine::{Machine, Shared};
 use network::Peers;
 use store::LogStore;
-use types::{Batch, LogIdOf, TypeConfig};
+use types::{Batch, LogIdOf, TypeConfig, VoteOf};
 
 /// Entries after which the catalog is written as a snapshot. Tests see it happen sooner.
 const SNAPSHOT_AFTER: u64 = if cfg!(test) { 60 } else { 10_000 };
@@ -144,11 +147,14 @@ pub struct CatalogRaft<T> {
     stopping: AtomicBool,
     /// The snapshot that another node is sending.
     incoming: Mutex<Incoming>,
+    /// What the last leader that sent something cannot go back on.
+    sent: std::sync::Mutex<Option<Sent>>,
 }
 
 #[derive(Default)]
 struct Incoming {
-    transfer: u64,
+    /// The sender's vote, for each numbers its transfers by itself, and the number.
+    transfer: Option<(VoteOf, u64)>,
     octets: Vec<u8>,
 }
 
@@ -183,16 +189,8 @@ impl<T: Transport> CatalogRaft<T> {
         let peers = Peers { transport: transport.clone() };
         let raft = Raft::new(identity.node, Arc::new(config), peers, store.clone(), machine).await;
         let raft = raft.map_err(io::Error::other)?;
-        Ok(CatalogRaft {
-            raft,
-            shared,
-            store,
-            transport,
-            identity,
-            incarnation,
-            stopping: AtomicBool::new(false),
-            incoming: Mutex::default(),
-        })
+        let (incoming, sent, stopping) = (Mutex::default(), std::sync::Mutex::default(), AtomicBool::new(false));
+        Ok(CatalogRaft { raft, shared, store, transport, identity, incarnation, stopping, incoming, sent })
     }
 
     /// Founds a cluster of these nodes. To be called on one node, once in the life of a cluster, when none of them belongs to one.
@@ -390,8 +388,8 @@ impl<T: Transport> CatalogRaft<T> {
     /// Why this node's catalog has stopped, if it has: the process has to end.
     pub fn failed(&self) -> Option<String> {
         let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.running_state.as_ref().err().map(ToString::to_string)
+        let stopped = metrics.borrow_watched().running_state.as_ref().err().map(ToString::to_string);
+        stopped.or_else(|| self.shared.has_ended().then(|| "its task has panicked".into()))
     }
 
     /// Has the only node that votes lead at once, without waiting for another to do it.
@@ -423,15 +421,27 @@ impl<T: Transport> CatalogRaft<T> {
     pub async fn handle(&self, kind: Kind, octets: &[u8]) -> Result<Vec<u8>, HandleError> {
         match kind {
             Kind::Append => {
-                let answer = self.raft.append_entries(network::take_append(octets)?).await.map_err(refused)?;
+                let request = network::take_append(octets)?;
+                check::append(self.identity.node, &request)?;
+                let request = self.hold_against_known(request, check::append_agrees).await?;
+                let (vote, last) = (request.vote, request.entries.last().map(|entry| entry.log_id));
+                let last = last.or(request.prev_log_id);
+                let answer = self.raft.append_entries(request).await.map_err(refused)?;
+                if answer == AppendEntriesResponse::Success {
+                    self.note_sent(vote, last);
+                }
                 Ok(network::put_append_answer(&answer))
             }
             Kind::Vote => {
-                let answer = self.raft.vote(network::take_vote_request(octets)?).await.map_err(refused)?;
+                let request = network::take_vote_request(octets)?;
+                check::vote(self.identity.node, &request)?;
+                let answer = self.raft.vote(request).await.map_err(refused)?;
                 Ok(network::put_vote_answer(&answer))
             }
             Kind::PreVote => {
-                let answer = self.raft.pre_vote(network::take_vote_request(octets)?).await.map_err(refused)?;
+                let request = network::take_vote_request(octets)?;
+                check::vote(self.identity.node, &request)?;
+                let answer = self.raft.pre_vote(request).await.map_err(refused)?;
                 Ok(network::put_vote_answer(&answer))
             }
             Kind::Snapshot => self.take_piece(network::decode(octets)?).await,
@@ -440,6 +450,7 @@ impl<T: Transport> CatalogRaft<T> {
                 let from = types::take_vote(request.from)?;
                 let last = request.last.map(types::take_log_id);
                 let transfer = openraft::raft::TransferLeaderRequest::new(from, request.to, last);
+                check::transfer(self.identity.node, &transfer)?;
                 let taken = self.raft.handle_transfer_leader(transfer).await.map_err(refused)?;
                 taken.map_err(refused)?;
                 Ok(cluster::Blank {}.encode_to_vec())
@@ -448,6 +459,11 @@ impl<T: Transport> CatalogRaft<T> {
                 use cluster::propose_answer::Result as Answer;
                 let batch: cluster::Batch = network::decode(octets)?;
                 let origin = batch.origin.ok_or(Meaningless("a proposal does not say whose it is"))?;
+                // The log would have it for good, and no node of this version could read it.
+                if !batch.commands.iter().all(is_known) {
+                    let newer = "a command is of a kind that this version does not know: upgrade this node";
+                    return Err(Meaningless(newer).into());
+                }
                 let is_strange = self.status().role == Role::Leader && self.node_of(origin.node).is_none();
                 let result = if is_strange {
                     Answer::Stranger(cluster::Blank {})
@@ -462,13 +478,31 @@ impl<T: Transport> CatalogRaft<T> {
         }
     }
 
+    /// Holds a leader's request against what Raft knows at this moment; a copy of that would be a little behind.
+    async fn hold_against_known<R: Send + 'static>(
+        &self,
+        request: R,
+        agrees: impl FnOnce(&RaftState<TypeConfig>, Option<Sent>, R) -> Result<R, Meaningless> + Send + 'static,
+    ) -> Result<R, HandleError> {
+        let sent = *self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let check = move |state: &RaftState<TypeConfig>| agrees(state, sent, request);
+        Ok(self.raft.with_raft_state(check).await.map_err(refused)??)
+    }
+
+    fn note_sent(&self, vote: VoteOf, last: Option<LogIdOf>) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        *sent = Sent::with(*sent, vote, last);
+    }
+
     async fn take_piece(&self, piece: cluster::SnapshotPiece) -> Result<Vec<u8>, HandleError> {
         let vote = types::take_vote(piece.vote)?;
+        check::leads(self.identity.node, &vote)?;
+        let transfer = Some((vote, piece.transfer));
         let mut incoming = self.incoming.lock().await;
         if piece.offset == 0 {
-            *incoming = Incoming { transfer: piece.transfer, octets: Vec::new() };
+            *incoming = Incoming { transfer, octets: Vec::new() };
         }
-        if incoming.transfer != piece.transfer || incoming.octets.len() as u64 != piece.offset {
+        if incoming.transfer != transfer || incoming.octets.len() as u64 != piece.offset {
             return Err(Meaningless("a piece of a snapshot does not follow the one before").into());
         }
         if piece.offset + piece.octets.len() as u64 > SNAPSHOT_MAX_BYTES {
@@ -478,9 +512,20 @@ impl<T: Transport> CatalogRaft<T> {
         incoming.octets.extend_from_slice(&piece.octets);
         let theirs = if piece.last {
             let octets = std::mem::take(&mut *incoming).octets;
-            let snapshot = Snapshot { meta: machine::meta_of(&octets)?, snapshot: octets };
-            let SnapshotResponse { vote } = self.raft.install_full_snapshot(vote, snapshot).await.map_err(refused)?;
-            vote
+            let meta = machine::meta_of(&octets)?;
+            check::snapshot(self.identity.node, &vote, &meta)?;
+            let (octets, is_good) = machine::check_catalog(octets).await;
+            if !is_good {
+                return Err(Meaningless("a snapshot's catalog makes no sense").into());
+            }
+            let (vote, meta) = self.hold_against_known((vote, meta), check::snapshot_agrees).await?;
+            let last = meta.last_log_id;
+            let snapshot = Snapshot { meta, snapshot: octets };
+            let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(refused)?;
+            if answer.vote == vote {
+                self.note_sent(vote, last);
+            }
+            answer.vote
         } else {
             vote
         };

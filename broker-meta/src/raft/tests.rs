@@ -6,3 +6,4 @@ mod cluster_of_nodes;
 mod faults;
 mod log;
 mod octets;
+mod senseless;

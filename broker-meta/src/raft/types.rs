@@ -7,6 +7,8 @@ use openraft::vote::leader_id_std;
 use openraft::{EntryPayload, LogId, Membership, StoredMembership, Vote};
 use proto::cluster;
 
+use crate::command::is_known;
+
 openraft::declare_raft_types!(
     /// What openraft works with here.
     pub(super) TypeConfig:
@@ -113,10 +115,17 @@ pub(super) fn take_entry(entry: cluster::Entry) -> Result<EntryOf, Meaningless> 
     let log_id = take_log_id(entry.id.ok_or(Meaningless("an entry of the log has no place"))?);
     let payload = match entry.payload {
         Some(Payload::Blank(_)) => EntryPayload::Blank,
-        Some(Payload::Batch(batch)) if batch.origin.is_some() => EntryPayload::Normal(Batch(batch)),
-        Some(Payload::Batch(_)) => return Err(Meaningless("an entry of the log does not say who proposed it")),
-        Some(Payload::Membership(membership)) => EntryPayload::Membership(take_membership(membership)?),
+        Some(Payload::Batch(batch)) if batch.origin.is_none() => {
+            return Err(Meaningless("an entry of the log does not say who proposed it"));
+        }
         // To pass it over would make this node's catalog another than that of the others.
+        Some(Payload::Batch(batch)) if !batch.commands.iter().all(is_known) => {
+            return Err(Meaningless(
+                "an entry of the log has a command of a kind that this version does not know: upgrade this node",
+            ));
+        }
+        Some(Payload::Batch(batch)) => EntryPayload::Normal(Batch(batch)),
+        Some(Payload::Membership(membership)) => EntryPayload::Membership(take_membership(membership)?),
         None => {
             return Err(Meaningless(
                 "an entry of the log is of a kind that this version does not know: upgrade this node",

@@ -18,7 +18,6 @@ use proto::node::v1::{
     JoinAnswer, JoinRequest, LeaveAnswer, LeaveRequest, RaftAnswer, RaftRequest, WhoAnswer, WhoRequest,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
@@ -27,6 +26,7 @@ use tonic::{Request, Response, Status};
 
 use super::proposals::Proposals;
 use super::streams::{self, Gate, Purpose, StreamError};
+use super::tls::NodeStream;
 
 /// A request between nodes is no longer than this, in octets: the largest is a run of entries of the log.
 const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
@@ -259,13 +259,13 @@ pub fn serve(answers: Answers) -> Accepted {
 
 /// A stream whose other end is known.
 pub struct PeerStream {
-    stream: TcpStream,
+    stream: NodeStream,
     peer: Arc<Peer>,
 }
 
 impl PeerStream {
     /// What was accepted.
-    pub fn new(stream: TcpStream, peer: Peer) -> PeerStream {
+    pub fn new(stream: NodeStream, peer: Peer) -> PeerStream {
         PeerStream { stream, peer: Arc::new(peer) }
     }
 }

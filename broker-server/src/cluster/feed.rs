@@ -2,6 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use broker_core::name::NodeId;
+use broker_core::store::QueueId;
+use broker_meta::catalog::{View, announced_id};
+use broker_meta::command::Announcement;
 use broker_meta::raft::{Applied, Listener};
 use broker_meta::{Catalog, CatalogEvent};
 use proto::cluster::Origin;
@@ -27,8 +31,10 @@ pub struct Feed {
 
 #[derive(Default)]
 struct State {
-    /// As far as the listener was told.
-    catalog: Catalog,
+    /// As far as the listener was told, and other nodes have announced.
+    view: View,
+    /// Numbers of queues that this node has announced in this start.
+    counter: u64,
     /// None until the shard takes over.
     mailbox: Option<Mailbox>,
     /// The one batch that is under way.
@@ -49,7 +55,7 @@ impl Feed {
 
     /// The catalog as far as the shard was told, or will be.
     pub fn catalog(&self) -> Catalog {
-        self.lock().catalog.clone()
+        self.lock().view.catalog().clone()
     }
 
     /// Counts what was applied.
@@ -61,7 +67,35 @@ impl Feed {
     pub fn go_live(&self, mailbox: Mailbox) -> Catalog {
         let mut state = self.lock();
         state.mailbox = Some(mailbox);
-        state.catalog.clone()
+        state.view.catalog().clone()
+    }
+
+    /// The number of the next queue that this node announces.
+    pub fn announced_id(&self, node: NodeId, incarnation: u64) -> QueueId {
+        let mut state = self.lock();
+        state.counter += 1;
+        announced_id(node, incarnation, state.counter)
+    }
+
+    /// A node, this one or another, says something of its exclusive queues. The shard hears what it did under the number of its proposal.
+    pub fn announce(&self, node: NodeId, announcement: &Announcement, number: u64) {
+        let mut state = self.lock();
+        let events = state.view.announced(node, announcement);
+        state.tell(number, events);
+    }
+
+    /// Another node cannot be reached any more: what it has announced is gone.
+    pub fn unreachable(&self, node: NodeId) {
+        let mut state = self.lock();
+        let events = state.view.unreachable(node);
+        if !events.is_empty() {
+            state.tell(NOBODY, events);
+        }
+    }
+
+    /// What this node has announced, for another that has heard nothing yet.
+    pub fn announcements(&self, node: NodeId) -> Vec<Announcement> {
+        self.lock().view.announcements(node)
     }
 
     /// A batch is about to be proposed.
@@ -89,8 +123,12 @@ impl Feed {
 
     fn take(&self, applied: Applied) {
         let mut state = self.lock();
-        let (index, catalog, mut outcomes) = match applied {
-            Applied::Batch { index, origin, outcomes, catalog } => {
+        let (index, mut outcomes) = match applied {
+            Applied::Batch { index, origin, commands, outcomes, catalog } => {
+                let outcomes = match outcomes.is_empty() {
+                    true => outcomes,
+                    false => state.view.logged(&commands, outcomes, catalog),
+                };
                 let mine = state.mine.take_if(|(mine, _)| *mine == origin && !outcomes.is_empty());
                 let askers = mine.map(|(_, askers)| askers).unwrap_or_default();
                 let mut numbered = Vec::with_capacity(outcomes.len());
@@ -106,14 +144,14 @@ impl Feed {
                     };
                     numbered.push((number, events));
                 }
-                (index, catalog, numbered)
+                (index, numbered)
             }
             Applied::Snapshot { index, catalog } => {
-                let events = state.catalog.difference(&catalog);
-                (index, catalog, vec![(NOBODY, events)])
+                let events = state.view.replaced(catalog);
+                (index, vec![(NOBODY, events)])
             }
         };
-        state.catalog = catalog.clone();
+        let catalog = state.view.catalog().clone();
         if let Some(mailbox) = &state.mailbox {
             outcomes.retain(|(number, events)| *number != NOBODY || events.iter().any(CatalogEvent::is_change));
             mailbox.send(Event::Applied(meta::Applied::new(index, catalog, outcomes)));
@@ -125,6 +163,16 @@ impl Feed {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nobody panics while holding it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Something that is in no log has happened.
+    fn tell(&self, number: u64, events: Vec<CatalogEvent>) {
+        if let Some(mailbox) = &self.mailbox {
+            let applied = meta::Applied::new(0, self.view.catalog().clone(), vec![(number, events)]);
+            mailbox.send(Event::Applied(applied));
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use broker_core::name::NodeId;
 use broker_meta::peer::Peer;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::feed::Feed;
 use super::streams::{self, Gate, Purpose};
+use super::tls::NodeStream;
 use crate::driver::events::Event;
 use crate::driver::mailbox::Mailbox;
 
@@ -43,13 +43,13 @@ impl Links {
     }
 
     /// A stream for a link has come about, whoever opened it.
-    pub fn take(&self, stream: TcpStream, peer: &Peer) {
+    pub fn take(&self, stream: NodeStream, peer: &Peer) {
         let (node, incarnation) = (peer.identity.node, peer.identity.incarnation);
         let mut state = self.lock();
         let Some(mailbox) = &state.mailbox else { return };
-        match stream.into_std() {
-            Ok(stream) => {
-                mailbox.send(Event::Link { node: NodeId(node), incarnation, stream });
+        match stream.into_parts() {
+            Ok((stream, tls)) => {
+                mailbox.send(Event::Link { node: NodeId(node), incarnation, stream, tls });
                 state.up.insert(node);
             }
             Err(error) => tracing::warn!(node, %error, "a link to another node was lost before it began"),

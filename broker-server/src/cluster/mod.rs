@@ -1,7 +1,7 @@
 //! The part of a node that has to do with other nodes: what it says to them, and how it comes to belong to a cluster.
 //!
 //! ```text
-//!  streams    a TCP stream whose both ends have proved who they are
+//!  streams    a TCP stream, with TLS or without (tls), whose both ends have proved who they are
 //!    control    on it: requests (gRPC), Raft's among them          links      on it: what channels and queues tell each other; the shard's
 //!  forming    which cluster a node without a log belongs to
 //!  feed       from the log to the shard                            proposals  from the shard to the log
@@ -23,6 +23,7 @@ mod proposals;
 pub mod secret;
 mod sight;
 mod streams;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -32,6 +33,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use broker_core::name::NodeId;
+use broker_core::store::QueueId;
+use broker_meta::command::Announcement;
 use broker_meta::membership::{Facts, Gossip, Me};
 use broker_meta::peer::Identity;
 use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, ProposeError, Status, create_log};
@@ -127,6 +130,7 @@ impl Cluster {
             return Ok(None);
         };
         let secret = secret::read(secret_file)?;
+        let tls = config.cluster.tls.as_ref().map(tls::NodeTls::new).transpose()?;
         let identity = Identity {
             cluster: None,
             node: 0,
@@ -141,7 +145,7 @@ impl Cluster {
             .build()
             .map_err(|error| Failure::new(Code::Software, format!("cannot start the cluster's threads: {error}")))?;
         let ear = Ear {
-            gate: Arc::new(Gate::new(secret, identity)),
+            gate: Arc::new(Gate::new(secret, tls, identity)),
             raft: Arc::default(),
             proposals: Arc::default(),
             sight: Arc::default(),
@@ -232,9 +236,25 @@ impl Handle {
         self.sight.is_paused()
     }
 
-    /// The shard has lost the link to a node.
+    /// The shard has lost the link to a node: what that one has announced is gone.
     pub fn link_is_down(&self, node: NodeId) {
         self.links.is_down(node.0);
+        self.feed.unreachable(node);
+    }
+
+    /// The number of the next exclusive queue of this node.
+    pub fn announced_id(&self) -> QueueId {
+        self.feed.announced_id(self.node(), self.raft.incarnation())
+    }
+
+    /// This node or another says something of its exclusive queues; the shard hears what it did under this number, as of a proposal.
+    pub fn announce(&self, node: NodeId, announcement: &Announcement, number: u64) {
+        self.feed.announce(node, announcement, number);
+    }
+
+    /// What this node has announced.
+    pub fn announcements(&self) -> Vec<Announcement> {
+        self.feed.announcements(self.node())
     }
 
     /// Work that the shard has no time for.

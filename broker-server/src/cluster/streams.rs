@@ -17,6 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::tls::{NodeStream, NodeTls};
+
 /// So long a connection to another node may take to come about.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// A stream whose octets are not taken for so long has failed: the other machine is gone, and does not say so.
@@ -37,6 +39,7 @@ pub enum Purpose {
 /// What this node says of itself, and whom it talks to.
 pub struct Gate {
     secret: Secret,
+    tls: Option<NodeTls>,
     state: Mutex<State>,
 }
 
@@ -55,6 +58,9 @@ pub enum StreamError {
     /// The network.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// There is no TLS session.
+    #[error("no TLS session comes about (cluster.ssl_options): {0}")]
+    Tls(#[source] io::Error),
     /// Nobody answered.
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
@@ -70,14 +76,19 @@ pub enum StreamError {
 
 impl Gate {
     /// A node that belongs to no cluster yet, or to that of its identity.
-    pub fn new(secret: Secret, identity: Identity) -> Gate {
+    pub fn new(secret: Secret, tls: Option<NodeTls>, identity: Identity) -> Gate {
         let (members, incarnations) = (Members::default(), BTreeMap::new());
-        Gate { secret, state: Mutex::new(State { identity, members, incarnations, closed: false }) }
+        Gate { secret, tls, state: Mutex::new(State { identity, members, incarnations, closed: false }) }
     }
 
     /// The secret that all nodes hold.
     pub fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// What is proved on a stream.
+    fn secret_for(&self, stream: &NodeStream) -> io::Result<Secret> {
+        Ok(stream.exported()?.map_or_else(|| self.secret.clone(), |exported| self.secret.bound_to(&exported)))
     }
 
     /// What this node says of itself.
@@ -137,12 +148,18 @@ impl Gate {
 }
 
 /// Opens a stream to the node at an address.
-pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(TcpStream, Peer), StreamError> {
+pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(NodeStream, Peer), StreamError> {
     let silent = |_| StreamError::Silent(CONNECT_TIME);
-    let mut stream = timeout(CONNECT_TIME, TcpStream::connect(address)).await.map_err(silent)??;
+    let stream = timeout(CONNECT_TIME, TcpStream::connect(address)).await.map_err(silent)??;
     prepare(&stream)?;
+    let mut stream = match &gate.tls {
+        Some(tls) => {
+            timeout(HANDSHAKE_TIME, tls.connect(address, stream)).await.map_err(in_time)?.map_err(StreamError::Tls)?
+        }
+        None => NodeStream::Plain(stream),
+    };
     let mut out = Vec::new();
-    let handshake = Handshake::connect(now(), gate.secret.clone(), gate.identity(), nonce()?, &mut out);
+    let handshake = Handshake::connect(now(), gate.secret_for(&stream)?, gate.identity(), nonce()?, &mut out);
     let (peer, rest) = shake_hands(&mut stream, handshake, out, gate).await?;
     let until = Instant::now() + HANDSHAKE_TIME;
     let late = |_| StreamError::Silent(HANDSHAKE_TIME);
@@ -156,9 +173,13 @@ pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(Tc
 }
 
 /// Answers whoever opened a stream.
-pub async fn accept(mut stream: TcpStream, gate: &Gate) -> Result<(TcpStream, Peer, Purpose), StreamError> {
+pub async fn accept(stream: TcpStream, gate: &Gate) -> Result<(NodeStream, Peer, Purpose), StreamError> {
     prepare(&stream)?;
-    let handshake = Handshake::accept(now(), gate.secret.clone(), gate.identity(), nonce()?);
+    let mut stream = match &gate.tls {
+        Some(tls) => timeout(HANDSHAKE_TIME, tls.accept(stream)).await.map_err(in_time)?.map_err(StreamError::Tls)?,
+        None => NodeStream::Plain(stream),
+    };
+    let handshake = Handshake::accept(now(), gate.secret_for(&stream)?, gate.identity(), nonce()?);
     let (peer, mut rest) = shake_hands(&mut stream, handshake, Vec::new(), gate).await?;
     if rest.is_empty() {
         let mut purpose = [0];
@@ -176,7 +197,7 @@ pub async fn accept(mut stream: TcpStream, gate: &Gate) -> Result<(TcpStream, Pe
 }
 
 async fn shake_hands(
-    stream: &mut TcpStream,
+    stream: &mut NodeStream,
     mut handshake: Handshake,
     mut out: Vec<Output>,
     gate: &Gate,
@@ -212,6 +233,10 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(2)).with_interval(Duration::from_secs(1));
     socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
     socket.set_tcp_user_timeout(Some(SILENCE))
+}
+
+fn in_time(_: tokio::time::error::Elapsed) -> StreamError {
+    StreamError::Silent(HANDSHAKE_TIME)
 }
 
 fn now() -> std::time::Instant {

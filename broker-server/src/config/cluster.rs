@@ -17,6 +17,8 @@ pub struct ClusterConfig {
     pub name: Option<String>,
     /// File with the secret of the cluster; never `None` where there is anything that leads to other nodes.
     pub secret_file: Option<PathBuf>,
+    /// Certificates for TLS between nodes, or `None`: they talk without.
+    pub tls: Option<ClusterTls>,
     /// Where other nodes may connect.
     pub listener: ClusterListener,
     /// `host:port` where other nodes reach this one, or `None`: see [`Self::advertised_address`].
@@ -37,6 +39,17 @@ pub struct ClusterConfig {
     pub partition_handling: PartitionHandling,
     /// Which node gets a new queue.
     pub queue_master_locator: QueueMasterLocator,
+}
+
+/// Files for TLS between nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterTls {
+    /// This node's certificate and those that lead to its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of all nodes' certificates.
+    pub authorities: PathBuf,
 }
 
 /// The listening address for other nodes.
@@ -127,6 +140,7 @@ impl Default for ClusterConfig {
         Self {
             name: None,
             secret_file: None,
+            tls: None,
             listener: ClusterListener { ip: None, port: DEFAULT_CLUSTER_PORT },
             advertised: None,
             peer_discovery_backend: PeerDiscovery::default(),

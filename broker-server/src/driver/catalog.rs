@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use broker_amqp::link::Op;
 use broker_amqp::{Exception, Input, Reply};
 use broker_core::arguments::QueueType;
-use broker_core::name::VhostName;
+use broker_core::name::{NodeId, VhostName};
 use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
 use broker_core::store::QueueId;
 use broker_core::topology::{Binding, Destination, ExchangeRecord, QueueRecord};
 use broker_meta::CatalogEvent;
+use broker_meta::catalog::is_announced;
+use broker_meta::command;
 
 use super::elsewhere::Question;
 use super::meta::Applied;
@@ -62,6 +65,11 @@ impl Shard {
                         cancelled.extend(self.delete_in_slices(queues));
                     }
                     CatalogEvent::ExchangeDeleted(record) => {
+                        if self.has_announced(proposal) {
+                            // It went with its last binding, and the log does not know of that one.
+                            let deletion = command::delete_exchange(&record.vhost, &record.name, true);
+                            self.propose(deletion, Waiter::Nobody);
+                        }
                         self.generation += 1;
                         self.histories.forget(&record.vhost, &record.name);
                         if let Some(holder) = record.holder {
@@ -96,7 +104,7 @@ impl Shard {
                 }
             }
             if let Some(waiter) = waiter {
-                self.answer_waiter(waiter, declared, refusal);
+                self.answer_waiter(proposal, waiter, declared, refusal);
             }
         }
         if vhosts_changed {
@@ -124,7 +132,13 @@ impl Shard {
         }
     }
 
-    fn answer_waiter(&mut self, waiter: Waiter, declared: Option<(QueueId, bool)>, refusal: Option<Exception>) {
+    fn answer_waiter(
+        &mut self,
+        proposal: u64,
+        waiter: Waiter,
+        declared: Option<(QueueId, bool)>,
+        refusal: Option<Exception>,
+    ) {
         let (connection, channel, reply) = match waiter {
             Waiter::Done { connection, channel } => (connection, channel, Reply::Done),
             Waiter::Declared { connection, channel, name } => {
@@ -143,16 +157,38 @@ impl Shard {
             }
             Waiter::Deleted { connection, channel, messages } => (connection, channel, Reply::Deleted { messages }),
             Waiter::Goodbye { connection } => {
+                if self.goodbye_waits(proposal, connection) {
+                    return;
+                }
+                self.forget_announcement(proposal);
                 if let Some(place) = self.place_of(connection) {
                     self.tell(place, Input::ConnectionClosed);
                 }
                 return;
             }
-            Waiter::Nobody | Waiter::Admin(_) => return,
+            Waiter::AnnouncedBy { node, request } => return self.answer_announcement(node, request, refusal.as_ref()),
+            Waiter::Nobody | Waiter::Admin(_) => return self.forget_announcement(proposal),
         };
         match refusal {
-            Some(refusal) => self.replies.push_back((connection, channel, Reply::Refused(refusal))),
-            None => self.reply_when_seen(connection, channel, reply),
+            Some(refusal) => {
+                self.forget_announcement(proposal);
+                self.replies.push_back((connection, channel, Reply::Refused(refusal)));
+            }
+            None => self.reply_to_proposal(proposal, connection, channel, reply),
+        }
+    }
+
+    /// Tells a node what was made of its announcement.
+    fn answer_announcement(&mut self, node: NodeId, request: u64, refusal: Option<&Exception>) {
+        if request == 0 {
+            return;
+        }
+        match refusal {
+            None => self.links.say(node, &Op::Answer { request, messages: 0, consumers: 0 }),
+            Some(refusal) => {
+                let code = refusal.code.number();
+                self.links.say(node, &Op::Refusal { request, code, text: &refusal.text });
+            }
         }
     }
 
@@ -215,6 +251,9 @@ impl Shard {
         let id = record.id;
         if record.node != self.parts.node {
             return self.consumers_elsewhere(id);
+        }
+        if is_announced(id) {
+            self.announced_queue_is_gone(record);
         }
         self.feed(id, queue::Input::Delete);
         let Some(local) = self.queues.remove(&id) else { return Vec::new() };

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use broker_core::store::QueueId;
+use broker_meta::catalog::is_announced;
 use broker_meta::command;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -40,6 +41,10 @@ impl Deletions {
 impl Shard {
     /// Asks the catalog to delete queues that are marked as leaving.
     pub(super) fn propose_deletion(&mut self, ids: Vec<QueueId>, waiter: Waiter) {
+        // Of a connection, or of one request: they are in the log all, or none is.
+        if ids.first().is_some_and(|id| is_announced(*id)) {
+            return self.announce(&command::announce_deletion(ids), None, waiter);
+        }
         self.deletions.proposed.insert(self.next_proposal, ids.clone());
         self.propose(command::delete_queues(ids), waiter);
     }

@@ -14,6 +14,8 @@ use broker_core::store::QueueId;
 use broker_core::topology::{QueueDeclaration, QueueRecord};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::client::HeldDelivery;
 use super::dispatch::Route;
@@ -60,6 +62,15 @@ pub enum Question {
         /// The consumer.
         key: ConsumerKey,
     },
+    /// To take an announcement.
+    Announced {
+        /// The number of the proposal.
+        proposal: u64,
+        /// What is announced.
+        octets: Arc<[u8]>,
+        /// Until then it is said again when it is refused.
+        until: Instant,
+    },
     /// To let a consumer start.
     Consume {
         /// The consumer.
@@ -73,6 +84,7 @@ impl Question {
             Question::Declared { connection, channel, .. }
             | Question::Purged { connection, channel }
             | Question::Deleted { connection, channel, .. } => (*connection, *channel),
+            Question::Announced { .. } => (0, 0),
             Question::Consume { key } | Question::Cancelled { key } => (key.channel.connection, key.channel.channel),
         }
     }
@@ -214,6 +226,7 @@ impl Shard {
                 Reply::Declared { name, messages: count(messages), consumers: count(consumers) }
             }
             Question::Purged { .. } => Reply::Purged { messages: count(messages) },
+            Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
             Question::Cancelled { key } => {
                 self.forget_consumer_elsewhere(&key);
                 Reply::Done
@@ -244,7 +257,10 @@ impl Shard {
     }
 
     /// A node will not do it.
-    pub(super) fn question_is_refused(&mut self, question: Question, code: u16, text: &str) {
+    pub(super) fn question_is_refused(&mut self, node: NodeId, question: Question, code: u16, text: &str) {
+        if let Question::Announced { proposal, octets, until } = question {
+            return self.announcement_is_refused(node, proposal, octets, until, text);
+        }
         let code = match code {
             403 => ReplyCode::AccessRefused,
             404 => ReplyCode::NotFound,
@@ -261,6 +277,7 @@ impl Shard {
     fn answer_no(&mut self, question: Question, exception: Exception) {
         let (connection, channel) = question.asker();
         match question {
+            Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
             Question::Consume { key } => self.forget_consumer_elsewhere(&key),
             Question::Cancelled { key } => {
                 self.forget_consumer_elsewhere(&key);

@@ -51,6 +51,8 @@ pub enum Event {
         incarnation: u64,
         /// Both have proved who they are on it.
         stream: std::net::TcpStream,
+        /// The TLS session on it, if there is one.
+        tls: Option<Box<rustls::Connection>>,
     },
     /// The node sees too few others and serves no clients, or sees enough again.
     Pause(bool),

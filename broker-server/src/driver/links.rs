@@ -6,26 +6,32 @@
 //! new link is passed over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_amqp::link::{Got, Link, Op, Receiver, Sender};
-use broker_amqp::{Exception, Reply, ReplyCode};
+use broker_amqp::{Exception, Input, Reply, ReplyCode};
 use broker_core::message::{Content, Message};
 use broker_core::name::NodeId;
 use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings, Outcome, Publish};
+use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
+use broker_core::topology::QueueRecord;
+use broker_meta::command::Announcement;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
+use prost::Message as _;
 use smallvec::SmallVec;
 
-use super::client::SLICES_MAX;
 use super::dispatch::Route;
 use super::elsewhere::Question;
 use super::letters::LETTERS;
+use super::link_stream::{LinkStream, Socket};
 use super::numbers;
+use super::requests::{Waiter, exception};
 use super::shard::Shard;
 use super::unanswered::{Deliveries, Publishes};
 
@@ -37,6 +43,10 @@ pub const TOKENS_COUNT: usize = 4096;
 pub(super) const REPLY: QueueId = QueueId(0);
 /// One read of a link takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
+/// An announcement that is refused is said again for so long...
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(3);
+/// ...and this often.
+const ANNOUNCE_AGAIN: Duration = Duration::from_millis(20);
 /// An answer that waits until every node has applied a change waits no longer than this.
 const SEEN_WAIT: Duration = Duration::from_secs(3);
 
@@ -51,10 +61,26 @@ pub struct Links {
     pub(super) questions: HashMap<u64, (NodeId, Question), RandomState>,
     /// Consumers of this node's clients on queues of others.
     pub(super) consumers: HashMap<QueueId, BTreeSet<ConsumerKey>, RandomState>,
+    /// Announcements that were refused and are said again, when and to whom.
+    again: VecDeque<(Instant, NodeId, Question)>,
+    /// Announcements that not all other nodes have taken, by the number of the proposal.
+    announced: HashMap<u64, Announced, RandomState>,
     /// Answers to changes that some node has not applied yet, in the order of the log.
     unseen: VecDeque<Unseen>,
     /// The last entry applied here.
     applied: u64,
+}
+
+/// What this node has announced of its exclusive queues, and who waits for it.
+#[derive(Default)]
+struct Announced {
+    /// Nodes that have not answered.
+    missing: usize,
+    /// The queue, if one is declared.
+    queue: Option<QueueId>,
+    reply: Option<(u64, u16, Reply)>,
+    /// A connection that closes when all know that its queues are gone.
+    goodbye: Option<u64>,
 }
 
 /// An answer that waits until every node knows.
@@ -69,7 +95,7 @@ struct Unseen {
 struct NodeLink {
     node: NodeId,
     incarnation: u64,
-    stream: TcpStream,
+    stream: LinkStream,
     sender: Sender,
     /// None while it is listened to.
     receiver: Option<Receiver>,
@@ -122,7 +148,8 @@ impl Links {
 
     /// When an answer has waited long enough for the other nodes.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.unseen.front().map(|unseen| unseen.until)
+        let again = self.again.front().map(|(at, ..)| *at);
+        self.unseen.front().map(|unseen| unseen.until).into_iter().chain(again).min()
     }
 
     /// A number for a question to a node.
@@ -227,12 +254,12 @@ fn mark(link: &mut NodeLink, dirty: &mut Vec<u64>) {
 
 impl Shard {
     /// A link has come up. One that was there before is lost.
-    pub(super) fn link_is_up(&mut self, node: NodeId, incarnation: u64, stream: std::net::TcpStream) {
+    pub(super) fn link_is_up(&mut self, node: NodeId, incarnation: u64, (stream, tls): Socket) {
         self.link_is_lost(node, "there is a new one");
-        let mut stream = TcpStream::from_std(stream);
+        let mut stream = LinkStream::new(TcpStream::from_std(stream), tls);
         let token = Token(TOKENS + node.0 as usize);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.parts.poll.registry().register(&mut stream, token, interest) {
+        if let Err(error) = self.parts.poll.registry().register(stream.socket(), token, interest) {
             tracing::warn!(node = node.0, %error, "cannot watch the link to another node; trying again");
             return self.tell_of_lost_link(node);
         }
@@ -243,7 +270,8 @@ impl Shard {
             stream,
             sender,
             receiver: Some(receiver),
-            listed: false,
+            // What came with the handshake has been read from the socket already.
+            listed: true,
             dirty: false,
             applied: 0,
             consumers: HashMap::default(),
@@ -254,8 +282,13 @@ impl Shard {
             untaken: 0,
         };
         self.links.by_node.insert(node.0, Box::new(link));
+        self.links.readable.push_back(node.0);
         let index = self.links.applied;
         self.links.say(node, &Op::Applied { index });
+        let announcements = self.parts.meta.cluster().map(|cluster| cluster.announcements()).unwrap_or_default();
+        for announcement in announcements {
+            self.links.say(node, &Op::Announce { request: 0, octets: &announcement.encode_to_vec() });
+        }
         // Queues there can be reached.
         self.generation += 1;
         tracing::info!(node = node.0, incarnation, "link to another node is up");
@@ -270,7 +303,7 @@ impl Shard {
     /// The link to a node is lost: all that hung on it is answered.
     pub(super) fn link_is_lost(&mut self, node: NodeId, why: &str) {
         let Some(mut link) = self.links.by_node.remove(&node.0) else { return };
-        drop(self.parts.poll.registry().deregister(&mut link.stream));
+        drop(self.parts.poll.registry().deregister(link.stream.socket()));
         tracing::warn!(node = node.0, incarnation = link.incarnation, "link to another node is lost: {why}");
         self.tell_of_lost_link(node);
         self.generation += 1;
@@ -449,7 +482,7 @@ impl Shard {
             }
             Op::Refusal { request, code, text } => {
                 if let Some((_, question)) = self.links.questions.remove(&request) {
-                    self.question_is_refused(question, code, text);
+                    self.question_is_refused(node, question, code, text);
                 }
             }
             Op::Credit { octets } => {
@@ -464,6 +497,7 @@ impl Shard {
                     }
                 }
             }
+            Op::Announce { request, octets } => self.hear_announcement(node, request, octets),
             Op::Applied { index } => {
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
                     link.applied = link.applied.max(index);
@@ -538,7 +572,7 @@ impl Shard {
         for node in std::mem::take(&mut self.links.dirty) {
             let Some(link) = self.links.by_node.get_mut(&node) else { continue };
             link.dirty = false;
-            if !write(&mut link.stream, link.sender.send_buffer()) {
+            if !link.stream.write(link.sender.send_buffer()) {
                 self.link_is_lost(NodeId(node), "the socket failed");
             }
         }
@@ -553,6 +587,131 @@ impl Shard {
         for link in self.links.by_node.values_mut() {
             link.sender.say(&Op::Applied { index });
             mark(link, &mut self.links.dirty);
+        }
+    }
+
+    /// Tells all nodes something of this node's exclusive queues, this one first. Who waits is answered when all have taken it.
+    pub(super) fn announce(&mut self, announcement: &Announcement, queue: Option<QueueId>, waiter: Waiter) {
+        let number = self.next_proposal;
+        self.next_proposal += 1;
+        self.waiters.insert(number, waiter);
+        let octets: Arc<[u8]> = announcement.encode_to_vec().into();
+        let until = self.now + ANNOUNCE_WAIT;
+        let nodes: Vec<NodeId> = self.links.by_node.keys().map(|&node| NodeId(node)).collect();
+        self.links.announced.insert(number, Announced { missing: nodes.len(), queue, reply: None, goodbye: None });
+        for node in nodes {
+            let request = self.links.ask(node, Question::Announced { proposal: number, octets: octets.clone(), until });
+            self.links.say(node, &Op::Announce { request, octets: &octets });
+        }
+        if let Some(cluster) = self.parts.meta.cluster() {
+            cluster.announce(self.parts.node, announcement, number);
+        }
+    }
+
+    /// Another node says something of its exclusive queues.
+    fn hear_announcement(&mut self, node: NodeId, request: u64, octets: &[u8]) {
+        let Ok(announcement) = Announcement::decode(octets) else {
+            return self.links.say(node, &Op::Refusal { request, code: 541, text: "an announcement that is none" });
+        };
+        let number = self.next_proposal;
+        self.next_proposal += 1;
+        // It is answered when this node routes by it.
+        self.waiters.insert(number, Waiter::AnnouncedBy { node, request });
+        if let Some(cluster) = self.parts.meta.cluster() {
+            cluster.announce(node, &announcement, number);
+        }
+    }
+
+    /// A node does not take an announcement. It may not have heard yet that the name is free again: another node tells it so, on another link.
+    pub(super) fn announcement_is_refused(
+        &mut self,
+        node: NodeId,
+        proposal: u64,
+        octets: Arc<[u8]>,
+        until: Instant,
+        why: &str,
+    ) {
+        let still_waits = self.links.announced.contains_key(&proposal);
+        if still_waits && self.now < until {
+            let question = Question::Announced { proposal, octets, until };
+            return self.links.again.push_back((self.now + ANNOUNCE_AGAIN, node, question));
+        }
+        if still_waits {
+            tracing::warn!(node = node.0, "another node does not know an exclusive queue of this one: {why}");
+        }
+        self.announcement_is_taken(proposal);
+    }
+
+    /// Says again what was refused, if it is time.
+    pub(super) fn announce_again(&mut self) {
+        while self.links.again.front().is_some_and(|(at, ..)| *at <= self.now)
+            && let Some((_, node, question)) = self.links.again.pop_front()
+        {
+            let Question::Announced { proposal, ref octets, .. } = question else { continue };
+            if !self.links.reaches(node) {
+                self.announcement_is_taken(proposal);
+                continue;
+            }
+            let octets = octets.clone();
+            let request = self.links.ask(node, question);
+            self.links.say(node, &Op::Announce { request, octets: &octets });
+        }
+    }
+
+    /// A node has taken an announcement, or cannot be reached any more.
+    pub(super) fn announcement_is_taken(&mut self, proposal: u64) {
+        let Some(announced) = self.links.announced.get_mut(&proposal) else { return };
+        announced.missing = announced.missing.saturating_sub(1);
+        if announced.missing > 0 || (announced.reply.is_none() && announced.goodbye.is_none()) {
+            return;
+        }
+        let Some(Announced { reply, goodbye, .. }) = self.links.announced.remove(&proposal) else { return };
+        self.replies.extend(reply);
+        if let Some(place) = goodbye.and_then(|connection| self.place_of(connection)) {
+            self.tell(place, Input::ConnectionClosed);
+        }
+    }
+
+    /// Answers a channel that has waited for a proposal; of an announcement when all nodes have taken it.
+    pub(super) fn reply_to_proposal(&mut self, proposal: u64, connection: u64, channel: u16, reply: Reply) {
+        match self.links.announced.get_mut(&proposal) {
+            Some(announced) if announced.missing > 0 => announced.reply = Some((connection, channel, reply)),
+            Some(_) => {
+                self.links.announced.remove(&proposal);
+                self.replies.push_back((connection, channel, reply));
+            }
+            None => self.reply_when_seen(connection, channel, reply),
+        }
+    }
+
+    /// Whether a proposal is an announcement of this node's.
+    pub(super) fn has_announced(&self, proposal: u64) -> bool {
+        self.links.announced.contains_key(&proposal)
+    }
+
+    /// A connection's exclusive queues are gone here. Whether it has to wait for the other nodes to know.
+    pub(super) fn goodbye_waits(&mut self, proposal: u64, connection: u64) -> bool {
+        match self.links.announced.get_mut(&proposal) {
+            Some(announced) if announced.missing > 0 => {
+                announced.goodbye = Some(connection);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// An announcement was refused here: nobody waits for the others.
+    pub(super) fn forget_announcement(&mut self, proposal: u64) {
+        self.links.announced.remove(&proposal);
+    }
+
+    /// Another node keeps the name of a queue that was being announced: who declares it is told so.
+    pub(super) fn announced_queue_is_gone(&mut self, record: &QueueRecord) {
+        let waits = |announced: &&mut Announced| announced.queue == Some(record.id);
+        if let Some(announced) = self.links.announced.values_mut().find(waits)
+            && let Some((_, _, reply)) = &mut announced.reply
+        {
+            *reply = Reply::Refused(exception(Refusal::Locked(record.vhost.clone(), record.name.clone())));
         }
     }
 
@@ -604,19 +763,4 @@ impl Shard {
         let node = self.parts.topology.queue_by_id(id)?.node;
         (node != self.parts.node).then_some(node)
     }
-}
-
-/// Writes until nothing is left or the socket takes no more. False if it has failed.
-fn write(stream: &mut TcpStream, source: &mut broker_amqp::SendBuffer) -> bool {
-    while !source.is_empty() {
-        let written = stream.write_vectored(&source.as_io_slices(SLICES_MAX));
-        match written {
-            Ok(0) => return false,
-            Ok(octets) => source.consume(octets),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-            Err(_) => return false,
-        }
-    }
-    true
 }

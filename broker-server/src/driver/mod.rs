@@ -17,6 +17,7 @@ pub mod events;
 pub mod histories;
 pub mod journal;
 mod letters;
+mod link_stream;
 pub mod links;
 pub mod login;
 pub mod mailbox;

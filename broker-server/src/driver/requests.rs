@@ -9,7 +9,7 @@ use broker_core::arguments::QueueType;
 use broker_core::exchange::ExchangeKind;
 use broker_core::field_table::{FieldTable, Value};
 use broker_core::message::{Content, split_route};
-use broker_core::name::{UserName, VhostName};
+use broker_core::name::{NodeId, UserName, VhostName};
 use broker_core::queue::{self, ConsumerSettings};
 use broker_core::refusal::{Refusal, Resource};
 use broker_core::store::QueueId;
@@ -17,7 +17,8 @@ use broker_core::topology::{
     BindingCheck, Declare, Delete, Destination, ExchangeDeclaration, QueueDeclaration, QueueRecord, Reached, Routable,
     Vhost, copy_keys_in, has_copy_keys, refuse_default_exchange, refuse_system_exchange, reserved_queue_name,
 };
-use broker_meta::command::{self, Command};
+use broker_meta::catalog::is_announced;
+use broker_meta::command::{self, Announcement, Command};
 
 use super::client::ClientConsumer;
 use super::dispatch::Route;
@@ -57,6 +58,13 @@ pub enum Waiter {
     Goodbye {
         /// The connection.
         connection: u64,
+    },
+    /// Another node, for what it has announced.
+    AnnouncedBy {
+        /// The node.
+        node: NodeId,
+        /// Its question.
+        request: u64,
     },
     /// An operator, by the number of the request.
     Admin(u64),
@@ -184,12 +192,30 @@ impl Shard {
                 let limit = self.parts.bindings_max;
                 Err(exception(Refusal::BindingLimit { queue: Resource::Queue(vhost, name), limit }))
             }
+            (BindingCheck::Missing(binding), true) if self.is_in_no_log(&vhost, &destination) => {
+                self.announce_for(place, channel, &command::announce_binding(&vhost, &binding))
+            }
+            (BindingCheck::Existing(binding), false) if self.is_in_no_log(&vhost, &destination) => {
+                self.announce_for(place, channel, &command::announce_unbinding(&vhost, &binding))
+            }
             (BindingCheck::Missing(binding), true) => self.propose_for(place, channel, command::bind(&vhost, &binding)),
             (BindingCheck::Existing(binding), false) => {
                 self.propose_for(place, channel, command::unbind(&vhost, &binding))
             }
             _ => Ok(Some(Reply::Done)),
         }
+    }
+
+    /// Whether that is a queue that is announced.
+    fn is_in_no_log(&self, vhost: &VhostName, destination: &Destination) -> bool {
+        let Destination::Queue(name) = destination else { return false };
+        self.parts.topology.queue(vhost, name).is_some_and(|record| is_announced(record.id))
+    }
+
+    fn announce_for(&mut self, place: usize, channel: u16, announcement: &Announcement) -> Answer {
+        let connection = self.clients[place].number;
+        self.announce(announcement, None, Waiter::Done { connection, channel });
+        Ok(None)
     }
 
     /// Whether that is a queue with as many bindings as it may have.
@@ -249,6 +275,11 @@ impl Shard {
             Declare::Existing(record) => self.declared_there(connection, channel, name, &record),
             Declare::New => {
                 let waiter = Waiter::Declared { connection, channel, name: name.clone() };
+                if *exclusive && let Some(id) = self.parts.meta.cluster().map(|cluster| cluster.announced_id()) {
+                    let announcement = command::announce_queue(&vhost, &declaration, self.parts.node, id);
+                    self.announce(&announcement, Some(id), waiter);
+                    return Ok(None);
+                }
                 let node = self.place_of_queue(&declaration);
                 self.propose(command::declare_queue(&vhost, &declaration, node), waiter);
                 Ok(None)

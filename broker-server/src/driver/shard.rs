@@ -633,7 +633,7 @@ impl Shard {
             }
             Event::Applied(applied) => self.applied(applied),
             Event::NotApplied(numbers) => self.not_applied(numbers),
-            Event::Link { node, incarnation, stream } => self.link_is_up(node, incarnation, stream),
+            Event::Link { node, incarnation, stream, tls } => self.link_is_up(node, incarnation, (stream, tls)),
             Event::Pause(paused) => self.pause(paused),
             Event::AlarmElsewhere(reason) => self.alarm_elsewhere(reason),
             Event::Login(result) => self.login_checked(result),
@@ -783,6 +783,7 @@ impl Shard {
         self.fire_queue_timers();
         self.open_doors();
         self.release_seen();
+        self.announce_again();
         self.delete_again();
         self.check_deliveries();
         if self.journal_rests_until.is_some_and(|until| self.now >= until) {

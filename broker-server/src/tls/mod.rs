@@ -1,7 +1,7 @@
 //! TLS of the AMQP port: certificates from files, sessions over sockets that do not block, and who the client is.
 
 mod endpoint;
-mod files;
+pub(crate) mod files;
 mod name;
 mod peer;
 mod server;

@@ -178,6 +178,15 @@ impl World {
         .await
     }
 
+    /// Waits until the first, who is alone, leads and has applied its first entry. Its term.
+    pub(super) async fn leader_term(&self) -> u64 {
+        self.until("node 1 to have begun", || {
+            let status = self.at(1).status();
+            (status.role == Role::Leader && status.applied == 1).then_some(status.term)
+        })
+        .await
+    }
+
     pub(super) async fn until<A>(&self, what: &str, mut is: impl FnMut() -> Option<A>) -> A {
         for _ in 0..WAIT.as_millis() / 10 {
             if let Some(answer) = is() {

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use openraft::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt};
+use openraft::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
-use openraft::{RaftLogReader, StorageError};
+use openraft::{RaftLogReader, RaftSnapshotBuilder, StorageError};
+use prost::Message;
 use proto::cluster;
 use tempfile::TempDir;
 
-use super::super::machine::Machine;
+use super::super::machine::{Machine, meta_of};
 use super::super::store::{Identity, LogStore, OpenError};
 use super::super::types::{EntryOf, TypeConfig, take_entry, take_vote};
 
@@ -115,6 +116,45 @@ async fn a_log_is_made_once_and_says_whose_it_is() {
     let (store, identity, _) = LogStore::open(directory.path()).unwrap();
     store.close();
     assert_eq!(identity, IDENTITY);
+}
+
+#[tokio::test]
+async fn an_older_snapshot_does_not_replace_a_newer_one() {
+    let directory = TempDir::new().unwrap();
+    let mut machine = Machine::open(directory.path(), Box::new(|_| {})).unwrap();
+    let on_disk = async || {
+        let mut again = Machine::open(directory.path(), Box::new(|_| {})).unwrap();
+        let snapshot = again.get_current_snapshot().await.unwrap().map(|snapshot| snapshot.meta);
+        let applied = again.applied_state().await.unwrap().0;
+        assert_eq!(snapshot.and_then(|meta| meta.last_log_id), applied);
+        applied.map(|id| (id.leader_id.term, id.index))
+    };
+    let octets_at = |term, index| {
+        let last = Some(cluster::LogId { term, index });
+        cluster::Snapshot { last, catalog: Some(Default::default()), ..Default::default() }.encode_to_vec()
+    };
+    // It is begun here, and done after another was installed.
+    let mut early = machine.get_snapshot_builder().await;
+    let octets = octets_at(2, 100);
+    machine.install_snapshot(&meta_of(&octets).unwrap(), octets).await.unwrap();
+    let built = early.build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id, None);
+    assert_eq!(on_disk().await, Some((2, 100)));
+    // What is not older is written, also by a builder of now.
+    machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let octets = octets_at(2, 101);
+    machine.install_snapshot(&meta_of(&octets).unwrap(), octets).await.unwrap();
+    assert_eq!(on_disk().await, Some((2, 101)));
+    // Nor is an older one installed, or one that is not what was announced.
+    let octets = octets_at(2, 99);
+    machine.install_snapshot(&meta_of(&octets).unwrap(), octets).await.unwrap_err();
+    machine.install_snapshot(&meta_of(&octets_at(2, 103)).unwrap(), octets_at(2, 102)).await.unwrap_err();
+    assert_eq!(on_disk().await, Some((2, 101)));
+    // How far it goes is known from the start.
+    let mut again = Machine::open(directory.path(), Box::new(|_| {})).unwrap();
+    let octets = octets_at(2, 100);
+    again.install_snapshot(&meta_of(&octets).unwrap(), octets).await.unwrap_err();
+    assert_eq!(on_disk().await, Some((2, 101)));
 }
 
 #[test]

@@ -32,7 +32,7 @@ async fn what_makes_no_sense_is_named() {
         Err(HandleError::Meaningless(why)) => why.to_string(),
         other => panic!("{other:?}"),
     };
-    let vote = Some(cluster::Vote { term: 1, voted_for: 1, committed: true });
+    let vote = Some(cluster::Vote { term: 9, voted_for: 2, committed: true });
     assert_eq!(why(Kind::Vote, Vec::new()).await, "a vote is missing");
     assert_eq!(why(Kind::Propose, Vec::new()).await, "a proposal does not say whose it is");
     let unknown = cluster::Entry { id: Some(cluster::LogId { term: 1, index: 5 }), payload: None };

@@ -1,5 +1,7 @@
 //! The keys of the cluster.
 
+use std::path::PathBuf;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,7 +10,8 @@ use super::{
 };
 use crate::config::Listener;
 use crate::config::cluster::{
-    ClusterConfig, HOW_TO_MAKE_A_SECRET, PartitionHandling, PeerDiscovery, QueueMasterLocator, Recovery, Seed, address,
+    ClusterConfig, ClusterTls, HOW_TO_MAKE_A_SECRET, PartitionHandling, PeerDiscovery, QueueMasterLocator, Recovery,
+    Seed, address,
 };
 
 /// What only makes sense when all of it is known.
@@ -17,6 +20,9 @@ pub(super) struct ClusterDraft {
     config: ClusterConfig,
     port: Option<u16>,
     interface: Option<IpAddr>,
+    certificate: Option<PathBuf>,
+    private_key: Option<PathBuf>,
+    authorities: Option<PathBuf>,
     first_port: Option<u16>,
     last_port: Option<u16>,
     advertised: Option<(String, Option<u16>)>,
@@ -68,6 +74,9 @@ const MAX_NODES: u64 = 1_000;
 const UNLIMITED: &str = "unlimited";
 
 const BACKEND_KEY: &str = "cluster_formation.peer_discovery_backend";
+const CERTIFICATE_KEY: &str = "cluster.ssl_options.certfile";
+const PRIVATE_KEY_KEY: &str = "cluster.ssl_options.keyfile";
+const AUTHORITIES_KEY: &str = "cluster.ssl_options.cacertfile";
 const NODES_KEY: &str = "cluster_formation.classic_config.nodes";
 const HOSTNAME_KEY: &str = "cluster_formation.dns.hostname";
 const SIZE_KEY: &str = "cluster_formation.target_cluster_size_hint";
@@ -97,7 +106,27 @@ impl ClusterDraft {
             return Err((key, text));
         }
         self.finish_discovery(warnings)?;
+        self.finish_tls()?;
         Ok(self.config)
+    }
+
+    fn finish_tls(&mut self) -> Result<(), Complaint> {
+        let files = (self.certificate.take(), self.private_key.take(), self.authorities.take());
+        self.config.tls = match files {
+            (None, None, None) => None,
+            (Some(certificate), Some(key), Some(authorities)) => Some(ClusterTls { certificate, key, authorities }),
+            (certificate, key, _) => {
+                let given = match (certificate, key) {
+                    (Some(_), _) => CERTIFICATE_KEY,
+                    (None, Some(_)) => PRIVATE_KEY_KEY,
+                    (None, None) => AUTHORITIES_KEY,
+                };
+                let text =
+                    format!("TLS between nodes needs {CERTIFICATE_KEY}, {PRIVATE_KEY_KEY} and {AUTHORITIES_KEY}");
+                return Err((given, text));
+            }
+        };
+        Ok(())
     }
 
     fn finish_nodes(&mut self, warnings: &mut Vec<Complaint>) {
@@ -230,6 +259,44 @@ pub(super) const SECRET_FILE: Key = Key {
         "cluster.secret_file",
         |draft, given| not_empty(given.value).map(|path| draft.cluster.config.secret_file = Some(path.into())),
         |config| optional("cluster.secret_file", config.cluster.secret_file.as_ref().map(|path| path.display())),
+    )
+};
+
+pub(super) const CERTIFICATE: Key = Key {
+    meaning: "This node's certificate for TLS between nodes, and behind it those that lead to its authority, PEM. With it \
+              nodes talk over TLS 1.3 only, and each shows a certificate for servers and clients whose names hold the host by \
+              which the others reach it.",
+    unit: "path",
+    default: "",
+    bounds: "not empty",
+    ..key(
+        CERTIFICATE_KEY,
+        |draft, given| not_empty(given.value).map(|path| draft.cluster.certificate = Some(path.into())),
+        |config| optional(CERTIFICATE_KEY, config.cluster.tls.as_ref().map(|tls| tls.certificate.display())),
+    )
+};
+
+pub(super) const PRIVATE_KEY: Key = Key {
+    meaning: "Its private key, PEM, not encrypted.",
+    unit: "path",
+    default: "",
+    bounds: "not empty",
+    ..key(
+        PRIVATE_KEY_KEY,
+        |draft, given| not_empty(given.value).map(|path| draft.cluster.private_key = Some(path.into())),
+        |config| optional(PRIVATE_KEY_KEY, config.cluster.tls.as_ref().map(|tls| tls.key.display())),
+    )
+};
+
+pub(super) const AUTHORITIES: Key = Key {
+    meaning: "Certificates of the authorities from which those of all nodes must come, PEM.",
+    unit: "path",
+    default: "",
+    bounds: "not empty",
+    ..key(
+        AUTHORITIES_KEY,
+        |draft, given| not_empty(given.value).map(|path| draft.cluster.authorities = Some(path.into())),
+        |config| optional(AUTHORITIES_KEY, config.cluster.tls.as_ref().map(|tls| tls.authorities.display())),
     )
 };
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::cluster::{
-    ClusterConfig, ClusterListener, PartitionHandling, PeerDiscovery, QueueMasterLocator, Recovery, Seed,
+    ClusterConfig, ClusterListener, ClusterTls, PartitionHandling, PeerDiscovery, QueueMasterLocator, Recovery, Seed,
 };
 use crate::config::tls::{AlternativeName, LoginFrom, TlsVersion};
 use crate::config::{DiskFreeLimit, Listener, LogFormat, LogLevel, MemoryWatermark, Secret, TlsConfig};
@@ -248,7 +248,8 @@ fn seed(name: &str, port: Option<u16>) -> Seed {
 #[test]
 fn a_list_makes_a_cluster() {
     let config = cluster_of(
-        "cluster_name = shop\ncluster.listener.ip = ::1\ncluster.listener.port = 25673\n\
+        "cluster.ssl_options.certfile = /c\ncluster.ssl_options.keyfile = /k\ncluster.ssl_options.cacertfile = /a\n\
+         cluster_name = shop\ncluster.listener.ip = ::1\ncluster.listener.port = 25673\n\
          cluster.advertised_address = a.example\ncluster_formation.peer_discovery_backend = classic_config\n\
          cluster_formation.classic_config.nodes.1 = rabbit@hostname1.eng.example.local\n\
          cluster_formation.classic_config.nodes.10 = rabbit@[::1]:25674\n\
@@ -261,6 +262,7 @@ fn a_list_makes_a_cluster() {
     let expected = ClusterConfig {
         name: Some("shop".into()),
         secret_file: Some("/s".into()),
+        tls: Some(ClusterTls { certificate: "/c".into(), key: "/k".into(), authorities: "/a".into() }),
         listener: ClusterListener { ip: Some("::1".parse().unwrap()), port: 25_673 },
         advertised: Some("a.example:25673".into()),
         peer_discovery_backend: PeerDiscovery::ClassicConfig,
