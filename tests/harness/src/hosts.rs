@@ -88,7 +88,7 @@ impl Hosts {
         run("mkdir", &["-p", "/run/netns"])?;
         run("mount", &["-t", "tmpfs", "tmpfs", "/run/netns"])?;
         ip("link set lo up")?;
-        ip(&format!("link add net type bridge address {}", hardware(TEST)))?;
+        ip(&format!("link add net address {} type bridge", hardware(TEST)))?;
         ip(&format!("addr add {}/24 dev net", address(TEST)))?;
         ip("link set net up")?;
         for host in 1..=count {

@@ -11,12 +11,12 @@ const ORDERS: [[usize; 3]; 6] = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3,
 
 #[test]
 fn nodes_that_start_at_once_form_one_cluster() {
-    is_one_cluster(&start(Plan::nodes(3)));
+    is_one_cluster(&Cluster::start(Plan::nodes(3)).unwrap());
 }
 
 #[test]
 fn five_nodes_that_start_at_once_form_one_cluster() {
-    is_one_cluster(&start(Plan::nodes(5)));
+    is_one_cluster(&Cluster::start(Plan::nodes(5)).unwrap());
 }
 
 #[test]

@@ -20,8 +20,17 @@ use harness::{Cluster, Plan};
 /// The catalog refuses changes for want of a majority.
 const NO_MAJORITY: &str = "connection 541 INTERNAL_ERROR";
 
+/// A cluster whose nodes are all linked and all vote.
 fn start(plan: Plan) -> Cluster {
-    Cluster::start(plan).unwrap_or_else(|error| panic!("{error}"))
+    let cluster = Cluster::start(plan).unwrap_or_else(|error| panic!("{error}"));
+    let others = cluster.numbers().count() - 1;
+    eventually("all nodes are linked and vote", || {
+        let logs: Vec<String> = cluster.numbers().map(|node| cluster.log(node).unwrap()).collect();
+        let times = |words: &str| logs.iter().map(|log| log.matches(words).count()).min().unwrap_or_default();
+        let voting: usize = logs.iter().map(|log| log.matches("votes from now on").count()).sum();
+        times("link to another node is up") >= others && voting >= others
+    });
+    cluster
 }
 
 fn client(cluster: &Cluster, node: usize) -> Client {
