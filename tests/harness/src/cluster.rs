@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{io, thread};
+use std::{env, io, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -283,6 +283,12 @@ impl Drop for Cluster {
             return;
         }
         for node in &self.nodes {
+            // For a look at all of it.
+            if let Some(directory) = env::var_os("HARNESS_KEEP_LOGS").map(PathBuf::from)
+                && let Err(error) = fs::write(directory.join(format!("{}.log", node.name)), node.process.log())
+            {
+                eprintln!("keeping the log: {error}");
+            }
             eprintln!("--- {} ends its log with\n{}", node.name, node.process.log_tail());
         }
     }
