@@ -5,7 +5,7 @@
 //! - [`log`]: where commands are kept on a single node, so that the catalog comes back after a restart;
 //! - [`raft`]: where they are kept in a cluster, in one order on all its nodes;
 //! - [`peer`]: who another node is, before anything else is said to it;
-//! - [`membership`]: which nodes answer, and what they say of themselves. Nothing uses these three yet.
+//! - [`membership`]: which nodes answer, and what they say of themselves..
 //!
 //! Whoever routes, checks or authorizes reads the immutable snapshots [`Catalog::topology`] and [`Catalog::access`].
 

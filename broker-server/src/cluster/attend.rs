@@ -17,6 +17,8 @@ use crate::driver::mailbox::Mailbox;
 
 /// A node looks round so often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The others are told its load so often.
+const LOAD_EVERY: Duration = Duration::from_secs(5);
 /// It must have seen too few for so long.
 const DETACHED_AFTER: Duration = Duration::from_secs(3);
 
@@ -24,10 +26,15 @@ const DETACHED_AFTER: Duration = Duration::from_secs(3);
 pub async fn run(handle: Handle, mode: PartitionHandling, mailbox: Mailbox) {
     let mut too_few_since: Option<Instant> = None;
     let mut alarm = None;
+    let mut load_told_at = Instant::now();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if handle.raft.failed().is_some() {
             return;
+        }
+        if load_told_at.elapsed() >= LOAD_EVERY {
+            load_told_at = Instant::now();
+            handle.tell_load();
         }
         let now = alarm_of_others(&handle);
         if alarm != now {

@@ -22,8 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const CHANGE_TIME: Duration = Duration::from_secs(10);
 /// A node that follows may vote when its log is no further behind than this, in entries.
 const BEHIND_MAX: u64 = 100;
-/// A node that was not seen for so long is down.
-const DOWN_AFTER: Duration = Duration::from_secs(5);
+/// A node that gossip has found to be down for so long is down: what comes of it is an entry of the log, and cannot be taken back.
+const DOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs as long as the node does; while another node leads it only looks.
 pub async fn run(raft: Arc<Raft>, feed: Arc<Feed>, proposals: Proposals, sight: Arc<Sight>) {

@@ -79,27 +79,27 @@ impl Links {
                     match streams::connect(&member.address, &gate, Purpose::Link).await {
                         Ok((stream, peer)) if peer.identity.node == node => links.take(stream, &peer),
                         Ok((_, peer)) => {
-                            tracing::warn!(
+                            let (address, is) = (&member.address, peer.identity.node);
+                            tell(
                                 node,
-                                address = member.address,
-                                is = peer.identity.node,
-                                "another node has the address"
+                                &member.name,
+                                &format!("{address} is that of another node, with the number {is}"),
                             );
                         }
-                        Err(error) => links.tell(node, &member.name, &error),
+                        Err(error) => tell(node, &member.name, &error.to_string()),
                     }
                     links.lock().connecting.remove(&node);
                 });
             }
         }
     }
+}
 
-    fn tell(&self, node: u64, name: &str, error: &streams::StreamError) {
-        static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-            *told = Some(Instant::now());
-            tracing::warn!(node, name, "cannot reach a node of the cluster, trying on: {error}");
-        }
+fn tell(node: u64, name: &str, why: &str) {
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+        *told = Some(Instant::now());
+        tracing::warn!(node, name, "cannot reach a node of the cluster, trying on: {why}");
     }
 }

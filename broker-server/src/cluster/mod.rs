@@ -28,6 +28,7 @@ mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
@@ -94,6 +95,8 @@ pub struct Handle {
     proposals: Proposals,
     /// What this node says of itself.
     said: Arc<Mutex<Facts>>,
+    /// Connections and queues of this node.
+    load: Arc<(AtomicU64, AtomicU64)>,
     data_dir: PathBuf,
     runtime: tokio::runtime::Handle,
 }
@@ -231,6 +234,17 @@ impl Handle {
         }
     }
 
+    /// How many connections and queues this node has. It is told to the others now and then.
+    pub fn load_is(&self, connections: usize, queues: usize) {
+        self.load.0.store(connections as u64, Ordering::Relaxed);
+        self.load.1.store(queues as u64, Ordering::Relaxed);
+    }
+
+    fn tell_load(&self) {
+        let (connections, queues) = (self.load.0.load(Ordering::Relaxed), self.load.1.load(Ordering::Relaxed));
+        self.say(|facts| (facts.connections, facts.queues) = (connections, queues));
+    }
+
     /// Whether it does not serve clients because it sees too few others.
     pub fn is_paused(&self) -> bool {
         self.sight.is_paused()
@@ -357,6 +371,7 @@ async fn take_part(
         links: ear.links,
         proposals,
         said: Arc::default(),
+        load: Arc::default(),
         data_dir: data_dir.into(),
         runtime: tokio::runtime::Handle::current(),
     };

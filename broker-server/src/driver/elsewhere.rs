@@ -166,6 +166,10 @@ impl Shard {
         if self.links.reaches(record.node) {
             return Ok(Some(record.node));
         }
+        if !record.durable {
+            // It did not outlive its node, whether the log says so yet or not.
+            return Err(exception(Refusal::NotFound(record.resource())));
+        }
         let home = self.parts.catalog.members().get(record.node);
         let node = home.map_or_else(|| format!("{}", record.node.0), |member| member.name.clone());
         Err(exception(Refusal::HomeNodeDown { node, queue: record.resource() }))

@@ -677,6 +677,9 @@ impl Shard {
         self.held_back = self.letters.wait()
             || if self.held_back { behind > STORE_BEHIND_BYTES / 2 } else { behind > STORE_BEHIND_BYTES };
         self.balance_memory();
+        if let Some(cluster) = self.parts.meta.cluster() {
+            cluster.load_is(self.clients.len(), self.queues.len());
+        }
     }
 
     /// All of a turn at once: to wake the store's threads for each would take longer than to delete it.
