@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,7 +107,7 @@ impl RabbitMq {
             environment: environment.clone(),
             directory: home.clone(),
             log: home.join("rabbitmq.out"),
-            port,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
             start_limit: START_LIMIT,
             stop_limit: STOP_LIMIT,
         })?;
@@ -250,7 +251,7 @@ fn start_epmd(home: &Path, port: u16) -> Result<Process, Error> {
         environment: Vec::new(),
         directory: home.to_owned(),
         log: home.join("epmd.out"),
-        port,
+        address: (Ipv4Addr::LOCALHOST, port).into(),
         start_limit: EPMD_LIMIT,
         stop_limit: EPMD_LIMIT,
     })?;
