@@ -187,6 +187,8 @@ impl<T: Transport> CatalogRaft<T> {
         };
         let config = config.validate().map_err(io::Error::other)?;
         let (store, identity, incarnation) = LogStore::open(directory)?;
+        // Raft asks the others as soon as it is there.
+        transport.carries_for(&identity, incarnation);
         let machine = Machine::open(directory, listener)?;
         let shared = machine.shared();
         let peers = Peers { transport: transport.clone() };

@@ -12,7 +12,7 @@ use broker_core::name::NodeId;
 use broker_core::store::QueueId;
 use broker_meta::command;
 use broker_meta::peer::Peer;
-use broker_meta::raft::{CatalogRaft, HandleError, Kind, Node, NotReached, Transport};
+use broker_meta::raft::{CatalogRaft, HandleError, Identity as LogIdentity, Kind, Node, NotReached, Transport};
 use hyper_util::rt::TokioIo;
 use proto::admin::v1::{
     ChannelPart, CloseConnectionsRequest, CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest,
@@ -90,6 +90,11 @@ impl Peers {
 }
 
 impl Transport for Peers {
+    fn carries_for(&self, node: &LogIdentity, incarnation: u64) {
+        // A stream that was opened before would be that of a stranger for as long as it lasts.
+        self.gate.belongs(node.cluster, node.node, incarnation);
+    }
+
     async fn request(&self, to: u64, node: &Node, kind: Kind, octets: Vec<u8>) -> Result<Vec<u8>, NotReached> {
         let request = RaftRequest { kind: number_of(kind), octets };
         let answer = self.client(to, node).raft(request).await;

@@ -378,8 +378,6 @@ async fn take_part(
     let peers = Arc::new(Peers::new(ear.gate.clone()));
     let raft = Raft::open(&directory, Pace::default(), peers, feed.listener()).await.map_err(log_failure)?;
     let raft = Arc::new(raft);
-    let me = raft.identity().clone();
-    ear.gate.belongs(me.cluster, me.node, raft.incarnation());
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));
     let proposals = Proposals::start(raft.clone(), feed.clone());

@@ -16,7 +16,7 @@ use crate::command;
 const NEW: [u8; 16] = [9; 16];
 
 async fn open(directory: &Path, world: &World) -> Arc<CatalogRaft<Wire>> {
-    let wire = Arc::new(Wire { from: 2, net: world.net.clone() });
+    let wire = Arc::new(Wire { from: 2, net: world.net.clone(), told: Default::default() });
     Arc::new(CatalogRaft::open(directory, PACE, wire, Box::new(|_| {})).await.unwrap())
 }
 
