@@ -243,7 +243,8 @@ impl Service for Answers {
     ) -> Result<Response<Self::ListConnectionsStream>, Status> {
         let shard = self.shard_for(&request)?;
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::connections(shard.clone(), request.into_inner().vhost, sender));
+        let name = self.gate.identity().name;
+        tokio::spawn(here::connections(shard.clone(), name, request.into_inner().vhost, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -253,7 +254,8 @@ impl Service for Answers {
     ) -> Result<Response<Self::ListChannelsStream>, Status> {
         let shard = self.shard_for(&request)?;
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::channels(shard.clone(), request.into_inner().vhost, sender));
+        let name = self.gate.identity().name;
+        tokio::spawn(here::channels(shard.clone(), name, request.into_inner().vhost, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -263,7 +265,8 @@ impl Service for Answers {
     ) -> Result<Response<Self::ListConsumersStream>, Status> {
         let shard = self.shard_for(&request)?;
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::consumers(shard.clone(), request.into_inner().vhost, sender));
+        let name = self.gate.identity().name;
+        tokio::spawn(here::consumers(shard.clone(), name, request.into_inner().vhost, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
