@@ -124,7 +124,6 @@ impl Admin for Service {
             port: (*port).into(),
         };
         let topology = catalog.topology();
-        let named = Some(catalog.cluster_name()).filter(|name| !name.is_empty());
         Ok(Response::new(NodeStatus {
             node: self.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -132,7 +131,7 @@ impl Admin for Service {
             pid: std::process::id().into(),
             uptime_ms: self.node.started.elapsed().as_millis() as u64,
             data_dir: self.node.data_dir.display().to_string(),
-            cluster_name: named.unwrap_or(&self.node.name).into(),
+            cluster_name: self.cluster_name(&catalog),
             connections: totals.connections,
             channels: totals.channels,
             consumers: totals.consumers,
