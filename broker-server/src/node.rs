@@ -86,7 +86,7 @@ pub fn run_with(
         Start::Again => return Ok(Ending::Again),
         Start::Member(cluster) => {
             let catalog = cluster.go_live(&mailbox, config);
-            (cluster.handle().node(), catalog, meta::MetaHandle::Member(Box::new(cluster)))
+            (cluster.handle().node(), catalog, meta::MetaHandle::Member(cluster))
         }
         Start::Alone => {
             let local = alone()?;

@@ -31,10 +31,28 @@ struct State {
     mailbox: Option<Mailbox>,
 }
 
+impl State {
+    fn hand_over(&mut self, node: u64, incarnation: u64, stream: NodeStream) {
+        let Some(mailbox) = &self.mailbox else { return };
+        match stream.into_parts() {
+            Ok((stream, tls)) => {
+                mailbox.send(Event::Link { node: NodeId(node), incarnation, stream, tls });
+                self.up.insert(node);
+            }
+            Err(error) => tracing::warn!(node, %error, "a link to another node was lost before it began"),
+        }
+    }
+}
+
 impl Links {
     /// The shard takes links over from now on.
     pub fn go_live(&self, mailbox: Mailbox) {
         self.lock().mailbox = Some(mailbox);
+    }
+
+    /// Whether it does.
+    pub fn are_live(&self) -> bool {
+        self.lock().mailbox.is_some()
     }
 
     /// The shard has lost a link.
@@ -45,15 +63,7 @@ impl Links {
     /// A stream for a link has come about, whoever opened it.
     pub fn take(&self, stream: NodeStream, peer: &Peer) {
         let (node, incarnation) = (peer.identity.node, peer.identity.incarnation);
-        let mut state = self.lock();
-        let Some(mailbox) = &state.mailbox else { return };
-        match stream.into_parts() {
-            Ok((stream, tls)) => {
-                mailbox.send(Event::Link { node: NodeId(node), incarnation, stream, tls });
-                state.up.insert(node);
-            }
-            Err(error) => tracing::warn!(node, %error, "a link to another node was lost before it began"),
-        }
+        self.lock().hand_over(node, incarnation, stream);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -42,7 +42,7 @@ use broker_core::name::NodeId;
 use broker_core::store::QueueId;
 use broker_meta::command::Announcement;
 use broker_meta::membership::{Facts, Gossip, Me};
-use broker_meta::peer::Identity;
+use broker_meta::peer::{Identity, Refusal};
 use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, ProposeError, Status, create_log};
 use broker_meta::{Catalog, command};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -63,7 +63,7 @@ use forming::Place;
 use links::Links;
 use plan::{Plan, Planned};
 use sight::Sight;
-use streams::{Gate, Purpose};
+use streams::{Gate, Purpose, StreamError};
 
 /// In the data directory, of the catalog.
 const CATALOG: &str = "catalog";
@@ -81,6 +81,8 @@ const THREADS: usize = 2;
 const CHANGE_TIME: Duration = Duration::from_secs(5);
 /// That a node waits is said so often.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Who runs is seen by then.
+const SEEN_AFTER: Duration = Duration::from_secs(1);
 /// Streams may stand in the handshake at the same time.
 const HANDSHAKES_MAX: usize = 64;
 
@@ -89,7 +91,7 @@ pub enum Start {
     /// It has no secret, and nothing to do with other nodes.
     Alone,
     /// It is a member of a cluster.
-    Member(Cluster),
+    Member(Box<Cluster>),
     /// An operator has said what is to be done at the next start, while it waited for the others: it is to start again.
     Again,
 }
@@ -206,7 +208,7 @@ impl Cluster {
         let local = ear.local.clone();
         let plan = planned.map(|planned| planned.plan);
         let handle = runtime.block_on(take_part(config, data_dir, ear, plan, alone))?;
-        Ok(handle.map_or(Start::Again, |handle| Start::Member(Cluster { runtime, handle, local })))
+        Ok(handle.map_or(Start::Again, |handle| Start::Member(Box::new(Cluster { runtime, handle, local }))))
     }
 
     /// What others may ask of it.
@@ -263,6 +265,15 @@ impl Handle {
     /// Which nodes answer, this one among them.
     pub fn seen(&self) -> BTreeSet<u64> {
         self.sight.seen().into_iter().collect()
+    }
+
+    /// Other nodes to which a link is to be expected: they have started, and are seen or may yet be.
+    pub fn expected(&self, running_for: Duration) -> Vec<NodeId> {
+        let seen = self.seen();
+        let catalog = self.feed.catalog();
+        let others = catalog.members().iter().filter(|member| member.started && member.node != self.node());
+        let is_expected = |node: NodeId| seen.contains(&node.0) || running_for < SEEN_AFTER;
+        others.map(|member| member.node).filter(|node| is_expected(*node)).collect()
     }
 
     /// Who sees whom.
@@ -458,12 +469,17 @@ async fn listen(config: &Config, ear: &Ear) -> Result<UdpSocket, Failure> {
             let Ok(place) = places.clone().try_acquire_owned() else { continue };
             let (gate, links, accepted) = (gate.clone(), links.clone(), accepted.clone());
             tokio::spawn(async move {
-                let taken = streams::accept(stream, &gate).await;
+                let takes = |purpose| purpose != Purpose::Link || links.are_live();
+                let taken = streams::accept(stream, &gate, takes).await;
                 drop(place);
                 match taken {
                     Ok((stream, peer, Purpose::Link)) => links.take(stream, &peer),
                     Ok((stream, peer, Purpose::Control)) => {
                         drop(accepted.send(Ok(PeerStream::new(stream, peer))).await);
+                    }
+                    // It comes again, and this node serves soon.
+                    Err(StreamError::Refused { why: Refusal::NotNow, by_us: true }) => {
+                        tracing::debug!(%from, "a stream of another node is not taken yet");
                     }
                     Err(error) => tracing::warn!(%from, "a stream of another node is refused: {error}"),
                 }

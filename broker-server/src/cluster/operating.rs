@@ -195,6 +195,8 @@ fn address_of(text: &str, port: u16) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

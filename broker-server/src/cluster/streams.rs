@@ -178,8 +178,12 @@ pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(No
     Ok((stream, peer))
 }
 
-/// Answers whoever opened a stream.
-pub async fn accept(stream: TcpStream, gate: &Gate) -> Result<(NodeStream, Peer, Purpose), StreamError> {
+/// Answers whoever opened a stream. What it is for may not be taken at the moment: it is closed then.
+pub async fn accept(
+    stream: TcpStream,
+    gate: &Gate,
+    takes: impl Fn(Purpose) -> bool,
+) -> Result<(NodeStream, Peer, Purpose), StreamError> {
     prepare(&stream)?;
     let mut stream = match &gate.tls {
         Some(tls) => timeout(HANDSHAKE_TIME, tls.accept(stream)).await.map_err(in_time)?.map_err(StreamError::Tls)?,
@@ -198,6 +202,9 @@ pub async fn accept(stream: TcpStream, gate: &Gate) -> Result<(NodeStream, Peer,
         [octet] if octet == Purpose::Link as u8 => Purpose::Link,
         _ => return Err(StreamError::Refused { why: Refusal::NoNode, by_us: true }),
     };
+    if !takes(purpose) {
+        return Err(StreamError::Refused { why: Refusal::NotNow, by_us: true });
+    }
     stream.write_all(&[GO]).await?;
     Ok((stream, peer, purpose))
 }

@@ -124,19 +124,21 @@ impl Shard {
         }
     }
 
-    /// Whether messages can be brought to a queue: it is here and takes them, or its node can be reached.
-    pub(super) fn can_reach(&self, id: QueueId) -> bool {
-        match self.queues.get(&id) {
-            Some(local) => local.takes_messages(),
-            None => self.links.any() && self.home_of(id).is_some_and(|node| self.links.reaches(node)),
+    /// Whether messages are for a queue: it is here and takes them, or on another node. If that node is down a durable queue is not, and what is
+    /// published to it is refused: to confirm it as a message that goes nowhere would be to lose it.
+    pub(super) fn is_there(&self, id: QueueId) -> bool {
+        if let Some(local) = self.queues.get(&id) {
+            return local.takes_messages();
         }
+        let record = self.parts.topology.queue_by_id(id).filter(|record| record.node != self.parts.node);
+        record.is_some_and(|record| record.durable || self.links.reaches(record.node))
     }
 
     /// Sets which of a route's queues are here, and on which nodes the others.
     pub(super) fn split_by_node(&self, route: &mut Route) {
         route.here = route.queues.len();
         route.elsewhere.clear();
-        if !self.links.any() || route.queues.iter().all(|id| self.queues.contains_key(id)) {
+        if route.queues.iter().all(|id| self.queues.contains_key(id)) {
             return;
         }
         let (mut here, mut elsewhere): (SmallVec<[QueueId; 4]>, Vec<(NodeId, QueueId)>) = Default::default();

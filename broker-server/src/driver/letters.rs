@@ -93,7 +93,7 @@ impl Shard {
         }
         route.queues.sort_unstable();
         route.queues.dedup();
-        route.queues.retain(|id| self.can_reach(*id));
+        route.queues.retain(|id| self.is_there(*id));
         if matches!(reason, Reason::Expired | Reason::MaxLength | Reason::DeliveryLimit) {
             route.queues.retain(|id| {
                 let target =

@@ -534,7 +534,7 @@ impl Shard {
         topology.route(exchange, &message, &mut reached).map_err(|_| Exception::internal("an exchange vanished"))?;
         let cacheable = !copies && topology.routes_by_key(exchange);
         let Reached { queues: mut ids, kept_by, held_by } = reached;
-        ids.retain(|id| self.can_reach(*id));
+        ids.retain(|id| self.is_there(*id));
         let holders = held_by.iter().filter_map(|exchange| exchange.holder).filter(|id| self.queues.contains_key(id));
         ids.extend(holders);
         let held = held_by.len().min(ids.len());

@@ -71,6 +71,10 @@ const PASSING_BYTES: usize = 1024 * 1024;
 const AHEAD_BYTES: usize = queue::RESIDENT_MAX_BYTES / 2;
 /// So long it is not read from then: 50 MB a second remain.
 const AHEAD_PAUSE: Duration = Duration::from_millis(5);
+/// Clients of a node that has just started wait so long for its links at most...
+const LINKS_WAIT: Duration = Duration::from_secs(3);
+/// ...which are looked for this often.
+const LINKS_PAUSE: Duration = Duration::from_millis(20);
 /// Listening sockets that cannot be opened again rest so long.
 const DOORS_PAUSE: Duration = Duration::from_secs(1);
 /// After a failed accept for want of file descriptors, the listener rests.
@@ -234,6 +238,8 @@ pub struct Shard {
     /// Where nobody may connect at the moment.
     closed_doors: Vec<(SocketAddr, Option<Arc<Endpoint>>)>,
     doors_rest_until: Option<Instant>,
+    /// It had all links once.
+    has_links: bool,
     pub(super) links: Links,
     pub(super) link_buffer: Vec<u8>,
     held_back: bool,
@@ -334,6 +340,7 @@ impl Shard {
             drained: false,
             closed_doors: Vec::new(),
             doors_rest_until: None,
+            has_links: false,
             links: Links::default(),
             link_buffer: Vec::new(),
             held_back: false,
@@ -865,6 +872,10 @@ impl Shard {
     fn accept_all(&mut self) {
         const CROWDED: &str = "so many connections have not logged in that new ones wait in the kernel";
         self.accept_rests_until = None;
+        if self.waits_for_links() {
+            self.accept_rests_until = Some(self.now + LINKS_PAUSE);
+            return;
+        }
         if self.parts.listeners.is_empty() {
             // While the node stops, there is no kernel's queue to come back to.
             self.admission.forget_backlog();
@@ -892,6 +903,17 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Whether clients have to wait because this node has just started and has no link yet to others that run: their queues would seem to be down.
+    fn waits_for_links(&mut self) -> bool {
+        let running_for = self.now.duration_since(self.started.0);
+        if self.has_links || running_for > LINKS_WAIT {
+            return false;
+        }
+        let expected = self.parts.meta.cluster().map(|cluster| cluster.expected(running_for)).unwrap_or_default();
+        self.has_links = expected.into_iter().all(|node| self.links.reaches(node));
+        !self.has_links
     }
 
     fn accepted(&mut self, arrival: Arrival) {

@@ -145,7 +145,7 @@ impl Shard {
             if vhost.route(trace::EXCHANGE, &message, &mut reached).is_err() {
                 return;
             }
-            let alive = |id: &QueueId| self.can_reach(*id);
+            let alive = |id: &QueueId| self.is_there(*id);
             let queues: SmallVec<[QueueId; 4]> = reached.queues.into_iter().filter(alive).collect();
             if queues.is_empty() {
                 continue;

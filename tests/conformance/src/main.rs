@@ -107,7 +107,7 @@ fn strike_off() -> Result<bool, Error> {
 fn run(port: &str, filter: &[&str]) -> Result<bool, Error> {
     let port = port.parse().map_err(|_| Error::new(format!("not a port: {port}")))?;
     let scenarios = script::matching(&filter.join(" "))?;
-    let played = suite::alone(&scenarios, port);
+    let played = suite::alone(&scenarios, &[port]);
     println!("{} scenarios that need an administrator or a restart are left out", scenarios.len() - played.len());
     report(&played, &mut played.iter().map(|played| recorded::load(Whose::RabbitMqs, &played.name)))
 }

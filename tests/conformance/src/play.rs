@@ -22,8 +22,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// The broker a scenario is played against.
 #[derive(Debug)]
 pub struct Target<'a, B: Broker + ?Sized> {
-    /// Its AMQP port on 127.0.0.1.
-    pub port: u16,
+    /// Its AMQP port on 127.0.0.1; of a cluster those of its nodes, which the connections take in turn by their letters.
+    pub ports: Vec<u16>,
     /// The broker itself, where the runner may restart it.
     pub broker: Option<&'a mut B>,
     /// Its administrator, where there is one.
@@ -38,7 +38,7 @@ pub struct Target<'a, B: Broker + ?Sized> {
 pub fn play<B: Broker + ?Sized>(scenario: &Scenario, target: &mut Target<'_, B>) -> Result<Vec<String>, Error> {
     let control = target.control.clone();
     let mut play = Play {
-        port: target.port,
+        ports: target.ports.clone(),
         patience: target.patience,
         operator: Operator::new(control.as_ref()),
         clients: BTreeMap::new(),
@@ -69,7 +69,7 @@ pub fn play<B: Broker + ?Sized>(scenario: &Scenario, target: &mut Target<'_, B>)
 type Arguments<'a> = Vec<(&'a str, &'a str)>;
 
 struct Play<'a> {
-    port: u16,
+    ports: Vec<u16>,
     patience: Duration,
     operator: Operator<'a>,
     clients: BTreeMap<char, Client>,
@@ -90,7 +90,7 @@ impl Play<'_> {
             "open" => self.open(rest),
             "connect" => {
                 let (name, _) = place(rest)?;
-                self.clients.insert(name, Client::connect(self.port)?);
+                self.clients.insert(name, Client::connect(self.port_of(name))?);
                 Ok(())
             }
             "wait" => self.wait(rest),
@@ -120,6 +120,11 @@ impl Play<'_> {
         }
     }
 
+    fn port_of(&self, connection: char) -> u16 {
+        let turn = (connection as usize).saturating_sub('a' as usize);
+        self.ports.get(turn % self.ports.len().max(1)).copied().unwrap_or_default()
+    }
+
     fn open(&mut self, words: &[&str]) -> Result<(), Error> {
         let (name, _) = place(words)?;
         let mut login = Login::default();
@@ -137,7 +142,7 @@ impl Play<'_> {
                 _ => return Err(Error::new(format!("open knows no {key}"))),
             }
         }
-        let mut client = Client::connect(self.port)?;
+        let mut client = Client::connect(self.port_of(name))?;
         let surprise = client.open(&login)?;
         if login.vhost == Login::default().vhost {
             self.elsewhere.remove(&name);
@@ -463,7 +468,7 @@ impl Play<'_> {
         self.operator.end()?;
         let made: Vec<(bool, String)> =
             self.made.iter().filter(|(queue, name)| may_be_deleted(*queue, name)).cloned().collect();
-        if made.is_empty() { Ok(()) } else { clean(self.port, &made) }
+        if made.is_empty() { Ok(()) } else { clean(self.port_of('a'), &made) }
     }
 }
 

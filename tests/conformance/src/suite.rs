@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Broker, Brokerd, Options, RabbitMq};
+use harness::{Broker, Brokerd, Cluster, Options, Plan, RabbitMq};
 
 use crate::client::PATIENCE;
 use crate::play::{Target, play};
@@ -46,10 +46,15 @@ pub fn brokerd() -> Result<Brokerd, Error> {
     Ok(Brokerd::start(Options::default().conf(CONFIGURATION))?)
 }
 
+/// Three nodes, configured for the scenarios.
+pub fn cluster(conf: &str) -> Result<Cluster, Error> {
+    Ok(Cluster::start(Plan::nodes(3).conf(CONFIGURATION).conf(conf))?)
+}
+
 /// Plays the scenarios against a broker of ours to restart: the slow ones beside the others, then one by one those of an
 /// administrator and those that restart it.
 pub fn against(scenarios: &[Scenario], broker: &mut dyn Broker) -> Vec<Played> {
-    let mut played = alone(scenarios, broker.amqp_port());
+    let mut played = alone(scenarios, &[broker.amqp_port()]);
     for needs in [Needs::Operator, Needs::Restart] {
         for scenario in scenarios.iter().filter(|scenario| scenario.needs == needs) {
             played.push(timed(scenario, &mut whole(broker)));
@@ -58,22 +63,36 @@ pub fn against(scenarios: &[Scenario], broker: &mut dyn Broker) -> Vec<Played> {
     played
 }
 
-/// Plays the scenarios that need neither an administrator nor a restart against whatever listens on the port.
-pub fn alone(scenarios: &[Scenario], port: u16) -> Vec<Played> {
+/// Plays the scenarios that need neither an administrator nor a restart against whatever listens on the ports.
+pub fn alone(scenarios: &[Scenario], ports: &[u16]) -> Vec<Played> {
     let needing = |needs: Needs| scenarios.iter().filter(move |scenario| scenario.needs == needs);
     thread::scope(|scope| {
         let slow = needing(Needs::Time).zip(0..).map(|(scenario, place)| {
             scope.spawn(move || {
                 thread::sleep(APART * place);
-                timed_at(scenario, port)
+                timed_at(scenario, ports)
             })
         });
         let slow: Vec<_> = slow.collect();
-        let mut played: Vec<Played> = needing(Needs::Nothing).map(|scenario| timed_at(scenario, port)).collect();
+        let mut played: Vec<Played> = needing(Needs::Nothing).map(|scenario| timed_at(scenario, ports)).collect();
         // A thread that panicked has already printed why; its scenario is then missing, which the caller notices.
         played.extend(slow.into_iter().filter_map(|thread| thread.join().ok()));
         played
     })
+}
+
+/// Plays the scenarios against a cluster: those that need nothing but time beside each other, then one by one those of an administrator, who
+/// uses the second node. None that restarts a broker.
+pub fn across(scenarios: &[Scenario], cluster: &Cluster) -> Result<Vec<Played>, Error> {
+    let ports = cluster.numbers().map(|node| cluster.address(node).map(|address| address.port()));
+    let ports = ports.collect::<Result<Vec<u16>, _>>()?;
+    let mut played = alone(scenarios, &ports);
+    for scenario in scenarios.iter().filter(|scenario| scenario.needs == Needs::Operator) {
+        let (ports, control) = (ports.clone(), Some(cluster.control(2)?));
+        let mut target = Target::<Brokerd> { ports, broker: None, control, patience: PATIENCE, stop_at: None };
+        played.push(timed(scenario, &mut target));
+    }
+    Ok(played)
 }
 
 /// Plays the awaited scenarios one by one, each up to the first difference, and gives the lines of the list of which all
@@ -92,12 +111,13 @@ pub fn awaited(scenarios: &[Scenario], broker: &mut dyn Broker) -> Vec<&'static 
 
 /// The broker with all that a scenario may ask for.
 fn whole<'a>(broker: &'a mut (dyn Broker + 'a)) -> Target<'a, dyn Broker + 'a> {
-    let (port, control) = (broker.amqp_port(), Some(broker.control()));
-    Target { port, broker: Some(broker), control, patience: PATIENCE, stop_at: None }
+    let (ports, control) = (vec![broker.amqp_port()], Some(broker.control()));
+    Target { ports, broker: Some(broker), control, patience: PATIENCE, stop_at: None }
 }
 
-fn timed_at(scenario: &Scenario, port: u16) -> Played {
-    let mut target = Target::<Brokerd> { port, broker: None, control: None, patience: PATIENCE, stop_at: None };
+fn timed_at(scenario: &Scenario, ports: &[u16]) -> Played {
+    let mut target =
+        Target::<Brokerd> { ports: ports.to_vec(), broker: None, control: None, patience: PATIENCE, stop_at: None };
     timed(scenario, &mut target)
 }
 

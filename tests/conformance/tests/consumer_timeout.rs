@@ -91,7 +91,7 @@ fn a_channel_that_holds_a_delivery_for_too_long_is_closed() {
                 let scenario = Scenario { name: (*name).to_owned(), needs: Needs::Nothing, steps };
                 let transcript = play::<Brokerd>(
                     &scenario,
-                    &mut Target { port, broker: None, control: None, patience: PATIENCE, stop_at: None },
+                    &mut Target { ports: vec![port], broker: None, control: None, patience: PATIENCE, stop_at: None },
                 )
                 .unwrap();
                 assert_eq!(transcript.iter().any(|line| line == CLOSE), *closed, "{name}: {transcript:#?}");

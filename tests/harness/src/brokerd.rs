@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,9 +13,9 @@ use crate::process::{Launch, Process};
 use crate::{Broker, Control, Error, Options, free_port};
 
 /// brokerd must serve within this time, whatever backlog it starts with.
-const START_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(60);
 /// brokerd must be gone this long after SIGTERM.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A brokerd process with its own port, configuration file and data directory.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Brokerd {
             environment: options.environment,
             directory: directory.path().to_owned(),
             log: directory.path().join("brokerd.log"),
-            port,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
             start_limit: START_LIMIT,
             stop_limit: STOP_LIMIT,
         })?;
@@ -107,14 +108,14 @@ impl Broker for Brokerd {
 }
 
 /// `brokerctl`, built beside brokerd; it finds the running broker's socket in the data directory.
-fn control(binary: &Path, data_dir: &Path) -> Control {
+pub(crate) fn control(binary: &Path, data_dir: &Path) -> Control {
     let words = ["compat", "rabbitmqctl", "--data-dir"].map(OsString::from);
     let arguments = words.into_iter().chain([data_dir.as_os_str().to_owned()]).collect();
     Control::new(binary.with_file_name("brokerctl"), arguments, Vec::new())
 }
 
 /// BROKERD_BIN, else the newest brokerd of the target directory that the running program was built into.
-fn find_binary() -> Result<PathBuf, Error> {
+pub(crate) fn find_binary() -> Result<PathBuf, Error> {
     if let Some(named) = env::var_os("BROKERD_BIN").map(PathBuf::from) {
         let looked_at = format!("BROKERD_BIN={}", named.display());
         return if named.is_file() { Ok(named) } else { Err(Error::BrokerdMissing { looked_at }) };

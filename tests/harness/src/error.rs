@@ -71,6 +71,10 @@ pub enum Error {
     #[error("no free TCP port found on 127.0.0.1")]
     NoFreePort,
 
+    /// A node that the cluster does not have, or a network that it is not in.
+    #[error("{0}")]
+    Mistake(String),
+
     /// The operating system refused something.
     #[error("{doing}: {source}")]
     Io {

@@ -15,8 +15,10 @@
 //! ```
 
 mod brokerd;
+mod cluster;
 mod control;
 mod error;
+mod hosts;
 mod options;
 mod port;
 mod process;
@@ -25,8 +27,10 @@ mod rabbitmq;
 use std::time::Duration;
 
 pub use brokerd::Brokerd;
+pub use cluster::{Cluster, Plan};
 pub use control::{Control, Said};
 pub use error::Error;
+pub use hosts::{Hosts, has_own_network};
 pub use options::Options;
 pub use port::free_port;
 pub use rabbitmq::RabbitMq;

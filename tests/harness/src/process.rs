@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
@@ -32,8 +32,8 @@ pub(crate) struct Launch {
     pub directory: PathBuf,
     /// Where its standard output and error go (appended).
     pub log: PathBuf,
-    /// The AMQP port that answers when it serves.
-    pub port: u16,
+    /// Where it answers AMQP when it serves.
+    pub address: SocketAddr,
     /// How long it may take to serve.
     pub start_limit: Duration,
     /// How long it may take to stop after SIGTERM.
@@ -55,6 +55,11 @@ impl Process {
         Ok(process)
     }
 
+    /// One that is yet to be started.
+    pub fn new(launch: Launch) -> Self {
+        Process { launch, child: None }
+    }
+
     /// Starts the program without waiting for anything; for helpers such as epmd.
     pub fn start_without_waiting(launch: Launch) -> Result<Self, Error> {
         let mut process = Process { launch, child: None };
@@ -69,7 +74,7 @@ impl Process {
     }
 
     pub fn port(&self) -> u16 {
-        self.launch.port
+        self.launch.address.port()
     }
 
     /// The process id, or 0 when nothing was started.
@@ -123,6 +128,11 @@ impl Process {
         kibibytes.map(|kibibytes| kibibytes * 1_024).map_err(|_| self.not_running())
     }
 
+    /// Everything it has printed, over all its starts.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.launch.log).unwrap_or_default()).into_owned()
+    }
+
     /// The end of what it printed.
     pub fn log_tail(&self) -> String {
         let octets = fs::read(&self.launch.log).unwrap_or_default();
@@ -132,17 +142,23 @@ impl Process {
 
     fn start_again(&mut self) -> Result<(), Error> {
         self.spawn()?;
+        self.await_service()
+    }
+
+    /// Waits until the AMQP port answers.
+    pub fn await_service(&mut self) -> Result<(), Error> {
+        let port = self.port();
         let give_up = Instant::now() + self.launch.start_limit;
-        while !speaks_amqp(self.launch.port) {
+        while !speaks_amqp(self.launch.address) {
             if let Some(status) = self.ended()? {
                 self.child = None;
                 let (program, log) = (self.launch.name.to_owned(), self.log_tail());
-                return Err(Error::DiedAtStart { program, status: status.to_string(), port: self.launch.port, log });
+                return Err(Error::DiedAtStart { program, status: status.to_string(), port, log });
             }
             if Instant::now() >= give_up {
                 let (program, log) = (self.launch.name.to_owned(), self.log_tail());
                 self.kill_9()?;
-                let (port, waited) = (self.launch.port, self.launch.start_limit);
+                let waited = self.launch.start_limit;
                 return Err(Error::NoAnswer { program, port, waited, log });
             }
             thread::sleep(POLL);
@@ -150,11 +166,13 @@ impl Process {
         Ok(())
     }
 
-    fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
+    /// Its exit status, if it has ended by itself.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
         self.child.as_mut().map_or(Ok(None), exit_status)
     }
 
-    fn spawn(&mut self) -> Result<(), Error> {
+    /// Starts the program and waits for nothing.
+    pub fn spawn(&mut self) -> Result<(), Error> {
         let launch = &self.launch;
         let log = File::options().create(true).append(true).open(&launch.log);
         let log = log.map_err(|error| Error::io(format!("opening {}", launch.log.display()), error))?;
@@ -187,9 +205,8 @@ impl Drop for Process {
     }
 }
 
-/// True when the port accepts a connection and answers an AMQP protocol header with a first octet.
-fn speaks_amqp(port: u16) -> bool {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+/// True when the address accepts a connection and answers an AMQP protocol header with a first octet.
+pub(crate) fn speaks_amqp(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
     let mut first = [0_u8; 1];
     stream.set_read_timeout(Some(Duration::from_secs(5))).is_ok()

@@ -1,0 +1,58 @@
+//! The scenarios across the nodes of a cluster: what RabbitMQ 3.10.8 was recorded to answer on one node holds wherever the connections are and
+//! the queues live.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use conformance::client::{Client, Login, PATIENCE};
+use conformance::recorded::Whose;
+use conformance::script::Needs;
+use conformance::{accepted, awaited, recorded, script, suite};
+use harness::Cluster;
+
+fn compare(cluster: &Cluster) {
+    let mut scenarios = script::all().unwrap();
+    scenarios.retain(|scenario| !awaited::names(&scenario.name) && scenario.needs != Needs::Restart);
+    if let Ok(only) = std::env::var("ONLY") {
+        scenarios.retain(|scenario| scenario.name.contains(&only));
+    }
+    let played = suite::across(&scenarios, cluster).unwrap();
+    assert_eq!(played.len(), scenarios.len(), "every scenario was played");
+    let accepted = accepted::all().unwrap();
+    let mut wrong = Vec::new();
+    for played in &played {
+        let accepted = accepted.iter().any(|(name, _)| *name == played.name);
+        let whose = if accepted { Whose::Ours } else { Whose::RabbitMqs };
+        let words = match (&played.transcript, recorded::load(whose, &played.name)) {
+            (Ok(got), Ok(expected)) => recorded::difference(&expected, got),
+            (Err(error), _) => format!("  {error}\n"),
+            (_, Err(error)) => format!("  {error}\n"),
+        };
+        if !words.is_empty() {
+            wrong.push(format!("{}\n{words}", played.name));
+        }
+    }
+    let (count, list) = (wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{count} of {} scenarios differ:\n{list}", played.len());
+}
+
+#[test]
+fn connections_on_different_nodes() {
+    let cluster = suite::cluster("").unwrap_or_else(|error| panic!("{error}"));
+    compare(&cluster);
+}
+
+#[test]
+fn queues_on_another_node_than_their_connections() {
+    let cluster = suite::cluster("queue_master_locator = min-masters").unwrap_or_else(|error| panic!("{error}"));
+    // The first two nodes have so many queues that all others go to the third.
+    for node in [1, 2] {
+        let mut client = Client::connect_to(cluster.address(node).unwrap()).unwrap();
+        assert!(client.open(&Login::default()).unwrap().is_none());
+        for number in 0..200 {
+            let (name, arguments) = (format!("ballast.{node}.{number}"), "{x-queue-master-locator:S client-local}");
+            let given = [("queue", name.as_str()), ("durable", "true"), ("arguments", arguments)];
+            client.send_method(1, "queue.declare", &given).unwrap();
+            client.next(PATIENCE).unwrap();
+        }
+    }
+    compare(&cluster);
+}
