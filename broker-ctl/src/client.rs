@@ -1,7 +1,8 @@
 //! The admin service of a broker, as calls that give whole answers.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,6 +118,9 @@ impl Client {
         while let Some(part) = parts.message().await? {
             items.extend(part.queues);
         }
+        let silent: BTreeSet<String> =
+            items.iter().filter(|queue| queue.unknown).map(|queue| queue.node.clone()).collect();
+        note_silent(&silent, "the counts of its queues are missing");
         Ok(items)
     }
 
@@ -124,9 +128,12 @@ impl Client {
     pub async fn connections(&mut self) -> Result<Vec<Connection>> {
         let mut parts = self.service.list_connections(ListConnectionsRequest::default()).await?.into_inner();
         let mut items = Vec::new();
+        let mut silent = BTreeSet::new();
         while let Some(part) = parts.message().await? {
             items.extend(part.connections);
+            silent.extend(part.silent);
         }
+        note_silent(&silent, "its connections are missing");
         Ok(items)
     }
 
@@ -135,9 +142,12 @@ impl Client {
         let request = ListConnectionsRequest { vhost: vhost.map(str::to_owned) };
         let mut parts = self.service.list_channels(request).await?.into_inner();
         let mut items = Vec::new();
+        let mut silent = BTreeSet::new();
         while let Some(part) = parts.message().await? {
             items.extend(part.channels);
+            silent.extend(part.silent);
         }
+        note_silent(&silent, "its channels are missing");
         Ok(items)
     }
 
@@ -146,9 +156,12 @@ impl Client {
         let request = ListConnectionsRequest { vhost: vhost.map(str::to_owned) };
         let mut parts = self.service.list_consumers(request).await?.into_inner();
         let mut items = Vec::new();
+        let mut silent = BTreeSet::new();
         while let Some(part) = parts.message().await? {
             items.extend(part.consumers);
+            silent.extend(part.silent);
         }
+        note_silent(&silent, "its consumers are missing");
         Ok(items)
     }
 
@@ -165,7 +178,9 @@ impl Client {
 
     /// Closes connections; how many.
     pub async fn close_connections(&mut self, request: CloseConnectionsRequest) -> Result<u64> {
-        Ok(self.service.close_connections(request).await?.into_inner().closed)
+        let answer = self.service.close_connections(request).await?.into_inner();
+        note_silent(&answer.silent.into_iter().collect(), "its connections are still open");
+        Ok(answer.closed)
     }
 
     /// Changes when alarms go off.
@@ -231,6 +246,14 @@ fn messages(answer: &QueueAnswer) -> Result<u64> {
     Ok(answer.messages)
 }
 
+/// That a node does not answer is no error: the rest is right.
+fn note_silent(nodes: &BTreeSet<String>, what: &str) {
+    for node in nodes {
+        // There is nobody left to tell if standard error is gone.
+        let _ = writeln!(io::stderr(), "{node} does not answer: {what}");
+    }
+}
+
 /// The node will not do it, as things are.
 fn refusal(status: tonic::Status) -> Failure {
     match status.code() {
@@ -252,9 +275,12 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
                 "there is no broker at {path}. Start brokerd, or name its data directory with --data-dir or its socket with --socket"
             ),
         ),
-        io::ErrorKind::ConnectionRefused => {
-            Failure::new(Exit::Unavailable, format!("the broker of {path} does not run. Start brokerd"))
-        }
+        io::ErrorKind::ConnectionRefused => Failure::new(
+            Exit::Unavailable,
+            format!(
+                "the broker of {path} does not run, or waits for the other nodes of its cluster. Start brokerd, or look into its log"
+            ),
+        ),
         io::ErrorKind::PermissionDenied => Failure::new(
             Exit::Denied,
             format!("{path} may not be opened. Run brokerctl as the user that runs brokerd, or as root"),

@@ -339,6 +339,11 @@ pub fn apart(cluster: &Cluster) -> Vec<(&Member, &Member)> {
     pairs
 }
 
+/// Host and port, an IPv6 address in brackets.
+fn place_of(host: &str, port: u32) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// The nodes as a table.
 pub fn members(cluster: &Cluster) -> Table {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -346,7 +351,7 @@ pub fn members(cluster: &Cluster) -> Table {
         let known = |value: Value| if one.heard { value } else { Value::Null };
         let uptime = (one.running && one.started_at > 0).then(|| now.saturating_sub(one.started_at));
         let listeners: Vec<String> =
-            one.listeners.iter().map(|at| format!("{} {}:{}", at.protocol, at.address, at.port)).collect();
+            one.listeners.iter().map(|at| format!("{} {}", at.protocol, place_of(&at.address, at.port))).collect();
         vec![
             one.number.into(),
             one.name.clone().into(),

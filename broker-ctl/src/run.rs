@@ -203,16 +203,14 @@ impl Session<'_> {
             }
             Noun::Connection(verb) => self.connection(verb).await,
             Noun::Channel(ListOnly::List) => {
-                let node = self.client.status().await?.node;
                 let channels = self.client.channels(self.global.vhost.as_deref()).await?;
                 let defaults = ["name", "user", "vhost", "consumer_count", "messages_unacknowledged", "prefetch_count"];
-                self.table(rows::channels(&node, &channels), &defaults)
+                self.table(rows::channels(&channels), &defaults)
             }
             Noun::Consumer(ListOnly::List) => {
-                let node = self.client.status().await?.node;
                 let consumers = self.client.consumers(self.global.vhost.as_deref()).await?;
                 let defaults = ["vhost", "queue_name", "consumer_tag", "ack_required", "user", "channel_pid"];
-                self.table(rows::consumers(&node, &consumers), &defaults)
+                self.table(rows::consumers(&consumers), &defaults)
             }
             Noun::Alarm(verb) => self.alarm(verb).await,
             Noun::Node(verb) => self.node(verb).await,
@@ -491,11 +489,18 @@ impl Session<'_> {
         let vhost = self.vhost_name();
         match verb {
             Queue::List => {
-                let node = self.client.status().await?.node;
                 let queues = self.client.queues(self.global.vhost.as_deref()).await?;
-                let defaults =
-                    ["vhost", "name", "type", "messages_ready", "messages_unacknowledged", "consumers", "state"];
-                self.table(rows::queues(&node, &queues), &defaults)
+                let defaults = [
+                    "vhost",
+                    "name",
+                    "type",
+                    "messages_ready",
+                    "messages_unacknowledged",
+                    "consumers",
+                    "state",
+                    "node",
+                ];
+                self.table(rows::queues(&queues), &defaults)
             }
             Queue::Purge { name } => Ok(format!("{} messages\n", self.client.purge(&vhost, name).await?)),
             Queue::Delete { name, if_unused, if_empty } => {
@@ -509,11 +514,10 @@ impl Session<'_> {
     async fn connection(&mut self, verb: &Connection) -> Result<String> {
         match verb {
             Connection::List => {
-                let node = self.client.status().await?.node;
                 let mut connections = self.client.connections().await?;
                 connections.retain(|one| self.global.vhost.as_deref().is_none_or(|vhost| one.vhost == vhost));
-                let defaults = ["pid", "name", "user", "vhost", "state", "channels", "user_provided_name"];
-                self.table(rows::connections(&node, &connections), &defaults)
+                let defaults = ["pid", "name", "user", "vhost", "state", "channels", "user_provided_name", "node"];
+                self.table(rows::connections(&connections), &defaults)
             }
             Connection::Close { connection, user, all, reason } => {
                 let vhost = self.global.vhost.clone();

@@ -25,8 +25,7 @@ impl Service {
             *all += 1;
             *durable += u64::from(queue.durable);
         }
-        let named = Some(catalog.cluster_name()).filter(|name| !name.is_empty());
-        let name = named.unwrap_or(&self.node.name).to_owned();
+        let name = self.cluster_name(catalog);
         let node = self.shard.node().0;
         let Some(cluster) = &self.node.cluster else {
             let (all, durable) = queues.get(&node).copied().unwrap_or_default();
@@ -75,10 +74,20 @@ impl Service {
             name,
             id: cluster.cluster_id(),
             node,
-            leader: status.leader.unwrap_or_default(),
+            // One that has lost its majority still takes itself for the leader for a while.
+            leader: status.leader.filter(|_| cluster.has_majority()).unwrap_or_default(),
             term: status.term,
             members: members.collect(),
             majority: cluster.has_majority(),
+        }
+    }
+
+    /// As it was set; otherwise, the name of its first node.
+    pub(super) fn cluster_name(&self, catalog: &Catalog) -> String {
+        match (catalog.cluster_name(), catalog.members().iter().next()) {
+            ("", Some(first)) => first.name.clone(),
+            ("", None) => self.node.name.clone(),
+            (named, _) => named.into(),
         }
     }
 

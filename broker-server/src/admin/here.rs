@@ -12,6 +12,7 @@ use super::precheck::outcome;
 use super::service::prost_size;
 use super::shard::Stopping;
 use super::{ShardHandle, lists};
+use crate::cluster::Listed;
 use crate::driver::admin::{Answer, Part, Request, Selection};
 
 type Parts<T> = Sender<Result<T, Status>>;
@@ -38,26 +39,50 @@ pub async fn close(
     let CloseConnectionsRequest { number, vhost, user, reason, limit } = request;
     let selection = Selection { number, vhost, user, limit: limit as usize };
     let closed = shard.ask(|answer| Request::Close(selection, reason, answer)).await?;
-    Ok(CloseConnectionsResponse { closed })
+    Ok(CloseConnectionsResponse { closed, silent: Vec::new() })
 }
 
 /// Lists connections, of one vhost or of all.
-pub async fn connections(shard: ShardHandle, vhost: Option<String>, parts: Parts<ConnectionPart>) {
+pub async fn connections(shard: ShardHandle, node: String, vhost: Option<String>, parts: Parts<ConnectionPart>) {
     let is_wanted = |one: &Connection| is_of(vhost.as_deref(), &one.vhost);
-    send_parts(&shard, Request::Connections, is_wanted, |connections| ConnectionPart { connections }, &parts).await;
+    send_parts(
+        &shard,
+        Request::Connections,
+        is_wanted,
+        |connections| ConnectionPart { connections, silent: Vec::new() },
+        &node,
+        &parts,
+    )
+    .await;
 }
 
 /// Lists channels.
-pub async fn channels(shard: ShardHandle, vhost: Option<String>, parts: Parts<ChannelPart>) {
+pub async fn channels(shard: ShardHandle, node: String, vhost: Option<String>, parts: Parts<ChannelPart>) {
     let vhost_of = |one: &Channel| one.connection.as_ref().map_or(String::new(), |connection| connection.vhost.clone());
     let is_wanted = |one: &Channel| is_of(vhost.as_deref(), &vhost_of(one));
-    send_parts(&shard, Request::Channels, is_wanted, |channels| ChannelPart { channels }, &parts).await;
+    send_parts(
+        &shard,
+        Request::Channels,
+        is_wanted,
+        |channels| ChannelPart { channels, silent: Vec::new() },
+        &node,
+        &parts,
+    )
+    .await;
 }
 
 /// Lists consumers.
-pub async fn consumers(shard: ShardHandle, vhost: Option<String>, parts: Parts<ConsumerPart>) {
+pub async fn consumers(shard: ShardHandle, node: String, vhost: Option<String>, parts: Parts<ConsumerPart>) {
     let is_wanted = |one: &Consumer| is_of(vhost.as_deref(), &one.vhost);
-    send_parts(&shard, Request::Consumers, is_wanted, |consumers| ConsumerPart { consumers }, &parts).await;
+    send_parts(
+        &shard,
+        Request::Consumers,
+        is_wanted,
+        |consumers| ConsumerPart { consumers, silent: Vec::new() },
+        &node,
+        &parts,
+    )
+    .await;
 }
 
 /// Asks the shard for one part after the other, as fast as the client takes them.
@@ -66,9 +91,11 @@ async fn send_parts<T, M>(
     ask: impl Fn(usize, Answer<Part<T>>) -> Request,
     is_wanted: impl Fn(&T) -> bool,
     message: impl Fn(Vec<T>) -> M,
+    node: &str,
     parts: &Parts<M>,
 ) where
     T: prost::Message,
+    M: Listed,
 {
     let mut next = Some(0);
     while let Some(from) = next {
@@ -76,7 +103,9 @@ async fn send_parts<T, M>(
         next = part.next;
         let items = part.items.into_iter().filter(&is_wanted).collect();
         for items in lists::parts(items, prost_size) {
-            if parts.send(Ok(message(items))).await.is_err() {
+            let mut part = message(items);
+            part.name(node);
+            if parts.send(Ok(part)).await.is_err() {
                 return;
             }
         }

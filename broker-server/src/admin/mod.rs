@@ -6,6 +6,7 @@ pub mod here;
 pub mod import;
 pub mod lists;
 pub mod precheck;
+mod queues;
 mod server;
 mod service;
 mod shard;

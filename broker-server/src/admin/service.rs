@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use broker_core::access::PASSWORD_MAX_BYTES;
+use broker_core::name::NodeId;
 use broker_meta::command::user_message;
 use broker_meta::{Catalog, Command};
 use broker_mgmt::definitions::{DOCUMENT_MAX_BYTES, export};
@@ -16,8 +17,8 @@ use proto::admin::v1::{
     ExportDefinitionsRequest, ForceBootRequest, ForceBootResponse, ForgetNodeRequest, ForgetNodeResponse,
     GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse, JoinClusterRequest, JoinClusterResponse,
     LeaveClusterRequest, LeaveClusterResponse, ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, Listener,
-    Outcome, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, QueuePart, Reason, SetDrainedRequest,
-    SetDrainedResponse, Status as NodeStatus,
+    Outcome, PurgeQueueRequest, PutUserRequest, QueueAnswer, QueuePart, Reason, SetDrainedRequest, SetDrainedResponse,
+    Status as NodeStatus,
 };
 use proto::meta::command::Kind;
 use proto::meta::{self};
@@ -29,18 +30,18 @@ use tonic::{Request, Response, Status, Streaming};
 use super::definitions::tell;
 use super::import::{Imported, hash_password, import, read, rehearse};
 use super::precheck::{outcome, precheck, refused};
+use super::queues::Counting;
 use super::server::Node;
 use super::shard::Stopping;
 use super::{ShardHandle, here, lists};
 use crate::alarm::decide;
-use crate::cluster;
+use crate::cluster::{self, Listed};
 use crate::config::{DiskFreeLimit, MemoryWatermark};
 use crate::driver::admin::Request as ShardRequest;
+use crate::driver::numbers::node_in;
 
 /// Commands of one request.
 const COMMANDS_MAX: usize = 1_000;
-/// Queues whose counts are asked for together.
-const QUEUES_TOGETHER: usize = 1_000;
 /// Octets of a document in one message.
 const DOCUMENT_PART_BYTES: usize = 256 * 1024;
 /// Parts of a list that wait for the client.
@@ -123,7 +124,6 @@ impl Admin for Service {
             port: (*port).into(),
         };
         let topology = catalog.topology();
-        let named = Some(catalog.cluster_name()).filter(|name| !name.is_empty());
         Ok(Response::new(NodeStatus {
             node: self.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -131,7 +131,7 @@ impl Admin for Service {
             pid: std::process::id().into(),
             uptime_ms: self.node.started.elapsed().as_millis() as u64,
             data_dir: self.node.data_dir.display().to_string(),
-            cluster_name: named.unwrap_or(&self.node.name).into(),
+            cluster_name: self.cluster_name(&catalog),
             connections: totals.connections,
             channels: totals.channels,
             consumers: totals.consumers,
@@ -209,64 +209,64 @@ impl Admin for Service {
         let catalog = self.catalog().await?;
         let vhost = request.into_inner().vhost;
         let declared = blocking(move || lists::queues(&catalog.topology(), vhost.as_deref())).await?;
-        let shard = self.shard.clone();
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(async move {
-            for together in declared.chunks(QUEUES_TOGETHER) {
-                let ids = together.iter().map(|(id, _)| *id).collect();
-                let Ok(counts) = shard.ask(|answer| ShardRequest::QueueCounts(ids, answer)).await else { return };
-                // What went meanwhile has no counts.
-                let queues = together.iter().zip(counts).filter_map(|((_, queue), counts)| {
-                    let counts = counts?;
-                    Some(Queue {
-                        messages_ready: counts.ready,
-                        messages_unacknowledged: counts.unacknowledged,
-                        consumers: counts.consumers,
-                        resident_bytes: counts.resident_bytes,
-                        ..queue.clone()
-                    })
-                });
-                for queues in lists::parts(queues.collect(), prost_size) {
-                    if sender.send(Ok(QueuePart { queues })).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
+        let counting = Counting::new(self.node.name.clone(), self.shard.clone(), self.node.cluster.clone());
+        tokio::spawn(counting.run(declared, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn list_connections(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListConnectionsStream> {
-        let request = request.into_inner();
-        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::connections(self.shard.clone(), request.vhost, sender));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(self.list(request.into_inner(), here::connections))
     }
 
     async fn list_channels(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListChannelsStream> {
-        let request = request.into_inner();
-        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::channels(self.shard.clone(), request.vhost, sender));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(self.list(request.into_inner(), here::channels))
     }
 
     async fn list_consumers(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListConsumersStream> {
-        let request = request.into_inner();
-        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::consumers(self.shard.clone(), request.vhost, sender));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(self.list(request.into_inner(), here::consumers))
     }
 
     async fn purge_queue(&self, request: Request<PurgeQueueRequest>) -> Reply<QueueAnswer> {
-        Ok(Response::new(here::purge(&self.shard, request.into_inner()).await?))
+        let request = request.into_inner();
+        let answer = match self.home_elsewhere(&request.vhost, &request.name).await? {
+            Some((cluster, node)) => cluster.purge_queue(node, request).await?,
+            None => here::purge(&self.shard, request).await?,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn delete_queue(&self, request: Request<DeleteQueueRequest>) -> Reply<QueueAnswer> {
-        Ok(Response::new(here::delete(&self.shard, request.into_inner()).await?))
+        let request = request.into_inner();
+        let answer = match self.home_elsewhere(&request.vhost, &request.name).await? {
+            Some((cluster, node)) => cluster.delete_queue(node, request).await?,
+            None => here::delete(&self.shard, request).await?,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn close_connections(&self, request: Request<CloseConnectionsRequest>) -> Reply<CloseConnectionsResponse> {
-        Ok(Response::new(here::close(&self.shard, request.into_inner()).await?))
+        let mut request = request.into_inner();
+        let mut answer = here::close(&self.shard, request.clone()).await?;
+        let Some(cluster) = &self.node.cluster else { return Ok(Response::new(answer)) };
+        for node in cluster.others() {
+            // A connection's number says where it is.
+            if request.number.is_some_and(|number| node_in(number) != node) {
+                continue;
+            }
+            if request.limit > 0 {
+                let closed = u32::try_from(answer.closed).unwrap_or(u32::MAX);
+                request.limit = match request.limit.saturating_sub(closed) {
+                    0 => break,
+                    left => left,
+                };
+            }
+            match cluster.close_connections(node, request.clone()).await {
+                Ok(there) => answer.closed += there.closed,
+                Err(_) => answer.silent.push(cluster.name_of(node)),
+            }
+        }
+        Ok(Response::new(answer))
     }
 
     async fn set_alarm_limits(&self, request: Request<AlarmLimits>) -> Reply<AlarmLimitsInEffect> {
@@ -370,6 +370,39 @@ impl Admin for Service {
                 ..ImportDefinitionsResponse::default()
             },
         }))
+    }
+}
+
+impl Service {
+    /// A list of this node's clients, and of those of the others.
+    fn list<T, F>(
+        &self,
+        request: ListConnectionsRequest,
+        own: impl FnOnce(ShardHandle, String, Option<String>, mpsc::Sender<Result<T, Status>>) -> F,
+    ) -> Response<Parts<T>>
+    where
+        T: Listed,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        let here = own(self.shard.clone(), self.node.name.clone(), request.vhost.clone(), sender.clone());
+        let cluster = self.node.cluster.clone();
+        tokio::spawn(async move {
+            here.await;
+            let Some(cluster) = cluster else { return };
+            for node in cluster.others() {
+                cluster.list(node, request.clone(), &sender).await;
+            }
+        });
+        Response::new(Box::pin(ReceiverStream::new(receiver)))
+    }
+
+    /// The other node on which a queue lives.
+    async fn home_elsewhere(&self, vhost: &str, name: &str) -> Result<Option<(&cluster::Handle, NodeId)>, Status> {
+        let Some(cluster) = &self.node.cluster else { return Ok(None) };
+        let topology = self.catalog().await?.topology();
+        let home = topology.vhost(vhost).and_then(|vhost| vhost.queue(name)).map(|record| record.node);
+        Ok(home.filter(|node| *node != self.shard.node()).map(|node| (cluster, node)))
     }
 }
 

@@ -248,7 +248,8 @@ impl Service for Answers {
     ) -> Result<Response<Self::ListConnectionsStream>, Status> {
         let shard = self.shard_for(&request)?;
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::connections(shard.clone(), request.into_inner().vhost, sender));
+        let name = self.gate.identity().name;
+        tokio::spawn(here::connections(shard.clone(), name, request.into_inner().vhost, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -258,7 +259,8 @@ impl Service for Answers {
     ) -> Result<Response<Self::ListChannelsStream>, Status> {
         let shard = self.shard_for(&request)?;
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::channels(shard.clone(), request.into_inner().vhost, sender));
+        let name = self.gate.identity().name;
+        tokio::spawn(here::channels(shard.clone(), name, request.into_inner().vhost, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -268,7 +270,8 @@ impl Service for Answers {
     ) -> Result<Response<Self::ListConsumersStream>, Status> {
         let shard = self.shard_for(&request)?;
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(here::consumers(shard.clone(), request.into_inner().vhost, sender));
+        let name = self.gate.identity().name;
+        tokio::spawn(here::consumers(shard.clone(), name, request.into_inner().vhost, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 

@@ -5,7 +5,7 @@
 //!    control    on it: requests (gRPC), Raft's among them          links      on it: what channels and queues tell each other; the shard's
 //!  forming    which cluster a node without a log belongs to
 //!  plan       what is to be done at the next start
-//!  operating  what an operator asks for
+//!  operating  what an operator asks for                            others     and what of it other nodes answer
 //!  feed       from the log to the shard                            proposals  from the shard to the log
 //!  lead       what the leader of the catalog sees to
 //!  sight      who answers: gossip
@@ -22,6 +22,7 @@ mod forming;
 mod lead;
 mod links;
 mod operating;
+mod others;
 mod plan;
 mod proposals;
 pub mod secret;
@@ -49,6 +50,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+pub use others::Listed;
 pub use proposals::Proposals;
 
 use crate::admin::ShardHandle;
@@ -106,6 +108,7 @@ pub struct Cluster {
 #[derive(Clone)]
 pub struct Handle {
     raft: Arc<Raft>,
+    peers: Arc<Peers>,
     feed: Arc<Feed>,
     gate: Arc<Gate>,
     sight: Arc<Sight>,
@@ -376,13 +379,14 @@ async fn take_part(
 
     let feed = Feed::new();
     let peers = Arc::new(Peers::new(ear.gate.clone()));
-    let raft = Raft::open(&directory, Pace::default(), peers, feed.listener()).await.map_err(log_failure)?;
+    let raft = Raft::open(&directory, Pace::default(), peers.clone(), feed.listener()).await.map_err(log_failure)?;
     let raft = Arc::new(raft);
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));
     let proposals = Proposals::start(raft.clone(), feed.clone());
     let handle = Handle {
         raft,
+        peers,
         feed,
         gate: ear.gate,
         sight: ear.sight,
