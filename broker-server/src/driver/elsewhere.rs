@@ -160,6 +160,11 @@ impl Shard {
         route.queues = here;
     }
 
+    /// Whether a queue did not outlive its node, though the log may not say so yet.
+    pub(super) fn is_gone_with_its_node(&self, record: &QueueRecord) -> bool {
+        !record.durable && record.node != self.parts.node && !self.links.reaches(record.node)
+    }
+
     /// The other node on which a queue lives, if it can be reached.
     pub(super) fn reachable_home(&self, record: &QueueRecord) -> Result<Option<NodeId>, Exception> {
         if record.node == self.parts.node {
@@ -168,7 +173,7 @@ impl Shard {
         if self.links.reaches(record.node) {
             return Ok(Some(record.node));
         }
-        if !record.durable {
+        if self.is_gone_with_its_node(record) {
             // It did not outlive its node, whether the log says so yet or not.
             return Err(exception(Refusal::NotFound(record.resource())));
         }

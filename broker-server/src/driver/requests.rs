@@ -280,6 +280,11 @@ impl Shard {
                     self.announce(&announcement, Some(id), waiter);
                     return Ok(None);
                 }
+                let lost = self.vhost(&vhost)?.queue(name).filter(|record| self.is_gone_with_its_node(record));
+                if let Some(id) = lost.map(|record| record.id) {
+                    // The log will say so before long; what is declared now comes after it.
+                    self.propose(command::delete_queues([id]), Waiter::Nobody);
+                }
                 let node = self.place_of_queue(&declaration);
                 self.propose(command::declare_queue(&vhost, &declaration, node), waiter);
                 Ok(None)
@@ -289,8 +294,8 @@ impl Shard {
 
     /// Whether a queue of that name is being deleted: it is still in the catalog, but gone to clients.
     fn is_doomed(&self, vhost: &VhostName, name: &str) -> Result<bool, Exception> {
-        let record = self.vhost(vhost)?.queue(name);
-        Ok(record.and_then(|record| self.queues.get(&record.id)).is_some_and(|local| local.is_leaving()))
+        let Some(record) = self.vhost(vhost)?.queue(name) else { return Ok(false) };
+        Ok(self.is_gone_with_its_node(record) || self.queues.get(&record.id).is_some_and(|local| local.is_leaving()))
     }
 
     /// declare-ok for a queue that exists, here or elsewhere.
