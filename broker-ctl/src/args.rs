@@ -30,7 +30,8 @@ Examples:
   brokerctl perm set ann '.*' '.*' '.*' -p shop
   brokerctl policy set bounded '^events' '{\"max-length\": 1000}' -p shop --apply-to queues
   brokerctl queue list -p shop -o json
-  brokerctl definitions export > broker.json";
+  brokerctl definitions export > broker.json
+  brokerctl cluster status";
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
@@ -108,6 +109,12 @@ pub enum Noun {
     /// Limits of memory and disk, at which publishers are blocked
     #[command(subcommand)]
     Alarm(Alarm),
+    /// The cluster: which nodes belong to it, joining and leaving it, and what to do when too many are lost
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Nodes of the cluster
+    #[command(subcommand)]
+    Node(Node),
     /// Speaks as rabbitmqctl: `brokerctl compat rabbitmqctl COMMAND ...`
     #[command(disable_help_flag = true)]
     Compat {
@@ -414,6 +421,123 @@ pub enum Connection {
         #[arg(long, default_value = "")]
         reason: String,
     },
+}
+
+/// Verbs of clusters.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Cluster {
+    /// Shows the cluster as this node sees it: members, who leads, versions, alarms, listeners
+    #[command(after_help = "Examples:\n  brokerctl cluster status\n  brokerctl cluster status -o json")]
+    Status,
+    /// Shows which node sees which: a row for each node, with what it last said of itself
+    #[command(
+        after_help = "yes: it sees that one; NO: it does not; ?: this node has not heard from it, so nobody knows.\n\nExample:\n  brokerctl cluster partitions"
+    )]
+    Partitions,
+    /// Sets the name of the cluster, which clients and tools are told
+    Name {
+        /// The name
+        name: String,
+    },
+    /// Has this node join the cluster of another one. It starts again; what it has is set aside in its data directory, not deleted
+    #[command(after_help = JOIN_HELP)]
+    Join {
+        /// Any node of the cluster: HOST, HOST:PORT (its cluster.listener.port, 25672 by default) or rabbit@HOST
+        node: String,
+    },
+    /// Has this node leave its cluster. Its queues are gone with it; its data is set aside in its data directory, not deleted
+    #[command(after_help = LEAVE_HELP)]
+    Leave {
+        /// End afterwards instead of starting again as a blank node
+        #[arg(long)]
+        stop: bool,
+        /// Its queues may go
+        #[arg(long, short = 'y')]
+        yes: bool,
+    },
+    /// Takes a node that does not run out of the cluster for good, with its queues
+    #[command(
+        after_help = "A node that was forgotten does not come back by itself: start it with an empty data directory, and it joins as a new one.\n\nExample:\n  brokerctl cluster forget rabbit@c"
+    )]
+    Forget {
+        /// Its name, as `cluster status` shows it
+        name: String,
+    },
+    /// Waits until so many nodes of the cluster run, this one among them
+    #[command(
+        after_help = "It waits as long as --timeout says (60 seconds), also for a broker that is not there yet.\n\nExample:\n  brokerctl cluster await 3 --timeout 300"
+    )]
+    Await {
+        /// So many
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=50))]
+        nodes: u64,
+    },
+    /// Has a node whose cluster has lost its majority for good form a new cluster of itself
+    #[command(after_help = FORCE_BOOT_HELP)]
+    ForceBoot {
+        /// What only the lost nodes have may be lost
+        #[arg(long, short = 'y')]
+        yes: bool,
+    },
+    /// The secret by which the nodes of a cluster know each other
+    #[command(subcommand)]
+    Secret(Secret),
+}
+
+const JOIN_HELP: &str = "\
+Both nodes need the same secret (cluster.secret_file). The node is given a number by the cluster and starts again, with the same
+process number; vhosts, users, queues and all else are those of the cluster from then on. What it had is kept as catalog.before-join and
+store.before-join in its data directory. A node that belongs to a cluster with others has to leave it first.
+
+Examples:
+  brokerctl cluster join a.example.org
+  brokerctl cluster join rabbit@a --data-dir /var/lib/broker";
+
+const LEAVE_HELP: &str = "\
+The others take over nothing: queues that live on this node are gone for the cluster, so empty or move them first; `brokerctl node drain` keeps
+clients away meanwhile. Afterwards the node starts again, with the same process number, as a blank one that belongs to no other, whatever nodes
+its configuration lists; with --stop it ends, and is blank at its next start. What it had is kept as catalog.before-leave and store.before-leave.
+
+Examples:
+  brokerctl cluster leave --yes
+  brokerctl cluster leave --yes --stop";
+
+const FORCE_BOOT_HELP: &str = "\
+For the last way out: more than half of the nodes are gone and will not come back. This node goes on alone, with all that its own log holds, as
+a new cluster with a new identity; nodes of the old one are not let in again, so that nothing they know differently comes back. Lost are
+the queues of the other nodes with their messages, and changes (new queues, users, ...) that did not reach this node.
+It works while brokerd runs, waits for the others, or is stopped; then it is done at the next start. What was lost is written to
+force-boot.txt in the data directory, and the old catalog is kept as catalog.before-force-boot.
+Do it on one node only. The others join it with an empty data directory.
+
+Example:
+  brokerctl cluster force-boot --yes --data-dir /var/lib/broker";
+
+/// Verbs of secrets.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Secret {
+    /// Makes a file with a new secret that only its owner may read. It is not shown
+    #[command(
+        after_help = "Copy the file to every node, where it must belong to brokerd's user, and name it with cluster.secret_file.\n\nExample:\n  brokerctl cluster secret new /etc/broker/secret"
+    )]
+    New {
+        /// The file; it must not be there
+        file: PathBuf,
+    },
+}
+
+/// Verbs of nodes.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Node {
+    /// Lists the nodes of the cluster
+    List,
+    /// Closes this node's client listeners and connections, and has another node lead. It stays in the cluster, and its queues can be reached through others
+    #[command(
+        after_help = "For an upgrade or a restart: clients move to other nodes first. It lasts until `brokerctl node revive` or the next start.\n\nExample:\n  brokerctl node drain --data-dir /var/lib/broker"
+    )]
+    Drain,
+    /// Has a node that was drained serve clients again
+    Revive,
 }
 
 /// Verbs of alarms.

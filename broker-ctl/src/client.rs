@@ -1,17 +1,20 @@
 //! The admin service of a broker, as calls that give whole answers.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use proto::admin::v1::admin_client::AdminClient;
 use proto::admin::v1::{
-    AlarmLimits, AlarmLimitsInEffect, CatalogKind, ChangeRequest, Channel, CloseConnectionsRequest, Connection,
-    Consumer, DeleteQueueRequest, DocumentPart, ExportDefinitionsRequest, GetStatusRequest, ImportDefinitionsResponse,
-    ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, PurgeQueueRequest, PutUserRequest, Queue,
-    QueueAnswer, Status, catalog_item,
+    AlarmLimits, AlarmLimitsInEffect, CatalogKind, ChangeRequest, Channel, CloseConnectionsRequest, Cluster,
+    Connection, Consumer, DeleteQueueRequest, DocumentPart, ExportDefinitionsRequest, ForceBootRequest,
+    ForgetNodeRequest, ForgetNodeResponse, GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse,
+    JoinClusterRequest, JoinClusterResponse, LeaveClusterRequest, ListCatalogRequest, ListConnectionsRequest,
+    ListQueuesRequest, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, SetDrainedRequest, SetDrainedResponse,
+    Status, catalog_item,
 };
 use proto::admin::{MESSAGE_MAX_BYTES, SOCKET_NAME};
 use proto::meta::Command;
@@ -34,11 +37,13 @@ pub struct Client {
 type Result<T> = std::result::Result<T, Failure>;
 
 /// Where the socket is: named, in a data directory, or in the default one.
-pub fn socket_path(socket: Option<&Path>, data_dir: Option<&Path>) -> PathBuf {
-    match (socket, data_dir) {
-        (Some(socket), _) => socket.into(),
-        (None, data_dir) => data_dir.unwrap_or(Path::new(DEFAULT_DATA_DIR)).join(SOCKET_NAME),
-    }
+pub fn socket_path(socket: Option<&Path>, directory: Option<&Path>) -> PathBuf {
+    socket.map_or_else(|| data_dir(directory).join(SOCKET_NAME), Path::to_owned)
+}
+
+/// The data directory: named, or the default one.
+pub fn data_dir(data_dir: Option<&Path>) -> PathBuf {
+    data_dir.unwrap_or(Path::new(DEFAULT_DATA_DIR)).into()
 }
 
 /// Runs work that talks to a broker, for as long as it may take.
@@ -113,6 +118,9 @@ impl Client {
         while let Some(part) = parts.message().await? {
             items.extend(part.queues);
         }
+        let silent: BTreeSet<String> =
+            items.iter().filter(|queue| queue.unknown).map(|queue| queue.node.clone()).collect();
+        note_silent(&silent, "the counts of its queues are missing");
         Ok(items)
     }
 
@@ -120,9 +128,12 @@ impl Client {
     pub async fn connections(&mut self) -> Result<Vec<Connection>> {
         let mut parts = self.service.list_connections(ListConnectionsRequest::default()).await?.into_inner();
         let mut items = Vec::new();
+        let mut silent = BTreeSet::new();
         while let Some(part) = parts.message().await? {
             items.extend(part.connections);
+            silent.extend(part.silent);
         }
+        note_silent(&silent, "its connections are missing");
         Ok(items)
     }
 
@@ -131,9 +142,12 @@ impl Client {
         let request = ListConnectionsRequest { vhost: vhost.map(str::to_owned) };
         let mut parts = self.service.list_channels(request).await?.into_inner();
         let mut items = Vec::new();
+        let mut silent = BTreeSet::new();
         while let Some(part) = parts.message().await? {
             items.extend(part.channels);
+            silent.extend(part.silent);
         }
+        note_silent(&silent, "its channels are missing");
         Ok(items)
     }
 
@@ -142,9 +156,12 @@ impl Client {
         let request = ListConnectionsRequest { vhost: vhost.map(str::to_owned) };
         let mut parts = self.service.list_consumers(request).await?.into_inner();
         let mut items = Vec::new();
+        let mut silent = BTreeSet::new();
         while let Some(part) = parts.message().await? {
             items.extend(part.consumers);
+            silent.extend(part.silent);
         }
+        note_silent(&silent, "its consumers are missing");
         Ok(items)
     }
 
@@ -161,12 +178,47 @@ impl Client {
 
     /// Closes connections; how many.
     pub async fn close_connections(&mut self, request: CloseConnectionsRequest) -> Result<u64> {
-        Ok(self.service.close_connections(request).await?.into_inner().closed)
+        let answer = self.service.close_connections(request).await?.into_inner();
+        note_silent(&answer.silent.into_iter().collect(), "its connections are still open");
+        Ok(answer.closed)
     }
 
     /// Changes when alarms go off.
     pub async fn set_alarm_limits(&mut self, limits: AlarmLimits) -> Result<AlarmLimitsInEffect> {
         Ok(self.service.set_alarm_limits(limits).await?.into_inner())
+    }
+
+    /// The cluster as the node sees it.
+    pub async fn cluster(&mut self) -> Result<Cluster> {
+        Ok(self.service.get_cluster(GetClusterRequest {}).await?.into_inner())
+    }
+
+    /// Has the node join the cluster of another.
+    pub async fn join_cluster(&mut self, address: &str) -> Result<JoinClusterResponse> {
+        let request = JoinClusterRequest { address: address.into() };
+        Ok(self.service.join_cluster(request).await.map_err(refusal)?.into_inner())
+    }
+
+    /// Has the node leave its cluster; how many queues go with it.
+    pub async fn leave_cluster(&mut self, request: LeaveClusterRequest) -> Result<u64> {
+        Ok(self.service.leave_cluster(request).await.map_err(refusal)?.into_inner().queues)
+    }
+
+    /// Takes a node out of the cluster.
+    pub async fn forget_node(&mut self, name: &str) -> Result<ForgetNodeResponse> {
+        let request = ForgetNodeRequest { name: name.into() };
+        Ok(self.service.forget_node(request).await.map_err(refusal)?.into_inner())
+    }
+
+    /// Has the node serve no clients, or serve them again.
+    pub async fn set_drained(&mut self, drained: bool) -> Result<SetDrainedResponse> {
+        Ok(self.service.set_drained(SetDrainedRequest { drained }).await?.into_inner())
+    }
+
+    /// Has the node form a cluster of itself.
+    pub async fn force_boot(&mut self) -> Result<()> {
+        self.service.force_boot(ForceBootRequest {}).await.map_err(refusal)?;
+        Ok(())
     }
 
     /// All definitions, as JSON.
@@ -194,6 +246,22 @@ fn messages(answer: &QueueAnswer) -> Result<u64> {
     Ok(answer.messages)
 }
 
+/// That a node does not answer is no error: the rest is right.
+fn note_silent(nodes: &BTreeSet<String>, what: &str) {
+    for node in nodes {
+        // There is nobody left to tell if standard error is gone.
+        let _ = writeln!(io::stderr(), "{node} does not answer: {what}");
+    }
+}
+
+/// The node will not do it, as things are.
+fn refusal(status: tonic::Status) -> Failure {
+    match status.code() {
+        tonic::Code::FailedPrecondition => Failure::new(Exit::Unavailable, status.message()),
+        _ => status.into(),
+    }
+}
+
 fn no_answer() -> Failure {
     Failure::new(Exit::Software, "the broker gave no answer")
 }
@@ -207,9 +275,12 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
                 "there is no broker at {path}. Start brokerd, or name its data directory with --data-dir or its socket with --socket"
             ),
         ),
-        io::ErrorKind::ConnectionRefused => {
-            Failure::new(Exit::Unavailable, format!("the broker of {path} does not run. Start brokerd"))
-        }
+        io::ErrorKind::ConnectionRefused => Failure::new(
+            Exit::Unavailable,
+            format!(
+                "the broker of {path} does not run, or waits for the other nodes of its cluster. Start brokerd, or look into its log"
+            ),
+        ),
         io::ErrorKind::PermissionDenied => Failure::new(
             Exit::Denied,
             format!("{path} may not be opened. Run brokerctl as the user that runs brokerd, or as root"),

@@ -22,8 +22,10 @@ pub fn number_of_pid(pid: &str) -> Option<u64> {
 }
 
 /// Queues.
-pub fn queues(node: &str, queues: &[Queue]) -> Table {
+pub fn queues(queues: &[Queue]) -> Table {
     let rows = queues.iter().map(|queue| {
+        let node = &*queue.node;
+        let known = |count: u64| if queue.unknown { Value::Null } else { count.into() };
         let declared = queue.declared.clone().unwrap_or_default();
         let arguments = fields::json(&declared.arguments);
         let kind = arguments.get("x-queue-type").and_then(Value::as_str).unwrap_or("classic").to_owned();
@@ -31,10 +33,10 @@ pub fn queues(node: &str, queues: &[Queue]) -> Table {
         vec![
             declared.vhost.into(),
             declared.name.into(),
-            (queue.messages_ready + queue.messages_unacknowledged).into(),
-            queue.messages_ready.into(),
-            queue.messages_unacknowledged.into(),
-            queue.consumers.into(),
+            known(queue.messages_ready + queue.messages_unacknowledged),
+            known(queue.messages_ready),
+            known(queue.messages_unacknowledged),
+            known(queue.consumers),
             kind.into(),
             declared.durable.into(),
             declared.auto_delete.into(),
@@ -44,9 +46,10 @@ pub fn queues(node: &str, queues: &[Queue]) -> Table {
             queue.policy.clone().into(),
             queue.operator_policy.clone().into(),
             policy::definition_json(&queue.effective_policy_definition).to_string().into(),
-            "running".into(),
-            queue.resident_bytes.into(),
+            if queue.unknown { "down" } else { "running" }.into(),
+            known(queue.resident_bytes),
             pid(node, queue.id).into(),
+            node.into(),
         ]
     });
     let columns = [
@@ -68,6 +71,7 @@ pub fn queues(node: &str, queues: &[Queue]) -> Table {
         "state",
         "memory",
         "pid",
+        "node",
     ];
     Table::new(&columns, rows.collect())
 }
@@ -161,10 +165,10 @@ fn catalog_row(item: Kind) -> Option<Vec<Value>> {
 }
 
 /// Connections.
-pub fn connections(node: &str, connections: &[Connection]) -> Table {
+pub fn connections(connections: &[Connection]) -> Table {
     let rows = connections.iter().map(|one| {
         vec![
-            pid(node, one.number).into(),
+            pid(&one.node, one.number).into(),
             name_of(one).into(),
             one.user.clone().into(),
             one.vhost.clone().into(),
@@ -183,6 +187,7 @@ pub fn connections(node: &str, connections: &[Connection]) -> Table {
             fields::json(&one.client_properties).into(),
             one.number.into(),
             false.into(),
+            one.node.clone().into(),
         ]
     });
     let columns = [
@@ -205,6 +210,7 @@ pub fn connections(node: &str, connections: &[Connection]) -> Table {
         "client_properties",
         "number",
         "ssl",
+        "node",
     ];
     Table::new(&columns, rows.collect())
 }
@@ -214,17 +220,18 @@ fn name_of(one: &Connection) -> String {
 }
 
 /// Channels.
-pub fn channels(node: &str, channels: &[Channel]) -> Table {
+pub fn channels(channels: &[Channel]) -> Table {
     let rows = channels.iter().map(|one| {
         let connection = one.connection.clone().unwrap_or_default();
+        let node = &*connection.node;
         vec![
             // The connection's own process has 0 at the end, its channels their numbers.
             format!("<{node}.1.{}.{}>", connection.number, one.number).into(),
             format!("{} ({})", name_of(&connection), one.number).into(),
             pid(node, connection.number).into(),
             one.number.into(),
-            connection.user.into(),
-            connection.vhost.into(),
+            connection.user.clone().into(),
+            connection.vhost.clone().into(),
             one.confirm.into(),
             one.transactional.into(),
             one.consumers.into(),
@@ -233,6 +240,7 @@ pub fn channels(node: &str, channels: &[Channel]) -> Table {
             one.prefetch_count.into(),
             one.global_prefetch_count.into(),
             "running".into(),
+            node.into(),
         ]
     });
     let columns = [
@@ -250,13 +258,15 @@ pub fn channels(node: &str, channels: &[Channel]) -> Table {
         "prefetch_count",
         "global_prefetch_count",
         "state",
+        "node",
     ];
     Table::new(&columns, rows.collect())
 }
 
 /// Consumers.
-pub fn consumers(node: &str, consumers: &[Consumer]) -> Table {
+pub fn consumers(consumers: &[Consumer]) -> Table {
     let rows = consumers.iter().map(|one| {
+        let node = &*one.node;
         vec![
             one.queue.clone().into(),
             format!("<{node}.1.{}.{}>", one.connection, one.channel).into(),
@@ -266,10 +276,11 @@ pub fn consumers(node: &str, consumers: &[Consumer]) -> Table {
             one.user.clone().into(),
             pid(node, one.connection).into(),
             one.channel.into(),
+            node.into(),
         ]
     });
     let columns =
-        ["queue_name", "channel_pid", "consumer_tag", "ack_required", "vhost", "user", "connection", "channel"];
+        ["queue_name", "channel_pid", "consumer_tag", "ack_required", "vhost", "user", "connection", "channel", "node"];
     Table::new(&columns, rows.collect())
 }
 

@@ -18,13 +18,13 @@ use proto::meta::{self, SetLimits, Tags};
 use serde_json::json;
 
 use crate::args::{
-    Alarm, Cli, Connection, Definitions, Form, Global, Limits, ListOnly, Noun, Param, Password, Perm, Policy, Queue,
-    Switch, User, Vhost,
+    Alarm, Cli, Connection, Definitions, Form, Global, Limits, ListOnly, Node, Noun, Param, Password, Perm, Policy,
+    Queue, Switch, User, Vhost,
 };
 use crate::client::{Client, block_on, socket_path};
 use crate::exit::{Exit, Failure};
 use crate::table::Table;
-use crate::{compat, policy, rows};
+use crate::{cluster, compat, policy, rows};
 
 /// A definitions document may be this long, in octets; the broker takes no more.
 pub const DOCUMENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -59,6 +59,9 @@ pub fn main(arguments: &[String]) -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    if let Noun::Cluster(verb) = &cli.noun {
+        return cluster::run(verb, &cli.global);
+    }
     // Read before the broker is asked, so that a terminal is not waited for with a clock running.
     let input = Input::of(&cli.noun)?;
     let socket = socket_path(cli.global.socket.as_deref(), cli.global.data_dir.as_deref());
@@ -200,18 +203,18 @@ impl Session<'_> {
             }
             Noun::Connection(verb) => self.connection(verb).await,
             Noun::Channel(ListOnly::List) => {
-                let node = self.client.status().await?.node;
                 let channels = self.client.channels(self.global.vhost.as_deref()).await?;
                 let defaults = ["name", "user", "vhost", "consumer_count", "messages_unacknowledged", "prefetch_count"];
-                self.table(rows::channels(&node, &channels), &defaults)
+                self.table(rows::channels(&channels), &defaults)
             }
             Noun::Consumer(ListOnly::List) => {
-                let node = self.client.status().await?.node;
                 let consumers = self.client.consumers(self.global.vhost.as_deref()).await?;
                 let defaults = ["vhost", "queue_name", "consumer_tag", "ack_required", "user", "channel_pid"];
-                self.table(rows::consumers(&node, &consumers), &defaults)
+                self.table(rows::consumers(&consumers), &defaults)
             }
             Noun::Alarm(verb) => self.alarm(verb).await,
+            Noun::Node(verb) => self.node(verb).await,
+            Noun::Cluster(_) => Ok(String::new()),
             Noun::Compat { .. } => Err(Failure::usage("compat must come first")),
         }
     }
@@ -486,11 +489,18 @@ impl Session<'_> {
         let vhost = self.vhost_name();
         match verb {
             Queue::List => {
-                let node = self.client.status().await?.node;
                 let queues = self.client.queues(self.global.vhost.as_deref()).await?;
-                let defaults =
-                    ["vhost", "name", "type", "messages_ready", "messages_unacknowledged", "consumers", "state"];
-                self.table(rows::queues(&node, &queues), &defaults)
+                let defaults = [
+                    "vhost",
+                    "name",
+                    "type",
+                    "messages_ready",
+                    "messages_unacknowledged",
+                    "consumers",
+                    "state",
+                    "node",
+                ];
+                self.table(rows::queues(&queues), &defaults)
             }
             Queue::Purge { name } => Ok(format!("{} messages\n", self.client.purge(&vhost, name).await?)),
             Queue::Delete { name, if_unused, if_empty } => {
@@ -504,11 +514,10 @@ impl Session<'_> {
     async fn connection(&mut self, verb: &Connection) -> Result<String> {
         match verb {
             Connection::List => {
-                let node = self.client.status().await?.node;
                 let mut connections = self.client.connections().await?;
                 connections.retain(|one| self.global.vhost.as_deref().is_none_or(|vhost| one.vhost == vhost));
-                let defaults = ["pid", "name", "user", "vhost", "state", "channels", "user_provided_name"];
-                self.table(rows::connections(&node, &connections), &defaults)
+                let defaults = ["pid", "name", "user", "vhost", "state", "channels", "user_provided_name", "node"];
+                self.table(rows::connections(&connections), &defaults)
             }
             Connection::Close { connection, user, all, reason } => {
                 let vhost = self.global.vhost.clone();
@@ -529,6 +538,26 @@ impl Session<'_> {
                     closed => Ok(format!("{closed} connections closed\n")),
                 }
             }
+        }
+    }
+
+    async fn node(&mut self, verb: &Node) -> Result<String> {
+        match verb {
+            Node::List => {
+                let cluster = self.client.cluster().await?;
+                self.table(cluster::members(&cluster), &cluster::NODE_COLUMNS)
+            }
+            Node::Drain => {
+                let answer = self.client.set_drained(true).await?;
+                Ok(match answer.unchanged {
+                    true => "the node was drained already\n".into(),
+                    false => format!("drained, {} connections closed\n", answer.closed),
+                })
+            }
+            Node::Revive => Ok(match self.client.set_drained(false).await?.unchanged {
+                true => "the node was not drained\n".into(),
+                false => "it serves clients again\n".into(),
+            }),
         }
     }
 
@@ -593,6 +622,10 @@ pub fn status_json(status: &Status) -> serde_json::Value {
         "product_version": status.version,
         "rabbitmq_version": status.rabbitmq_version,
         "cluster_name": status.cluster_name,
+        "nodes": status.nodes,
+        "nodes_running": status.nodes_running,
+        "drained": status.drained,
+        "paused": status.paused,
         "pid": status.pid,
         "uptime": status.uptime_ms / 1000,
         "data_directory": status.data_dir,
@@ -608,6 +641,7 @@ pub fn status_json(status: &Status) -> serde_json::Value {
             "channel_count": status.channels,
             "consumer_count": status.consumers,
             "queue_count": status.queues,
+            "queues_on_this_node": status.queues_here,
             "messages_ready": status.messages_ready,
             "messages_unacknowledged": status.messages_unacknowledged,
         },
@@ -619,10 +653,17 @@ pub fn status_text(status: &Status) -> String {
     let alarms = status.alarms.unwrap_or_default();
     let flag = |is_set: bool| if is_set { "  ALARM: publishers are blocked" } else { "" };
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let (cluster, queues) = match status.nodes {
+        0 | 1 => (status.cluster_name.clone(), status.queues.to_string()),
+        nodes => (
+            format!("{}, {} of {nodes} nodes are running", status.cluster_name, status.nodes_running),
+            format!("{}, {} of them on this node", status.queues, status.queues_here),
+        ),
+    };
     let mut lines = vec![
         ("node", status.node.clone()),
         ("version", format!("brokerd {}, as RabbitMQ {}", status.version, status.rabbitmq_version)),
-        ("cluster", status.cluster_name.clone()),
+        ("cluster", cluster),
         ("process", status.pid.to_string()),
         ("uptime", format!("{} s", status.uptime_ms / 1000)),
         ("data directory", status.data_dir.clone()),
@@ -643,9 +684,15 @@ pub fn status_text(status: &Status) -> String {
         ("connections", status.connections.to_string()),
         ("channels", status.channels.to_string()),
         ("consumers", status.consumers.to_string()),
-        ("queues", status.queues.to_string()),
+        ("queues", queues),
         ("messages", format!("{} ready, {} unacknowledged", status.messages_ready, status.messages_unacknowledged)),
     ];
+    if status.drained {
+        lines.push(("drained", "serves no clients until `brokerctl node revive`".into()));
+    }
+    if status.paused {
+        lines.push(("paused", "serves no clients: it sees too few of the cluster's nodes".into()));
+    }
     let listeners =
         status.listeners.iter().map(|one| ("listener", format!("{} {} port {}", one.protocol, one.address, one.port)));
     lines.extend(listeners);

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use broker_amqp::{ChannelAllowance, Settings, sasl};
@@ -25,7 +26,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admin;
 use crate::alarm::{AlarmLimits, AlarmWatcher, Alarms, total_memory_bytes};
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, Start};
 use crate::config::{Config, Listener, SocketConfig};
 use crate::data_dir::DataDir;
 use crate::driver::admission::AdmissionLimits;
@@ -45,8 +46,17 @@ use crate::tls::{Endpoint, FileWatcher, LOOK_EVERY};
 /// The number of a node that is alone, and of one that founds a cluster.
 pub const ALONE: NodeId = NodeId(1);
 
+/// Why a node has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to stop.
+    Stopped,
+    /// It is to start again, and then to do what is planned for its next start.
+    Again,
+}
+
 /// Runs a node until it is told to stop.
-pub fn run(config: &Config, reloader: Reloader) -> Result<(), Failure> {
+pub fn run(config: &Config, reloader: Reloader) -> Result<Ending, Failure> {
     run_with(config, move || reloader.reload(), |_| {})
 }
 
@@ -55,7 +65,7 @@ pub fn run_with(
     config: &Config,
     reload: impl Fn() -> Option<Config> + Send + 'static,
     reachable: impl FnOnce(Mailbox),
-) -> Result<(), Failure> {
+) -> Result<Ending, Failure> {
     let started = Instant::now();
     raise_file_limit();
     let data_dir = DataDir::open(&config.node.data_dir)?;
@@ -73,11 +83,12 @@ pub fn run_with(
     };
     let cluster = Cluster::start(config, data_dir.path(), || alone().map(|catalog| catalog.catalog().clone()))?;
     let (node, catalog, meta) = match cluster {
-        Some(cluster) => {
+        Start::Again => return Ok(Ending::Again),
+        Start::Member(cluster) => {
             let catalog = cluster.go_live(&mailbox, config);
-            (cluster.handle().node(), catalog, meta::MetaHandle::Member(Box::new(cluster)))
+            (cluster.handle().node(), catalog, meta::MetaHandle::Member(cluster))
         }
-        None => {
+        Start::Alone => {
             let local = alone()?;
             let catalog = local.catalog().clone();
             let meta = meta::start(local, mailbox.clone()).map_err(system("cannot start the catalog's thread"))?;
@@ -130,8 +141,10 @@ pub fn run_with(
             }
         }
     };
-    let _signals = watch_signals(mailbox.clone(), reload, again)?;
-    admin::serve(admin::Node::new(config, data_dir.path(), started, &listeners, alarms), handle);
+    let restart = Arc::new(AtomicBool::new(false));
+    let _signals = watch_signals(mailbox.clone(), restart.clone(), reload, again)?;
+    let served = admin::Node::new(config, data_dir.path(), started, &listeners, alarms);
+    admin::serve(served.of_cluster(meta.cluster().cloned()).restarting(restart.clone()), handle);
     reachable(mailbox.clone());
     let tracing = Tracing::new(&config.node.name, &topology);
     let access = Arc::new(catalog.access());
@@ -181,7 +194,8 @@ pub fn run_with(
         took_ms = started.elapsed().as_millis() as u64,
         "ready for clients"
     );
-    shard.run().map_err(system("cannot wait for sockets"))
+    shard.run().map_err(system("cannot wait for sockets"))?;
+    Ok(if restart.load(Ordering::SeqCst) { Ending::Again } else { Ending::Stopped })
 }
 
 fn of_store(queue: RecoveredQueue) -> Recovered {
@@ -346,11 +360,16 @@ fn tell_of_listeners(cluster: &cluster::Handle, listeners: &[Door]) {
 
 fn watch_signals(
     mailbox: Mailbox,
+    restart: Arc<AtomicBool>,
     reload: impl Fn() -> Option<Config> + Send + 'static,
     again: impl Fn(Config) + Send + 'static,
 ) -> Result<SignalWatcher, Failure> {
     SignalWatcher::start(move |request| match request {
-        Request::Shutdown => mailbox.send(Event::Shutdown),
+        Request::Shutdown => {
+            // Also if it was about to start again.
+            restart.store(false, Ordering::SeqCst);
+            mailbox.send(Event::Shutdown);
+        }
         Request::Reload => {
             if let Some(config) = reload() {
                 again(config);

@@ -17,7 +17,7 @@ use crate::run::{print, read_document, read_password, size, status_json, status_
 use crate::{policy, rows};
 
 /// The version that is spoken.
-const VERSION: &str = "3.10.8";
+pub(super) const VERSION: &str = "3.10.8";
 /// Without --timeout.
 const TIMEOUT_S: u64 = 60;
 /// The same for await_startup.
@@ -33,7 +33,8 @@ set_vhost_limits clear_vhost_limits list_vhost_limits set_user_limits clear_user
 set_parameter clear_parameter list_parameters set_global_parameter clear_global_parameter list_global_parameters \
 list_queues list_exchanges list_bindings list_connections list_channels list_consumers close_connection close_all_connections \
 delete_queue purge_queue set_vm_memory_high_watermark set_disk_free_limit set_cluster_name export_definitions import_definitions \
-await_startup status ping version enable_feature_flag";
+await_startup status ping version enable_feature_flag \
+cluster_status join_cluster forget_cluster_node reset force_boot await_online_nodes stop_app start_app";
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -63,6 +64,9 @@ pub fn run(words: &Words) -> Result<()> {
     let socket = socket_of(words);
     if words.command == "await_startup" {
         return await_startup(words, &socket);
+    }
+    if let Some(done) = super::cluster::run(words, &socket) {
+        return done;
     }
     let timeout = Duration::from_secs(words.timeout.unwrap_or(TIMEOUT_S));
     let command = Command::of(words)?;
@@ -477,7 +481,7 @@ fn capital(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
-fn say(words: &Words, text: &str) -> Result<()> {
+pub(super) fn say(words: &Words, text: &str) -> Result<()> {
     // Where the output is a document, nothing else may stand in it.
     if words.quiet || words.json || text.is_empty() { Ok(()) } else { print(&format!("{text}\n")) }
 }

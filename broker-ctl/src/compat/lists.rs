@@ -16,7 +16,7 @@ pub async fn list(client: &mut Client, words: &Words) -> Result<Option<String>> 
     let vhost = words.vhost();
     let text = match words.command.as_str() {
         "list_queues" => {
-            let table = rows::queues(&node(client).await?, &client.queues(Some(&vhost)).await?);
+            let table = rows::queues(&client.queues(Some(&vhost)).await?);
             let heading =
                 format!("Timeout: {}.0 seconds ...\nListing queues for vhost {vhost} ...", words.timeout.unwrap_or(60));
             columns(words, table, &["name", "messages"], &heading)?
@@ -31,16 +31,16 @@ pub async fn list(client: &mut Client, words: &Words) -> Result<Option<String>> 
             columns(words, table, defaults, &format!("Listing bindings for vhost {vhost}..."))?
         }
         "list_connections" => {
-            let table = rows::connections(&node(client).await?, &client.connections().await?);
+            let table = rows::connections(&client.connections().await?);
             columns(words, table, &["user", "peer_host", "peer_port", "state"], "Listing connections ...")?
         }
         "list_channels" => {
-            let table = rows::channels(&node(client).await?, &client.channels(words.vhost.as_deref()).await?);
+            let table = rows::channels(&client.channels(words.vhost.as_deref()).await?);
             let defaults = ["pid", "user", "consumer_count", "messages_unacknowledged"];
             columns(words, table, &defaults, "Listing channels ...")?
         }
         "list_consumers" => {
-            let table = rows::consumers(&node(client).await?, &client.consumers(Some(&vhost)).await?);
+            let table = rows::consumers(&client.consumers(Some(&vhost)).await?);
             let defaults = ["queue_name", "channel_pid", "consumer_tag", "ack_required"];
             columns(words, table, &defaults, &format!("Listing consumers in vhost {vhost} ..."))?
         }
@@ -110,10 +110,6 @@ pub async fn list(client: &mut Client, words: &Words) -> Result<Option<String>> 
         _ => return Ok(None),
     };
     Ok(Some(text))
-}
-
-async fn node(client: &mut Client) -> Result<String> {
-    Ok(client.status().await?.node)
 }
 
 async fn catalog(

@@ -1,5 +1,6 @@
 //! The words of `rabbitmqctl`: its commands, options, output and exit codes, so that scripts written for it run unchanged.
 
+mod cluster;
 mod commands;
 mod lists;
 mod words;

@@ -51,8 +51,18 @@ pub struct Words {
 const IGNORED_WITH_VALUE: &[&str] =
     &["-n", "--node", "--erlang-cookie", "--per-connection-delay", "--format", "--script-name"];
 /// Options that mean nothing here.
-const IGNORED: &[&str] =
-    &["-l", "--longnames", "--dry-run", "--online", "--offline", "--local", "--verbose", "--skip-if-unchanged"];
+const IGNORED: &[&str] = &[
+    "-l",
+    "--longnames",
+    "--dry-run",
+    "--online",
+    "--offline",
+    "--local",
+    "--verbose",
+    "--skip-if-unchanged",
+    "--disc",
+    "--ram",
+];
 
 impl Words {
     /// Reads the words after the program's name.

@@ -19,8 +19,8 @@ use tokio_stream::{Stream, StreamExt};
 
 use super::check::NUMBER_MAX;
 use super::types::{
-    LogIdOf, Meaningless, SnapshotMetaOf, StoredMembershipOf, TypeConfig, put_log_id, put_stored_membership,
-    take_log_id, take_stored_membership,
+    EntryOf, LogIdOf, Meaningless, Node, SnapshotMetaOf, StoredMembershipOf, TypeConfig, put_log_id,
+    put_stored_membership, take_log_id, take_stored_membership,
 };
 use crate::catalog::{Catalog, CatalogEvent};
 use crate::command::Command;
@@ -141,6 +141,50 @@ impl State {
         })
     }
 
+    /// What the snapshot of a directory holds; without one, nothing.
+    pub(super) fn read(directory: &Path) -> io::Result<State> {
+        Ok(read_file(directory)?.map(|octets| state_of(&octets)).transpose()?.unwrap_or_default())
+    }
+
+    /// Makes it the snapshot of a directory.
+    pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
+        write_file(directory, &self.to_message().encode_to_vec())
+    }
+
+    /// The last entry that was applied.
+    pub(super) fn last(&self) -> Option<LogIdOf> {
+        self.last
+    }
+
+    /// Where a node of the last membership is.
+    pub(super) fn node(&self, node: u64) -> Option<Node> {
+        self.membership.get_node(&node).cloned()
+    }
+
+    /// Carries out a command that is in no log.
+    pub(super) fn change(&mut self, command: &Command) {
+        let index = self.catalog.index() + 1;
+        self.catalog.apply(index, command);
+    }
+
+    /// It stands after this entry, which makes the membership.
+    pub(super) fn settle(&mut self, last: LogIdOf, membership: StoredMembershipOf) {
+        (self.last, self.membership) = (Some(last), membership);
+    }
+
+    /// Applies an entry; what a batch did, if it is one.
+    pub(super) fn take(&mut self, entry: EntryOf) -> Option<(cluster::Origin, Vec<Vec<CatalogEvent>>)> {
+        self.last = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => None,
+            EntryPayload::Normal(batch) => Some(self.apply(&batch.0)),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembershipOf::new(Some(entry.log_id), membership);
+                None
+            }
+        }
+    }
+
     fn meta(&self) -> SnapshotMetaOf {
         SnapshotMetaOf { last_log_id: self.last, last_membership: self.membership.clone() }
     }
@@ -149,7 +193,7 @@ impl State {
 impl Machine {
     /// The state of the last snapshot in a directory, if there is one.
     pub(super) fn open(directory: &Path, mut listener: Listener) -> io::Result<Machine> {
-        let state = read_file(directory)?.map(|octets| state_of(&octets)).transpose()?.unwrap_or_default();
+        let state = State::read(directory)?;
         if let Some(last) = state.last {
             listener(Applied::Snapshot { index: last.index, catalog: state.catalog.clone() });
         }
@@ -188,18 +232,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let mut applied = None;
             {
                 let mut state = self.state.lock();
-                state.last = Some(entry.log_id);
-                match entry.payload {
-                    EntryPayload::Blank => {}
-                    EntryPayload::Normal(batch) => {
-                        let (origin, outcomes) = state.apply(&batch.0);
-                        let catalog = state.catalog.clone();
-                        let (index, commands) = (entry.log_id.index, batch.0.commands);
-                        applied = Some(Applied::Batch { index, commands, origin, outcomes, catalog });
-                    }
-                    EntryPayload::Membership(membership) => {
-                        state.membership = StoredMembershipOf::new(Some(entry.log_id), membership);
-                    }
+                let index = entry.log_id.index;
+                let commands = match &entry.payload {
+                    EntryPayload::Normal(batch) => batch.0.commands.clone(),
+                    EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
+                };
+                if let Some((origin, outcomes)) = state.take(entry) {
+                    let catalog = state.catalog.clone();
+                    applied = Some(Applied::Batch { index, commands, origin, outcomes, catalog });
                 }
             }
             if let Some(applied) = applied {

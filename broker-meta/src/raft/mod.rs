@@ -10,12 +10,14 @@
 //! | `machine` | what its entries come to; snapshots |
 //! | `check` | what must hold of a request before Raft is handed it |
 //! | `network` | requests between nodes as octets; who carries them is given ([`Transport`]) |
+//! | `forced` | a new cluster out of the log of one node, when the others are lost for good |
 //! | `types` | openraft's words as protobuf messages |
 //!
 //! Nothing of openraft shows outside. After a failure of the disk, or a fault in Raft itself, [`CatalogRaft::failed`] says so and nothing is answered any
 //! more: the process has to end, and the next start reads what is there.
 
 mod check;
+mod forced;
 mod machine;
 mod network;
 mod store;
@@ -40,6 +42,7 @@ use proto::cluster;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use forced::{Forced, Lost, force_boot};
 pub use machine::{Applied, Listener};
 pub use network::{Kind, NotReached, Transport};
 pub use store::{Identity, OpenError};
@@ -184,6 +187,8 @@ impl<T: Transport> CatalogRaft<T> {
         };
         let config = config.validate().map_err(io::Error::other)?;
         let (store, identity, incarnation) = LogStore::open(directory)?;
+        // Raft asks the others as soon as it is there.
+        transport.carries_for(&identity, incarnation);
         let machine = Machine::open(directory, listener)?;
         let shared = machine.shared();
         let peers = Peers { transport: transport.clone() };

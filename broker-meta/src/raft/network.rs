@@ -14,6 +14,7 @@ use openraft::raft::{
 use prost::Message;
 use proto::cluster;
 
+use super::store::Identity;
 use super::types::{
     Meaningless, Node, TypeConfig, VoteOf, put_entry, put_log_id, put_vote, take_entry, take_log_id, take_vote,
 };
@@ -50,6 +51,9 @@ pub struct NotReached {
 
 /// Carries requests to other nodes. Each is answered by [`CatalogRaft::handle`](super::CatalogRaft::handle) there.
 pub trait Transport: Send + Sync + 'static {
+    /// Whose requests it carries, and of which start. Told once, before the first.
+    fn carries_for(&self, _node: &Identity, _incarnation: u64) {}
+
     /// Asks a node and waits for its answer, for as long as the caller does.
     fn request(
         &self,

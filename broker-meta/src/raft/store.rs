@@ -93,6 +93,28 @@ enum Work {
 impl LogStore {
     /// Makes a new log, which is `identity`'s from then on. A log that exists is not touched.
     pub(super) fn create(directory: &Path, identity: &Identity) -> Result<(), OpenError> {
+        Self::create_with(directory, identity, &[])
+    }
+
+    /// Makes a log that goes on after a snapshot whose last entry is `last`: for what was before it, the snapshot stands.
+    pub(super) fn create_after(
+        directory: &Path,
+        identity: &Identity,
+        incarnation: u64,
+        vote: &VoteOf,
+        last: &LogIdOf,
+    ) -> Result<(), OpenError> {
+        let last = put_log_id(last).encode_to_vec();
+        let state = [
+            (INCARNATION, incarnation.to_be_bytes().to_vec()),
+            (VOTE, put_vote(vote).encode_to_vec()),
+            (COMMITTED, last.clone()),
+            (PURGED, last),
+        ];
+        Self::create_with(directory, identity, &state)
+    }
+
+    fn create_with(directory: &Path, identity: &Identity, more: &[(&str, Vec<u8>)]) -> Result<(), OpenError> {
         let path = directory.join(FILE);
         if path.try_exists()? {
             return Err(OpenError::Exists(path));
@@ -109,6 +131,9 @@ impl LogStore {
         {
             let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;
             state.insert(IDENTITY, identity.octets().as_slice()).map_err(io::Error::other)?;
+            for (name, octets) in more {
+                state.insert(*name, octets.as_slice()).map_err(io::Error::other)?;
+            }
         }
         transaction.commit().map_err(io::Error::other)?;
         drop(database);
@@ -195,7 +220,18 @@ impl LogStore {
         octets.map(|octets| Ok(take_log_id(cluster::LogId::decode(&*octets)?))).transpose()
     }
 
-    fn entries(&self, range: impl RangeBounds<u64> + Clone) -> io::Result<Vec<EntryOf>> {
+    /// This node's vote, if it has given one.
+    pub(super) fn vote(&self) -> io::Result<Option<VoteOf>> {
+        let octets = self.state(VOTE)?;
+        octets.map(|octets| take_vote(Some(cluster::Vote::decode(&*octets)?)).map_err(damaged)).transpose()
+    }
+
+    /// How far the log was last known to be committed.
+    pub(super) fn committed(&self) -> io::Result<Option<LogIdOf>> {
+        self.log_id(COMMITTED)
+    }
+
+    pub(super) fn entries(&self, range: impl RangeBounds<u64> + Clone) -> io::Result<Vec<EntryOf>> {
         if is_empty(&range) {
             return Ok(Vec::new());
         }
@@ -322,8 +358,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<VoteOf>, io::Error> {
-        let octets = self.state(VOTE)?;
-        octets.map(|octets| take_vote(Some(cluster::Vote::decode(&*octets)?)).map_err(damaged)).transpose()
+        self.vote()
     }
 }
 
@@ -353,7 +388,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogIdOf>, io::Error> {
-        self.log_id(COMMITTED)
+        self.committed()
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>

@@ -4,6 +4,7 @@
 
 mod cluster_of_nodes;
 mod faults;
+mod forced;
 mod log;
 mod octets;
 mod senseless;

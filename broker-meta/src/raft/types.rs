@@ -68,6 +68,16 @@ pub(super) fn take_log_id(id: cluster::LogId) -> LogIdOf {
     LogId { leader_id: leader_id_std::CommittedLeaderId::new(id.term), index: id.index }
 }
 
+/// An entry's place.
+pub(super) fn log_id(term: u64, index: u64) -> LogIdOf {
+    take_log_id(cluster::LogId { term, index })
+}
+
+/// A vote of a node for itself, which nobody has granted yet.
+pub(super) fn own_vote(term: u64, node: u64) -> VoteOf {
+    Vote { leader_id: leader_id_std::LeaderId { term, voted_for: node }, committed: false }
+}
+
 pub(super) fn put_membership(membership: &Membership<u64, Node>) -> cluster::Membership {
     let voters = |nodes: &BTreeSet<u64>| cluster::membership::Voters { nodes: nodes.iter().copied().collect() };
     let node =

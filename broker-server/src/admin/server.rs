@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use tonic::transport::Server;
 use super::ShardHandle;
 use super::service::Service;
 use crate::alarm::{AlarmLimits, AlarmWatcher, total_memory_bytes};
+use crate::cluster;
 use crate::config::{AlarmConfig, Config};
 use crate::driver::shard::Door;
 
@@ -39,6 +41,11 @@ pub struct Node {
     /// As they are now.
     pub(super) alarm_config: Mutex<AlarmConfig>,
     pub(super) total_memory_bytes: u64,
+    /// None: it is alone.
+    pub(super) cluster: Option<cluster::Handle>,
+    pub(super) drained: AtomicBool,
+    /// Whether the process is to start again when it has stopped.
+    pub(super) restart: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -63,7 +70,22 @@ impl Node {
             alarms,
             alarm_config: Mutex::new(config.alarm.clone()),
             total_memory_bytes: total_memory_bytes().unwrap_or_default(),
+            cluster: None,
+            drained: AtomicBool::new(false),
+            restart: Arc::default(),
         }
+    }
+
+    /// It is a member of a cluster.
+    #[must_use]
+    pub fn of_cluster(self, cluster: Option<cluster::Handle>) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// Where it is said that the process is to start again.
+    #[must_use]
+    pub fn restarting(self, restart: Arc<AtomicBool>) -> Self {
+        Self { restart, ..self }
     }
 
     /// The limits that a configuration means here.

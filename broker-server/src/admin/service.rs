@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use broker_core::access::PASSWORD_MAX_BYTES;
-use broker_core::refusal::Refusal;
+use broker_core::name::NodeId;
 use broker_meta::command::user_message;
 use broker_meta::{Catalog, Command};
 use broker_mgmt::definitions::{DOCUMENT_MAX_BYTES, export};
@@ -13,8 +14,10 @@ use proto::admin::v1::alarm_limits::{Disk, Memory};
 use proto::admin::v1::{
     AlarmLimits, AlarmLimitsInEffect, CatalogPart, ChangeRequest, ChangeResponse, ChannelPart, CloseConnectionsRequest,
     CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest, DocumentPart, Existence,
-    ExportDefinitionsRequest, GetStatusRequest, ImportDefinitionsResponse, ListCatalogRequest, ListConnectionsRequest,
-    ListQueuesRequest, Listener, Outcome, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, QueuePart, Reason,
+    ExportDefinitionsRequest, ForceBootRequest, ForceBootResponse, ForgetNodeRequest, ForgetNodeResponse,
+    GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse, JoinClusterRequest, JoinClusterResponse,
+    LeaveClusterRequest, LeaveClusterResponse, ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, Listener,
+    Outcome, PurgeQueueRequest, PutUserRequest, QueueAnswer, QueuePart, Reason, SetDrainedRequest, SetDrainedResponse,
     Status as NodeStatus,
 };
 use proto::meta::command::Kind;
@@ -27,17 +30,18 @@ use tonic::{Request, Response, Status, Streaming};
 use super::definitions::tell;
 use super::import::{Imported, hash_password, import, read, rehearse};
 use super::precheck::{outcome, precheck, refused};
+use super::queues::Counting;
 use super::server::Node;
 use super::shard::Stopping;
-use super::{ShardHandle, lists};
+use super::{ShardHandle, here, lists};
 use crate::alarm::decide;
+use crate::cluster::{self, Listed};
 use crate::config::{DiskFreeLimit, MemoryWatermark};
-use crate::driver::admin::{Answer, Part, Request as ShardRequest, Selection};
+use crate::driver::admin::Request as ShardRequest;
+use crate::driver::numbers::node_in;
 
 /// Commands of one request.
 const COMMANDS_MAX: usize = 1_000;
-/// Queues whose counts are asked for together.
-const QUEUES_TOGETHER: usize = 1_000;
 /// Octets of a document in one message.
 const DOCUMENT_PART_BYTES: usize = 256 * 1024;
 /// Parts of a list that wait for the client.
@@ -50,8 +54,8 @@ type Reply<T> = Result<Response<T>, Status>;
 
 /// See the module's page.
 pub struct Service {
-    node: Node,
-    shard: ShardHandle,
+    pub(super) node: Node,
+    pub(super) shard: ShardHandle,
 }
 
 impl Service {
@@ -87,7 +91,7 @@ impl Service {
         answers.into_iter().next().map(outcome).ok_or_else(|| Status::internal("the catalog gave no answer"))
     }
 
-    fn alarms(&self) -> AlarmLimitsInEffect {
+    pub(super) fn alarms(&self) -> AlarmLimitsInEffect {
         let limits = self.node.limits_of(&self.node.alarm_config.lock().unwrap_or_else(PoisonError::into_inner));
         let sample = self.node.alarms.latest();
         let alarms = decide(sample, limits);
@@ -120,7 +124,6 @@ impl Admin for Service {
             port: (*port).into(),
         };
         let topology = catalog.topology();
-        let named = Some(catalog.cluster_name()).filter(|name| !name.is_empty());
         Ok(Response::new(NodeStatus {
             node: self.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -128,7 +131,7 @@ impl Admin for Service {
             pid: std::process::id().into(),
             uptime_ms: self.node.started.elapsed().as_millis() as u64,
             data_dir: self.node.data_dir.display().to_string(),
-            cluster_name: named.unwrap_or(&self.node.name).into(),
+            cluster_name: self.cluster_name(&catalog),
             connections: totals.connections,
             channels: totals.channels,
             consumers: totals.consumers,
@@ -138,6 +141,11 @@ impl Admin for Service {
             alarms: Some(self.alarms()),
             listeners: self.node.listeners.iter().map(listener).collect(),
             vhosts: topology.vhosts().count() as u64,
+            queues_here: topology.queues().filter(|record| record.node == self.shard.node()).count() as u64,
+            nodes: catalog.members().len().max(1) as u64,
+            nodes_running: self.node.cluster.as_ref().map_or(1, |cluster| cluster.seen().len() as u64),
+            drained: self.node.drained.load(Ordering::SeqCst),
+            paused: self.node.cluster.as_ref().is_some_and(cluster::Handle::is_paused),
         }))
     }
 
@@ -201,71 +209,64 @@ impl Admin for Service {
         let catalog = self.catalog().await?;
         let vhost = request.into_inner().vhost;
         let declared = blocking(move || lists::queues(&catalog.topology(), vhost.as_deref())).await?;
-        let shard = self.shard.clone();
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
-        tokio::spawn(async move {
-            for together in declared.chunks(QUEUES_TOGETHER) {
-                let ids = together.iter().map(|(id, _)| *id).collect();
-                let Ok(counts) = shard.ask(|answer| ShardRequest::QueueCounts(ids, answer)).await else { return };
-                // What went meanwhile has no counts.
-                let queues = together.iter().zip(counts).filter_map(|((_, queue), counts)| {
-                    let counts = counts?;
-                    Some(Queue {
-                        messages_ready: counts.ready,
-                        messages_unacknowledged: counts.unacknowledged,
-                        consumers: counts.consumers,
-                        resident_bytes: counts.resident_bytes,
-                        ..queue.clone()
-                    })
-                });
-                for queues in lists::parts(queues.collect(), prost_size) {
-                    if sender.send(Ok(QueuePart { queues })).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
+        let counting = Counting::new(self.node.name.clone(), self.shard.clone(), self.node.cluster.clone());
+        tokio::spawn(counting.run(declared, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn list_connections(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListConnectionsStream> {
-        let vhost = request.into_inner().vhost;
-        let is_wanted = move |one: &proto::admin::v1::Connection| is_of(vhost.as_deref(), &one.vhost);
-        Ok(self.stream_parts(ShardRequest::Connections, is_wanted, |connections| ConnectionPart { connections }))
+        Ok(self.list(request.into_inner(), here::connections))
     }
 
     async fn list_channels(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListChannelsStream> {
-        let vhost = request.into_inner().vhost;
-        let is_wanted = move |one: &proto::admin::v1::Channel| {
-            is_of(vhost.as_deref(), one.connection.as_ref().map_or("", |connection| &connection.vhost))
-        };
-        Ok(self.stream_parts(ShardRequest::Channels, is_wanted, |channels| ChannelPart { channels }))
+        Ok(self.list(request.into_inner(), here::channels))
     }
 
     async fn list_consumers(&self, request: Request<ListConnectionsRequest>) -> Reply<Self::ListConsumersStream> {
-        let vhost = request.into_inner().vhost;
-        let is_wanted = move |one: &proto::admin::v1::Consumer| is_of(vhost.as_deref(), &one.vhost);
-        Ok(self.stream_parts(ShardRequest::Consumers, is_wanted, |consumers| ConsumerPart { consumers }))
+        Ok(self.list(request.into_inner(), here::consumers))
     }
 
     async fn purge_queue(&self, request: Request<PurgeQueueRequest>) -> Reply<QueueAnswer> {
-        let PurgeQueueRequest { vhost, name } = request.into_inner();
-        let (vhost, name) = (vhost.as_str().into(), name.as_str().into());
-        queue_answer(self.shard.ask(|answer| ShardRequest::Purge(vhost, name, answer)).await?)
+        let request = request.into_inner();
+        let answer = match self.home_elsewhere(&request.vhost, &request.name).await? {
+            Some((cluster, node)) => cluster.purge_queue(node, request).await?,
+            None => here::purge(&self.shard, request).await?,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn delete_queue(&self, request: Request<DeleteQueueRequest>) -> Reply<QueueAnswer> {
-        let DeleteQueueRequest { vhost, name, if_unused, if_empty } = request.into_inner();
-        let (vhost, name) = (vhost.as_str().into(), name.as_str().into());
-        let ask = |answer| ShardRequest::Delete { vhost, name, if_unused, if_empty, answer };
-        queue_answer(self.shard.ask(ask).await?)
+        let request = request.into_inner();
+        let answer = match self.home_elsewhere(&request.vhost, &request.name).await? {
+            Some((cluster, node)) => cluster.delete_queue(node, request).await?,
+            None => here::delete(&self.shard, request).await?,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn close_connections(&self, request: Request<CloseConnectionsRequest>) -> Reply<CloseConnectionsResponse> {
-        let CloseConnectionsRequest { number, vhost, user, reason, limit } = request.into_inner();
-        let selection = Selection { number, vhost, user, limit: limit as usize };
-        let closed = self.shard.ask(|answer| ShardRequest::Close(selection, reason, answer)).await?;
-        Ok(Response::new(CloseConnectionsResponse { closed }))
+        let mut request = request.into_inner();
+        let mut answer = here::close(&self.shard, request.clone()).await?;
+        let Some(cluster) = &self.node.cluster else { return Ok(Response::new(answer)) };
+        for node in cluster.others() {
+            // A connection's number says where it is.
+            if request.number.is_some_and(|number| node_in(number) != node) {
+                continue;
+            }
+            if request.limit > 0 {
+                let closed = u32::try_from(answer.closed).unwrap_or(u32::MAX);
+                request.limit = match request.limit.saturating_sub(closed) {
+                    0 => break,
+                    left => left,
+                };
+            }
+            match cluster.close_connections(node, request.clone()).await {
+                Ok(there) => answer.closed += there.closed,
+                Err(_) => answer.silent.push(cluster.name_of(node)),
+            }
+        }
+        Ok(Response::new(answer))
     }
 
     async fn set_alarm_limits(&self, request: Request<AlarmLimits>) -> Reply<AlarmLimitsInEffect> {
@@ -300,6 +301,33 @@ impl Admin for Service {
             "an operator has changed the limits of the alarms, until the next start"
         );
         Ok(Response::new(self.alarms()))
+    }
+
+    async fn get_cluster(&self, _: Request<GetClusterRequest>) -> Reply<proto::admin::v1::Cluster> {
+        let catalog = self.catalog().await?;
+        Ok(Response::new(self.view_of_cluster(&catalog)))
+    }
+
+    async fn join_cluster(&self, request: Request<JoinClusterRequest>) -> Reply<JoinClusterResponse> {
+        Ok(Response::new(self.join(&request.into_inner().address).await?))
+    }
+
+    async fn leave_cluster(&self, request: Request<LeaveClusterRequest>) -> Reply<LeaveClusterResponse> {
+        let catalog = self.catalog().await?;
+        Ok(Response::new(self.leave(&catalog, request.into_inner()).await?))
+    }
+
+    async fn forget_node(&self, request: Request<ForgetNodeRequest>) -> Reply<ForgetNodeResponse> {
+        let catalog = self.catalog().await?;
+        Ok(Response::new(self.forget(&catalog, &request.into_inner().name).await?))
+    }
+
+    async fn set_drained(&self, request: Request<SetDrainedRequest>) -> Reply<SetDrainedResponse> {
+        Ok(Response::new(self.drain(request.into_inner().drained).await?))
+    }
+
+    async fn force_boot(&self, _: Request<ForceBootRequest>) -> Reply<ForceBootResponse> {
+        Ok(Response::new(self.force_boot_now()?))
     }
 
     async fn export_definitions(&self, _: Request<ExportDefinitionsRequest>) -> Reply<Self::ExportDefinitionsStream> {
@@ -346,33 +374,35 @@ impl Admin for Service {
 }
 
 impl Service {
-    /// Asks the shard for one part after the other, as fast as the client takes them.
-    fn stream_parts<T, M>(
+    /// A list of this node's clients, and of those of the others.
+    fn list<T, F>(
         &self,
-        ask: impl Fn(usize, Answer<Part<T>>) -> ShardRequest + Send + Sync + 'static,
-        is_wanted: impl Fn(&T) -> bool + Send + 'static,
-        message: impl Fn(Vec<T>) -> M + Send + 'static,
-    ) -> Response<Parts<M>>
+        request: ListConnectionsRequest,
+        own: impl FnOnce(ShardHandle, String, Option<String>, mpsc::Sender<Result<T, Status>>) -> F,
+    ) -> Response<Parts<T>>
     where
-        T: prost::Message + 'static,
-        M: Send + 'static,
+        T: Listed,
+        F: Future<Output = ()> + Send + 'static,
     {
-        let shard = self.shard.clone();
         let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        let here = own(self.shard.clone(), self.node.name.clone(), request.vhost.clone(), sender.clone());
+        let cluster = self.node.cluster.clone();
         tokio::spawn(async move {
-            let mut next = Some(0);
-            while let Some(from) = next {
-                let Ok(part) = shard.ask(|answer| ask(from, answer)).await else { return };
-                next = part.next;
-                let items = part.items.into_iter().filter(&is_wanted).collect();
-                for items in lists::parts(items, prost_size) {
-                    if sender.send(Ok(message(items))).await.is_err() {
-                        return;
-                    }
-                }
+            here.await;
+            let Some(cluster) = cluster else { return };
+            for node in cluster.others() {
+                cluster.list(node, request.clone(), &sender).await;
             }
         });
         Response::new(Box::pin(ReceiverStream::new(receiver)))
+    }
+
+    /// The other node on which a queue lives.
+    async fn home_elsewhere(&self, vhost: &str, name: &str) -> Result<Option<(&cluster::Handle, NodeId)>, Status> {
+        let Some(cluster) = &self.node.cluster else { return Ok(None) };
+        let topology = self.catalog().await?.topology();
+        let home = topology.vhost(vhost).and_then(|vhost| vhost.queue(name)).map(|record| record.node);
+        Ok(home.filter(|node| *node != self.shard.node()).map(|node| (cluster, node)))
     }
 }
 
@@ -393,17 +423,8 @@ fn user_to_put(catalog: &Catalog, request: &PutUserRequest) -> Result<meta::PutU
     }
 }
 
-fn prost_size(message: &impl prost::Message) -> usize {
+pub(super) fn prost_size(message: &impl prost::Message) -> usize {
     message.encoded_len()
-}
-
-fn is_of(wanted: Option<&str>, vhost: &str) -> bool {
-    wanted.is_none_or(|wanted| wanted == vhost)
-}
-
-fn queue_answer(answer: Result<u64, Refusal>) -> Reply<QueueAnswer> {
-    let messages = answer.as_ref().copied().unwrap_or_default();
-    Ok(Response::new(QueueAnswer { outcome: Some(outcome(answer.map(|_| true))), messages }))
 }
 
 fn stream_of<T: Send + 'static>(items: impl Iterator<Item = T> + Send + 'static) -> Response<Parts<T>> {

@@ -49,6 +49,18 @@ impl ShardHandle {
         self.ask_blocking(|answer| Request::Propose(commands, answer)).map_err(|stopping| stopping.to_string())
     }
 
+    /// Has the node serve no clients, or serve them again; how many connections were closed.
+    pub async fn drain(&self, drained: bool) -> Result<u64, Stopping> {
+        let (answer, receiver) = oneshot::channel();
+        self.mailbox.send(Event::Drain(drained, answer));
+        receiver.await.map_err(|_| Stopping)
+    }
+
+    /// Has the node stop.
+    pub fn shut_down(&self) {
+        self.mailbox.send(Event::Shutdown);
+    }
+
     fn send<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> oneshot::Receiver<T> {
         let (answer, receiver) = oneshot::channel();
         self.mailbox.send(Event::Admin(request(answer)));

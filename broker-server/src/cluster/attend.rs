@@ -45,7 +45,7 @@ pub async fn run(handle: Handle, mode: PartitionHandling, mailbox: Mailbox) {
         if sees_enough(&handle, &mode) {
             too_few_since = None;
             if paused && attach(&handle).await {
-                handle.sight.pause(false);
+                handle.pause(false);
                 tracing::info!("this node sees enough of the cluster again and serves clients");
                 mailbox.send(Event::Pause(false));
             }
@@ -53,7 +53,7 @@ pub async fn run(handle: Handle, mode: PartitionHandling, mailbox: Mailbox) {
         }
         let since = *too_few_since.get_or_insert_with(Instant::now);
         if !paused && since.elapsed() >= DETACHED_AFTER {
-            handle.sight.pause(true);
+            handle.pause(true);
             tracing::error!(
                 sees = ?handle.sight.seen(),
                 voters = ?handle.raft.status().voters,

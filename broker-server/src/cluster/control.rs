@@ -3,22 +3,31 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use broker_core::name::NodeId;
+use broker_core::store::QueueId;
 use broker_meta::command;
 use broker_meta::peer::Peer;
-use broker_meta::raft::{CatalogRaft, HandleError, Kind, Node, NotReached, Transport};
+use broker_meta::raft::{CatalogRaft, HandleError, Identity as LogIdentity, Kind, Node, NotReached, Transport};
 use hyper_util::rt::TokioIo;
+use proto::admin::v1::{
+    ChannelPart, CloseConnectionsRequest, CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest,
+    ListConnectionsRequest, PurgeQueueRequest, QueueAnswer,
+};
 use proto::node::v1::node_client::NodeClient;
 use proto::node::v1::node_server::{Node as Service, NodeServer};
 use proto::node::v1::{
-    JoinAnswer, JoinRequest, LeaveAnswer, LeaveRequest, RaftAnswer, RaftRequest, WhoAnswer, WhoRequest,
+    CountQueuesAnswer, CountQueuesRequest, JoinAnswer, JoinRequest, LeaveAnswer, LeaveRequest, QueueCount, RaftAnswer,
+    RaftRequest, WhoAnswer, WhoRequest,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
@@ -27,6 +36,8 @@ use tonic::{Request, Response, Status};
 use super::proposals::Proposals;
 use super::streams::{self, Gate, Purpose, StreamError};
 use super::tls::NodeStream;
+use crate::admin::{ShardHandle, here};
+use crate::driver::admin::{QueueCounts, Request as ShardRequest};
 
 /// A request between nodes is no longer than this, in octets: the largest is a run of entries of the log.
 const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
@@ -36,8 +47,13 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(3);
 /// Streams that were accepted and are not served yet.
 const ACCEPTED_MAX: usize = 64;
+/// Parts of a list that wait for whoever asked.
+const PARTS_WAITING: usize = 2;
 /// A change of the catalog for another node may take so long.
 const CHANGE_TIME: Duration = Duration::from_secs(5);
+
+/// That a node that leaves does not vote any more may take so long.
+const LEAVE_TIME: Duration = Duration::from_secs(15);
 
 /// The catalog under Raft, whose requests this carries.
 pub type Raft = CatalogRaft<Peers>;
@@ -74,6 +90,11 @@ impl Peers {
 }
 
 impl Transport for Peers {
+    fn carries_for(&self, node: &LogIdentity, incarnation: u64) {
+        // A stream that was opened before would be that of a stranger for as long as it lasts.
+        self.gate.belongs(node.cluster, node.node, incarnation);
+    }
+
     async fn request(&self, to: u64, node: &Node, kind: Kind, octets: Vec<u8>) -> Result<Vec<u8>, NotReached> {
         let request = RaftRequest { kind: number_of(kind), octets };
         let answer = self.client(to, node).raft(request).await;
@@ -160,12 +181,23 @@ pub struct Answers {
     pub proposals: Arc<OnceLock<Proposals>>,
     /// Whom it sees, and whether it serves.
     pub sight: Arc<super::sight::Sight>,
+    /// Its queues and connections, once it serves clients.
+    pub local: Arc<OnceLock<ShardHandle>>,
+    /// It goes to another cluster.
+    pub moving: Arc<AtomicBool>,
 }
 
 impl Answers {
     #[allow(clippy::result_large_err, reason = "tonic's own error")]
     fn raft(&self) -> Result<&Arc<Raft>, Status> {
         self.raft.get().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))
+    }
+
+    /// What operators of other nodes ask of this one's clients and queues.
+    #[allow(clippy::result_large_err, reason = "tonic's own error")]
+    fn shard_for<T>(&self, request: &Request<T>) -> Result<&ShardHandle, Status> {
+        self.of_a_member(request)?;
+        self.local.get().ok_or_else(|| Status::unavailable("this node is still starting"))
     }
 
     /// Only nodes of the same cluster; who is looking for one has none yet.
@@ -179,8 +211,78 @@ impl Answers {
     }
 }
 
+type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl Service for Answers {
+    type ListConnectionsStream = Parts<ConnectionPart>;
+    type ListChannelsStream = Parts<ChannelPart>;
+    type ListConsumersStream = Parts<ConsumerPart>;
+
+    async fn count_queues(&self, request: Request<CountQueuesRequest>) -> Result<Response<CountQueuesAnswer>, Status> {
+        let shard = self.shard_for(&request)?;
+        let ids = request.into_inner().ids.into_iter().map(QueueId).collect();
+        let counts = shard.ask(|answer| ShardRequest::QueueCounts(ids, answer)).await?;
+        let count = |counts: Option<QueueCounts>| match counts {
+            None => QueueCount { missing: true, ..QueueCount::default() },
+            Some(QueueCounts { ready, unacknowledged, consumers, resident_bytes }) => {
+                QueueCount { missing: false, ready, unacknowledged, consumers, resident_bytes }
+            }
+        };
+        Ok(Response::new(CountQueuesAnswer { counts: counts.into_iter().map(count).collect() }))
+    }
+
+    async fn purge_queue(&self, request: Request<PurgeQueueRequest>) -> Result<Response<QueueAnswer>, Status> {
+        let shard = self.shard_for(&request)?;
+        Ok(Response::new(here::purge(shard, request.into_inner()).await?))
+    }
+
+    async fn delete_queue(&self, request: Request<DeleteQueueRequest>) -> Result<Response<QueueAnswer>, Status> {
+        let shard = self.shard_for(&request)?;
+        Ok(Response::new(here::delete(shard, request.into_inner()).await?))
+    }
+
+    async fn list_connections(
+        &self,
+        request: Request<ListConnectionsRequest>,
+    ) -> Result<Response<Self::ListConnectionsStream>, Status> {
+        let shard = self.shard_for(&request)?;
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        let name = self.gate.identity().name;
+        tokio::spawn(here::connections(shard.clone(), name, request.into_inner().vhost, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn list_channels(
+        &self,
+        request: Request<ListConnectionsRequest>,
+    ) -> Result<Response<Self::ListChannelsStream>, Status> {
+        let shard = self.shard_for(&request)?;
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        let name = self.gate.identity().name;
+        tokio::spawn(here::channels(shard.clone(), name, request.into_inner().vhost, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn list_consumers(
+        &self,
+        request: Request<ListConnectionsRequest>,
+    ) -> Result<Response<Self::ListConsumersStream>, Status> {
+        let shard = self.shard_for(&request)?;
+        let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+        let name = self.gate.identity().name;
+        tokio::spawn(here::consumers(shard.clone(), name, request.into_inner().vhost, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn close_connections(
+        &self,
+        request: Request<CloseConnectionsRequest>,
+    ) -> Result<Response<CloseConnectionsResponse>, Status> {
+        let shard = self.shard_for(&request)?;
+        Ok(Response::new(here::close(shard, request.into_inner()).await?))
+    }
+
     async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftAnswer>, Status> {
         let from = self.of_a_member(&request)?;
         let raft = self.raft()?;
@@ -213,6 +315,9 @@ impl Service for Answers {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinAnswer>, Status> {
         let JoinRequest { name, address } = request.into_inner();
+        if self.moving.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("this node is about to join another cluster itself"));
+        }
         let proposals =
             self.proposals.get().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
         let node = proposals.add_member(&name, &address, CHANGE_TIME).await.map_err(Status::failed_precondition)?;
@@ -231,7 +336,21 @@ impl Service for Answers {
             self.proposals.get().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
         let left = proposals.change(command::remove_member(NodeId(node)), CHANGE_TIME).await;
         left.map_err(Status::failed_precondition)?;
-        Ok(Response::new(LeaveAnswer {}))
+        // Until then its vote may be needed, and it must not stop.
+        let raft = self.raft()?;
+        let until = Instant::now() + LEAVE_TIME;
+        loop {
+            let status = raft.status();
+            if !status.voters.contains(&node) && !status.learners.contains(&node) {
+                return Ok(Response::new(LeaveAnswer {}));
+            }
+            if Instant::now() >= until {
+                return Err(Status::deadline_exceeded(
+                    "the node belongs to the cluster no more, but it was not seen in time that it votes no more",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 

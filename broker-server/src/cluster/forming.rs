@@ -43,22 +43,14 @@ struct Seed {
     is_this_node: bool,
 }
 
-/// Looks for a place until there is one. `target` is the address of the only node to ask, if an operator has said so; `has_data` says that this
-/// node was alone and has something to lose.
-pub async fn find_place(
-    config: &Config,
-    gate: &Arc<Gate>,
-    target: Option<&str>,
-    has_data: bool,
-) -> Result<Place, Failure> {
+/// Looks for a place until there is one. `has_data` says that this node was alone and has something to lose.
+pub async fn find_place(config: &Config, gate: &Arc<Gate>, has_data: bool) -> Result<Place, Failure> {
+    let (name, own_address) = (&config.node.name, config.cluster.advertised_address(&config.node.name));
     let mut told_at: Option<Instant> = None;
     loop {
-        let seeds = match target {
-            Some(address) => vec![Seed { name: address.into(), address: address.into(), is_this_node: false }],
-            None => seeds(config).await,
-        };
+        let seeds = seeds(config).await;
         let others = seeds.iter().filter(|seed| !seed.is_this_node).count();
-        if others == 0 && target.is_none() && config.cluster.dns_hostname.is_none() {
+        if others == 0 && config.cluster.dns_hostname.is_none() {
             return Ok(Place::Found);
         }
         let mut blank = usize::from(seeds.iter().any(|seed| seed.is_this_node));
@@ -71,13 +63,13 @@ pub async fn find_place(
                         return Err(Failure::new(
                             Code::Config,
                             format!(
-                                "{} belongs to a cluster, and this node has queues and messages of its own, which it would lose by joining. Have it join with `brokerctl cluster join`, which sets them aside, or start it with an empty data directory",
+                                "{} belongs to a cluster, and this node has queues and messages of its own, which it would lose by joining. Start it with an empty data directory; or without the others in its configuration, and then have it join with `brokerctl cluster join`, which sets what it has aside",
                                 answer.name
                             ),
                         ));
                     }
-                    match join(config, gate, &seed.address).await {
-                        Ok(place) => return Ok(place),
+                    match join(gate, name, &own_address, &seed.address).await {
+                        Ok((cluster, node)) => return Ok(Place::Joined { cluster, node }),
                         Err(problem) => troubles.push(format!("{}: {problem}", seed.address)),
                     }
                 }
@@ -86,12 +78,8 @@ pub async fn find_place(
         }
         let is_first =
             seeds.iter().min_by(|one, other| one.name.cmp(&other.name)).is_some_and(|first| first.is_this_node);
-        if target.is_none() && is_first && blank > seeds.len() / 2 {
+        if is_first && blank > seeds.len() / 2 {
             return Ok(Place::Found);
-        }
-        if target.is_some() && !troubles.is_empty() {
-            let why = troubles.join("; ");
-            return Err(Failure::new(Code::Unavailable, format!("this node could not join the cluster: {why}")));
         }
         if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             told_at = Some(Instant::now());
@@ -112,15 +100,14 @@ pub async fn find_place(
     }
 }
 
-/// Asks to be one of the cluster of the node at an address.
-async fn join(config: &Config, gate: &Arc<Gate>, address: &str) -> Result<Place, String> {
-    let (name, own_address) = (config.node.name.clone(), config.cluster.advertised_address(&config.node.name));
+/// Asks to be one of the cluster of the node at an address: the cluster's identity and the number that is given.
+pub async fn join(gate: &Arc<Gate>, name: &str, own_address: &str, address: &str) -> Result<([u8; 16], u64), String> {
     let mut client = control::ask(gate, address).await.map_err(|error| error.to_string())?;
-    let asked = client.join(JoinRequest { name, address: own_address });
+    let asked = client.join(JoinRequest { name: name.into(), address: own_address.into() });
     let answer = tokio::time::timeout(ASK_TIME, asked).await.map_err(|_| "no answer".to_owned())?;
     let answer = answer.map_err(|status| control::why(&status))?.into_inner();
     let cluster = answer.cluster.try_into().map_err(|_| "it does not say which cluster".to_owned())?;
-    Ok(Place::Joined { cluster, node: answer.node })
+    Ok((cluster, answer.node))
 }
 
 /// Who is at an address.

@@ -22,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const CHANGE_TIME: Duration = Duration::from_secs(10);
 /// A node that follows may vote when its log is no further behind than this, in entries.
 const BEHIND_MAX: u64 = 100;
+/// Whom the lead is handed over to needs so long to take it.
+const HANDED_OVER: Duration = Duration::from_secs(2);
 /// A node that gossip has found to be down for so long is down: what comes of it is an entry of the log, and cannot be taken back.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,16 @@ pub async fn run(raft: Arc<Raft>, feed: Arc<Feed>, proposals: Proposals, sight: 
             continue;
         }
         let catalog = feed.catalog();
+        if sight.is_drained()
+            && let Some(other) = another_leader(&raft, &sight)
+        {
+            tracing::info!(to = other, "this node is drained and hands the lead over");
+            if let Err(error) = raft.hand_over(other).await {
+                tracing::warn!("the lead was not handed over, trying again: {error}");
+            }
+            tokio::time::sleep(HANDED_OVER).await;
+            continue;
+        }
         if let Err(error) = agree_on_voters(&raft, catalog.members()).await {
             tracing::warn!("who votes in the cluster could not be changed, trying again: {error}");
         }
@@ -56,6 +68,13 @@ pub async fn run(raft: Arc<Raft>, feed: Arc<Feed>, proposals: Proposals, sight: 
             }
         }
     }
+}
+
+/// Somebody who can lead: it votes, is seen, and is not drained itself.
+pub fn another_leader(raft: &Raft, sight: &Sight) -> Option<u64> {
+    let (seen, facts) = (sight.seen(), sight.facts());
+    let can = |node: &u64| seen.contains(node) && !facts.get(node).is_some_and(|facts| facts.drained || facts.paused);
+    raft.status().voters.into_iter().filter(|node| *node != raft.identity().node).find(can)
 }
 
 /// One step towards the members all voting, and nobody else.

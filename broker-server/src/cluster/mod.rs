@@ -4,6 +4,8 @@
 //!  streams    a TCP stream, with TLS or without (tls), whose both ends have proved who they are
 //!    control    on it: requests (gRPC), Raft's among them          links      on it: what channels and queues tell each other; the shard's
 //!  forming    which cluster a node without a log belongs to
+//!  plan       what is to be done at the next start
+//!  operating  what an operator asks for                            others     and what of it other nodes answer
 //!  feed       from the log to the shard                            proposals  from the shard to the log
 //!  lead       what the leader of the catalog sees to
 //!  sight      who answers: gossip
@@ -19,6 +21,9 @@ mod feed;
 mod forming;
 mod lead;
 mod links;
+mod operating;
+mod others;
+mod plan;
 mod proposals;
 pub mod secret;
 mod sight;
@@ -28,7 +33,7 @@ mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
@@ -45,8 +50,10 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+pub use others::Listed;
 pub use proposals::Proposals;
 
+use crate::admin::ShardHandle;
 use crate::config::Config;
 use crate::driver::mailbox::Mailbox;
 use crate::exit::{Code, Failure};
@@ -54,6 +61,7 @@ use control::{Answers, PeerStream, Peers, Raft};
 use feed::Feed;
 use forming::Place;
 use links::Links;
+use plan::{Plan, Planned};
 use sight::Sight;
 use streams::{Gate, Purpose, StreamError};
 
@@ -65,8 +73,6 @@ const LOG: &str = "raft.redb";
 const FOUNDING: &str = "founding";
 /// What a node had while it was alone.
 const ALONE: &str = "before-cluster";
-/// An operator wants the node to join the cluster of the node at this address.
-const JOIN: &str = "join";
 /// The number of the node that founds a cluster: what it had while it was alone is under this number.
 const FOUNDER: u64 = 1;
 /// Threads for requests and Raft.
@@ -80,16 +86,29 @@ const SEEN_AFTER: Duration = Duration::from_secs(1);
 /// Streams may stand in the handshake at the same time.
 const HANDSHAKES_MAX: usize = 64;
 
+/// How a node begins.
+pub enum Start {
+    /// It has no secret, and nothing to do with other nodes.
+    Alone,
+    /// It is a member of a cluster.
+    Member(Box<Cluster>),
+    /// An operator has said what is to be done at the next start, while it waited for the others: it is to start again.
+    Again,
+}
+
 /// A node's membership. The runtime ends with it.
 pub struct Cluster {
     runtime: Runtime,
     handle: Handle,
+    /// Where what other nodes ask of this one's queues and connections is answered.
+    local: Arc<OnceLock<ShardHandle>>,
 }
 
 /// What others in the process may ask of it.
 #[derive(Clone)]
 pub struct Handle {
     raft: Arc<Raft>,
+    peers: Arc<Peers>,
     feed: Arc<Feed>,
     gate: Arc<Gate>,
     sight: Arc<Sight>,
@@ -97,10 +116,22 @@ pub struct Handle {
     proposals: Proposals,
     /// What this node says of itself.
     said: Arc<Mutex<Facts>>,
+    about: Arc<About>,
+    /// It is about to go to another cluster: nobody joins this one.
+    moving: Arc<AtomicBool>,
     /// Connections and queues of this node.
     load: Arc<(AtomicU64, AtomicU64)>,
     data_dir: PathBuf,
     runtime: tokio::runtime::Handle,
+}
+
+/// What others are to know of this node before it belongs to their cluster.
+struct About {
+    name: String,
+    /// Host and port at which other nodes reach it.
+    address: String,
+    /// Of other nodes whose port is not said.
+    port: u16,
 }
 
 /// What a node hears from the others while it starts.
@@ -110,6 +141,8 @@ struct Ear {
     proposals: Arc<OnceLock<Proposals>>,
     sight: Arc<Sight>,
     links: Links,
+    local: Arc<OnceLock<ShardHandle>>,
+    moving: Arc<AtomicBool>,
 }
 
 impl Cluster {
@@ -119,8 +152,21 @@ impl Cluster {
         config: &Config,
         data_dir: &Path,
         alone: impl FnOnce() -> Result<Catalog, Failure>,
-    ) -> Result<Option<Cluster>, Failure> {
+    ) -> Result<Start, Failure> {
         let directory = data_dir.join(CATALOG);
+        let mut planned = Planned::read(data_dir)?;
+        if let Some(planned) = &mut planned {
+            if matches!(planned.plan, Plan::Join { .. }) && config.cluster.secret_file.is_none() {
+                return Err(Failure::new(
+                    Code::Config,
+                    format!(
+                        "this node is to join a cluster, and there is no secret: set cluster.secret_file, or remove {}",
+                        data_dir.join(plan::FILE).display()
+                    ),
+                ));
+            }
+            planned.begin(data_dir)?;
+        }
         let has_log = directory.join(LOG).exists();
         let Some(secret_file) = &config.cluster.secret_file else {
             if has_log {
@@ -132,7 +178,8 @@ impl Cluster {
                     ),
                 ));
             }
-            return Ok(None);
+            plan::remove(data_dir)?;
+            return Ok(Start::Alone);
         };
         let secret = secret::read(secret_file)?;
         let tls = config.cluster.tls.as_ref().map(tls::NodeTls::new).transpose()?;
@@ -155,9 +202,13 @@ impl Cluster {
             proposals: Arc::default(),
             sight: Arc::default(),
             links: Links::default(),
+            local: Arc::default(),
+            moving: Arc::default(),
         };
-        let handle = runtime.block_on(take_part(config, data_dir, ear, alone))?;
-        Ok(Some(Cluster { runtime, handle }))
+        let local = ear.local.clone();
+        let plan = planned.map(|planned| planned.plan);
+        let handle = runtime.block_on(take_part(config, data_dir, ear, plan, alone))?;
+        Ok(handle.map_or(Start::Again, |handle| Start::Member(Box::new(Cluster { runtime, handle, local }))))
     }
 
     /// What others may ask of it.
@@ -168,6 +219,7 @@ impl Cluster {
     /// The shard takes over: it is told of everything that comes after the catalog that is returned.
     pub fn go_live(&self, mailbox: &Mailbox, config: &Config) -> Catalog {
         let live = self.handle.feed.go_live(mailbox.clone());
+        drop(self.local.set(ShardHandle::new(mailbox.clone(), self.handle.node())));
         self.handle.links.go_live(mailbox.clone());
         let handle = &self.handle;
         let links = handle.links.clone().run(handle.gate.clone(), handle.feed.clone(), handle.node().0);
@@ -286,69 +338,29 @@ impl Handle {
     pub fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
         drop(self.runtime.spawn_blocking(work));
     }
-
-    /// Takes a node out of the cluster for good; what its queues hold is lost to the others.
-    pub fn forget(&self, name: &str) -> Result<u64, String> {
-        let catalog = self.feed.catalog();
-        let member = catalog.members().named(name).cloned();
-        let member = member.ok_or_else(|| format!("{name} is no member of the cluster"))?;
-        if member.node == self.node() {
-            return Err(format!("{name} is this node: have it leave (brokerctl cluster leave), or ask another node"));
-        }
-        if self.seen().contains(&member.node.0) {
-            return Err(format!("{name} is running: stop it first, or have it leave (brokerctl cluster leave)"));
-        }
-        let node = member.node.0;
-        self.runtime.block_on(self.proposals.change(command::remove_member(member.node), CHANGE_TIME))?;
-        Ok(node)
-    }
-
-    /// This node's data directory, in which what is to be done at the next start is written.
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-
-    /// This node leaves the cluster. It has to stop then.
-    pub fn leave(&self) -> Result<(), String> {
-        if self.feed.catalog().members().len() <= 1 {
-            return Err("this node is the only one of its cluster".into());
-        }
-        self.runtime.block_on(async {
-            // Whoever leads removes it, so that no leader removes itself.
-            let status = self.raft.status();
-            if status.leader == Some(status_node(&self.raft))
-                && let Some(other) = status.voters.iter().find(|voter| **voter != status_node(&self.raft))
-            {
-                self.raft.hand_over(*other).await.map_err(|error| error.to_string())?;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            self.proposals.change(command::remove_member(self.node()), CHANGE_TIME).await.map(drop)
-        })
-    }
-}
-
-fn status_node(raft: &Raft) -> u64 {
-    raft.identity().node
 }
 
 async fn take_part(
     config: &Config,
     data_dir: &Path,
     ear: Ear,
+    plan: Option<Plan>,
     alone: impl FnOnce() -> Result<Catalog, Failure>,
-) -> Result<Handle, Failure> {
+) -> Result<Option<Handle>, Failure> {
     let directory = data_dir.join(CATALOG);
     let udp = listen(config, &ear).await?;
-    let (join_file, founding) = (data_dir.join(JOIN), directory.join(FOUNDING));
-    let target = read_if_there(&join_file).map_err(io_failure("read", &join_file))?;
-    if let Some(target) = &target {
-        set_aside(data_dir)?;
-        tracing::info!(target = target.trim(), "joining a cluster, as an operator has said");
-    }
+    let founding = directory.join(FOUNDING);
     if !directory.join(LOG).exists() {
-        let has_data = target.is_none() && was_alone(&directory);
-        let target = target.as_deref().map(str::trim);
-        match forming::find_place(config, &ear.gate, target, has_data).await? {
+        let place = match plan {
+            Some(Plan::Join { through, cluster, node }) => {
+                tracing::info!(through, node, "joining a cluster, as an operator has said");
+                Place::Joined { cluster, node }
+            }
+            // Whoever is listed is not asked: it has just left them.
+            Some(Plan::Leave) => Place::Found,
+            Some(Plan::ForceBoot) | None => forming::find_place(config, &ear.gate, was_alone(&directory)).await?,
+        };
+        match place {
             Place::Found => {
                 fs::create_dir_all(&directory).map_err(io_failure("create", &directory))?;
                 write_synced(&founding, b"")?;
@@ -363,25 +375,30 @@ async fn take_part(
             }
         }
     }
-    remove_if_there(&join_file)?;
+    plan::remove(data_dir)?;
 
     let feed = Feed::new();
     let peers = Arc::new(Peers::new(ear.gate.clone()));
-    let raft = Raft::open(&directory, Pace::default(), peers, feed.listener()).await.map_err(log_failure)?;
+    let raft = Raft::open(&directory, Pace::default(), peers.clone(), feed.listener()).await.map_err(log_failure)?;
     let raft = Arc::new(raft);
-    let me = raft.identity().clone();
-    ear.gate.belongs(me.cluster, me.node, raft.incarnation());
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));
     let proposals = Proposals::start(raft.clone(), feed.clone());
     let handle = Handle {
         raft,
+        peers,
         feed,
         gate: ear.gate,
         sight: ear.sight,
         links: ear.links,
         proposals,
         said: Arc::default(),
+        about: Arc::new(About {
+            name: config.node.name.clone(),
+            address: config.cluster.advertised_address(&config.node.name),
+            port: config.cluster.listener.port,
+        }),
+        moving: ear.moving,
         load: Arc::default(),
         data_dir: data_dir.into(),
         runtime: tokio::runtime::Handle::current(),
@@ -397,8 +414,12 @@ async fn take_part(
     tokio::spawn(watch_for_failure(handle.raft.clone()));
     let leading = lead::run(handle.raft.clone(), handle.feed.clone(), handle.proposals.clone(), handle.sight.clone());
     tokio::spawn(leading);
-    catch_up(&handle).await?;
-    Ok(handle)
+    if !catch_up(&handle).await? {
+        handle.gate.close();
+        handle.raft.stop().await;
+        return Ok(None);
+    }
+    Ok(Some(handle))
 }
 
 /// Opens the port for other nodes, and answers.
@@ -426,6 +447,8 @@ async fn listen(config: &Config, ear: &Ear) -> Result<UdpSocket, Failure> {
         raft: ear.raft.clone(),
         proposals: ear.proposals.clone(),
         sight: ear.sight.clone(),
+        local: ear.local.clone(),
+        moving: ear.moving.clone(),
     };
     let accepted = control::serve(answers);
     let (gate, links) = (ear.gate.clone(), ear.links.clone());
@@ -562,8 +585,9 @@ async fn watch_for_failure(raft: Arc<Raft>) {
     }
 }
 
-/// Waits until this node has applied everything that was carried out before its start. That it starts is a change of its own.
-async fn catch_up(handle: &Handle) -> Result<(), Failure> {
+/// Waits until this node has applied everything that was carried out before its start. That it starts is a change of its own. Not so if an operator has said
+/// meanwhile that it is to do without the others.
+async fn catch_up(handle: &Handle) -> Result<bool, Failure> {
     let node = handle.raft.identity().node;
     let mut told_at: Option<Instant> = None;
     if handle.raft.status().voters == BTreeSet::from([node]) {
@@ -571,7 +595,8 @@ async fn catch_up(handle: &Handle) -> Result<(), Failure> {
     }
     loop {
         match handle.proposals.change(command::node_starts(NodeId(node)), CHANGE_TIME).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(true),
+            Err(_) if handle.data_dir.join(plan::FILE).exists() => return Ok(false),
             Err(problem) => {
                 let members = handle.feed.catalog().members().clone();
                 if members.knows_of(node) && members.get(NodeId(node)).is_none() {
@@ -615,20 +640,6 @@ fn move_alone_files(directory: &Path, aside: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A node that joins brings nothing along: what it had is kept beside, for whoever finds out that it was wanted.
-fn set_aside(data_dir: &Path) -> Result<(), Failure> {
-    for name in [CATALOG, "store"] {
-        let (from, to) = (data_dir.join(name), data_dir.join(format!("{name}.before-join")));
-        if from.exists() && !from.join(LOG).exists() {
-            if to.exists() {
-                fs::remove_dir_all(&to).map_err(io_failure("remove", &to))?;
-            }
-            fs::rename(&from, &to).map_err(io_failure("move", &from))?;
-        }
-    }
-    Ok(())
-}
-
 fn read_if_there(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(content) => Ok(Some(content)),
@@ -650,7 +661,10 @@ fn write_synced(path: &Path, octets: &[u8]) -> Result<(), Failure> {
         file.sync_all()
     });
     written.map_err(io_failure("write", path))?;
-    let directory = path.parent().unwrap_or(path);
+    sync_directory(path.parent().unwrap_or(path))
+}
+
+fn sync_directory(directory: &Path) -> Result<(), Failure> {
     let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(io_failure("sync", directory))
 }
@@ -675,9 +689,9 @@ fn random<const N: usize>() -> Result<[u8; N], Failure> {
     Ok(octets)
 }
 
-/// Says that this node is to join a cluster at its next start.
-pub fn plan_to_join(data_dir: &Path, address: &str) -> Result<(), Failure> {
-    write_synced(&data_dir.join(JOIN), address.as_bytes())
+/// Has a node that no others know be a blank one from its next start on.
+pub fn plan_to_be_blank(data_dir: &Path) -> Result<(), Failure> {
+    Plan::Leave.write(data_dir)
 }
 
 /// Whether a change was refused because the node does not belong to the cluster any more.

@@ -19,6 +19,7 @@ const IDLE: Duration = Duration::from_secs(1);
 pub struct Sight {
     state: Mutex<State>,
     paused: AtomicBool,
+    drained: AtomicBool,
     /// What the driver is told.
     orders: Mutex<Option<mpsc::UnboundedSender<Order>>>,
 }
@@ -76,6 +77,16 @@ impl Sight {
     /// It serves, or does not.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::SeqCst);
+    }
+
+    /// Whether this node does not serve clients because an operator has said so.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::SeqCst)
+    }
+
+    /// It is drained, or not; whether it was.
+    pub fn drain(&self, drained: bool) -> bool {
+        self.drained.swap(drained, Ordering::SeqCst)
     }
 
     /// The members and where they are.

@@ -81,6 +81,12 @@ impl Gate {
         Gate { secret, tls, state: Mutex::new(State { identity, members, incarnations, closed: false }) }
     }
 
+    /// One that belongs to no cluster, for the same node: the nodes of a cluster talk to no member of another.
+    pub fn of_nobody(&self) -> Gate {
+        let identity = Identity { cluster: None, node: 0, incarnation: 0, ..self.identity() };
+        Gate::new(self.secret.clone(), self.tls.clone(), identity)
+    }
+
     /// The secret that all nodes hold.
     pub fn secret(&self) -> &Secret {
         &self.secret

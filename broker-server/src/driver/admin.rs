@@ -277,6 +277,7 @@ impl Shard {
                 consumer_tag: tag.unwrap_or_default().into(),
                 ack_required: !consumer.no_ack,
                 user: client.amqp.user().map(|user| (**user).into()).unwrap_or_default(),
+                node: String::new(),
             });
         }
     }
@@ -334,6 +335,8 @@ fn connection(client: &Client) -> Connection {
         heartbeat: amqp.heartbeat().into(),
         state: state.into(),
         client_properties: amqp.client_properties_raw().to_vec(),
+        // Whoever lists it says that.
+        node: String::new(),
     }
 }
 

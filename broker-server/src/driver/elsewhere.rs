@@ -458,19 +458,35 @@ impl Shard {
     /// The node sees too few others, or enough again.
     pub(super) fn pause(&mut self, paused: bool) {
         self.paused = paused;
-        if !paused {
-            self.open_doors();
-        }
         if paused {
             self.close_doors();
-            let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
-            for place in places {
-                if let Some(client) = self.clients.get_mut(place) {
-                    client.blocked = false;
-                }
-                self.tell(place, Input::ForceClose(Exception::forced("this node sees too few of the cluster's nodes")));
-            }
+            self.send_clients_away("this node sees too few of the cluster's nodes");
+        } else {
+            self.open_doors();
         }
+    }
+
+    /// An operator wants the node to serve no clients, or to serve them again. How many connections were closed.
+    pub(super) fn drain(&mut self, drained: bool) -> u64 {
+        self.drained = drained;
+        if drained {
+            self.close_doors();
+            self.send_clients_away("the node is being drained")
+        } else {
+            self.open_doors();
+            0
+        }
+    }
+
+    fn send_clients_away(&mut self, reason: &str) -> u64 {
+        let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
+        for &place in &places {
+            if let Some(client) = self.clients.get_mut(place) {
+                client.blocked = false;
+            }
+            self.tell(place, Input::ForceClose(Exception::forced(reason)));
+        }
+        places.len() as u64
     }
 
     /// Another node's alarm holds publishers back as one here does.

@@ -56,6 +56,8 @@ pub enum Event {
     },
     /// The node sees too few others and serves no clients, or sees enough again.
     Pause(bool),
+    /// An operator wants the node to serve no clients, or to serve them again; answers how many connections were closed.
+    Drain(bool, tokio::sync::oneshot::Sender<u64>),
     /// Another node has an alarm, or none has; the text is what clients are told.
     AlarmElsewhere(Option<&'static str>),
     /// A password was checked.

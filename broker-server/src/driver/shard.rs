@@ -233,6 +233,8 @@ pub struct Shard {
     pub(super) alarm_elsewhere: Option<&'static str>,
     /// The node sees too few others and serves no clients.
     pub(super) paused: bool,
+    /// An operator has said that it serves none.
+    pub(super) drained: bool,
     /// Where nobody may connect at the moment.
     closed_doors: Vec<(SocketAddr, Option<Arc<Endpoint>>)>,
     doors_rest_until: Option<Instant>,
@@ -335,6 +337,7 @@ impl Shard {
             alarm_here: None,
             alarm_elsewhere: None,
             paused: false,
+            drained: false,
             closed_doors: Vec::new(),
             doors_rest_until: None,
             has_links: false,
@@ -423,7 +426,7 @@ impl Shard {
             self.journal_rests_until,
             self.deletions.again_at(),
             self.accept_rests_until,
-            self.doors_rest_until.filter(|_| !self.paused),
+            self.doors_rest_until.filter(|_| !self.paused && !self.drained),
             self.stopping,
             self.links.next_timeout(),
         ]
@@ -642,6 +645,8 @@ impl Shard {
             Event::NotApplied(numbers) => self.not_applied(numbers),
             Event::Link { node, incarnation, stream, tls } => self.link_is_up(node, incarnation, (stream, tls)),
             Event::Pause(paused) => self.pause(paused),
+            // Whoever asked may have gone.
+            Event::Drain(drained, answer) => drop(answer.send(self.drain(drained))),
             Event::AlarmElsewhere(reason) => self.alarm_elsewhere(reason),
             Event::Login(result) => self.login_checked(result),
             Event::Alarm(reason) => self.alarm_changed(reason),
@@ -838,7 +843,11 @@ impl Shard {
 
     /// Opens what was closed, if it is time; what cannot be opened is tried again.
     pub(super) fn open_doors(&mut self) {
-        if self.paused || self.closed_doors.is_empty() || self.doors_rest_until.is_some_and(|until| self.now < until) {
+        if self.paused
+            || self.drained
+            || self.closed_doors.is_empty()
+            || self.doors_rest_until.is_some_and(|until| self.now < until)
+        {
             return;
         }
         self.doors_rest_until = None;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::tls::{self, Target};
 
 /// Configuration lines for ours and RabbitMQ: no alarm may stop a run, a backlog of millions is part of the bench.
-const CONFIGURATION: &str = "vm_memory_high_watermark.relative = 0.9\ndisk_free_limit.absolute = 50MB";
+pub(crate) const CONFIGURATION: &str = "vm_memory_high_watermark.relative = 0.9\ndisk_free_limit.absolute = 50MB";
 
 /// Which broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

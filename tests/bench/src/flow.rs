@@ -157,6 +157,14 @@ impl Flow {
     /// When the broker refuses something.
     pub fn prepare(target: impl Into<Target>, plan: FlowPlan) -> io::Result<Self> {
         let target = target.into();
+        Self::prepare_between(&target, &target, plan)
+    }
+
+    /// The same with producers and consumers on different nodes.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_between(publish_at: &Target, consume_at: &Target, plan: FlowPlan) -> io::Result<Self> {
         let poll = Poll::new()?;
         let ring = (RINGS / plan.producers.len().max(1)).clamp(*RING.start(), *RING.end());
         let pattern = Pattern::new(plan.shape, PublishRing::period_for(plan.shape, ring));
@@ -167,7 +175,7 @@ impl Flow {
             ledgers.push(Ledger::new(queue.producers.clone(), queue.consumers));
             for consumer in 0..queue.consumers {
                 let token = Token(plan.producers.len() + consumers.len());
-                consumers.push(Consumer::open(&target, &plan, index, consumer, &poll, token)?);
+                consumers.push(Consumer::open(consume_at, &plan, index, consumer, &poll, token)?);
             }
             for (copies, fed) in copies.iter_mut().zip(&queue.producers) {
                 *copies += u64::from(*fed && queue.consumers > 0);
@@ -175,7 +183,7 @@ impl Flow {
         }
         let mut producers = Vec::new();
         for (index, (exchange, routing_key)) in plan.producers.iter().enumerate() {
-            let mut session = Session::open(target.clone())?;
+            let mut session = Session::open(publish_at.clone())?;
             if plan.confirm_window.is_some() {
                 session.select_confirms()?;
             }

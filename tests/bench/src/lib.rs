@@ -4,6 +4,7 @@
 pub mod bars;
 pub mod brokers;
 pub mod checker;
+pub mod cluster;
 pub mod confirms;
 pub mod delivery;
 pub mod flow;

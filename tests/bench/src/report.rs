@@ -193,7 +193,8 @@ lowest of the rounds; memory likewise; rates and times are the median. At most 4
 the same time, for every broker the same.
 ";
 
-fn show(figure: Option<f64>) -> String {
+/// A figure with three digits, or more before the point.
+pub(crate) fn show(figure: Option<f64>) -> String {
     match figure {
         None => String::new(),
         Some(figure) if figure >= 1000.0 => grouped(figure),

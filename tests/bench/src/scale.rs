@@ -3,7 +3,7 @@
 //!
 //! What takes more than [`LINEAR_MAX`] times as much of the processor for twice as many grows faster than it should.
 
-mod bulk;
+pub(crate) mod bulk;
 mod node;
 mod probe;
 mod step;

@@ -96,6 +96,14 @@ impl Session {
         Ok(session)
     }
 
+    /// From now on the broker may take this long for an answer.
+    ///
+    /// # Errors
+    /// When the socket does not take it.
+    pub fn answer_within(&mut self, limit: Duration) -> io::Result<()> {
+        self.stream.socket().set_read_timeout(Some(limit))
+    }
+
     /// Closes the connection in order.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,14 +23,26 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// epmd must listen within this time.
 const EPMD_LIMIT: Duration = Duration::from_secs(10);
 
-/// A RabbitMQ node of its own: ports, node name, cookie, data, logs and epmd are apart from every other one's.
+/// A RabbitMQ node of its own: ports, node name, cookie, data, logs and epmd are apart from every other one's, but for nodes
+/// that are to be one cluster.
 #[derive(Debug)]
 pub struct RabbitMq {
     process: Process,
     environment: Vec<(String, String)>,
-    // Fields drop in order: the node, then its epmd, then the directory.
-    _epmd: Process,
+    node_name: String,
+    // Fields drop in order: the node, then its epmd with the last node of it, then the directory.
+    realm: Realm,
     _directory: TempDir,
+}
+
+/// What nodes must share to find each other.
+#[derive(Debug, Clone)]
+struct Realm {
+    cookie: String,
+    epmd_port: u16,
+    _epmd: Arc<Process>,
+    // The epmd ran in it first.
+    _directory: Arc<TempDir>,
 }
 
 impl RabbitMq {
@@ -41,14 +54,53 @@ impl RabbitMq {
     /// Starts a node; of the options the configuration lines, the plugins, the data directory and the environment count. The data
     /// directory holds the node name in its files, so it is of no use to another node.
     pub fn start_with(options: Options) -> Result<Self, Error> {
+        installed()?;
+        Self::start_in(Realm::new()?, options)
+    }
+
+    /// Starts another empty node, with the epmd and the cookie of this one, so that it can join this one's cluster.
+    pub fn start_beside(&self, options: Options) -> Result<Self, Error> {
+        Self::start_in(self.realm.clone(), options)
+    }
+
+    /// Starts that many nodes and joins them to a cluster; all of them have these options, so none may be given that only one
+    /// node can have. The first one is the one that the others joined.
+    pub fn start_cluster(count: usize, options: &Options) -> Result<Vec<Self>, Error> {
+        installed()?;
+        let realm = Realm::new()?;
+        // Each takes seconds to start, and most of that it waits.
+        let starting: Vec<_> = (0..count)
+            .map(|_| {
+                let (realm, options) = (realm.clone(), options.clone());
+                thread::spawn(move || Self::start_in(realm, options))
+            })
+            .collect();
+        let ended = |_| Err(Error::io("starting a node", std::io::Error::other("its thread has panicked")));
+        let nodes = starting.into_iter().map(|thread| thread.join().unwrap_or_else(ended));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+        if let Some((first, others)) = nodes.split_first() {
+            others.iter().try_for_each(|node| node.join_cluster(first))?;
+        }
+        Ok(nodes)
+    }
+
+    /// Has this node, which loses what it has, join the cluster of the other one; returns when it serves again.
+    pub fn join_cluster(&self, of: &RabbitMq) -> Result<(), Error> {
+        self.ctl(&["stop_app"])?;
+        self.ctl(&["join_cluster", &of.node_name])?;
+        self.ctl(&["start_app"])?;
+        Ok(())
+    }
+
+    fn start_in(realm: Realm, options: Options) -> Result<Self, Error> {
         let server = installed()?;
-        let directory = TempDir::with_prefix("rabbitmq-").map_err(|error| Error::io("making a directory", error))?;
+        let directory = temporary()?;
         let home = directory.path().to_owned();
         let port = options.amqp_port.map_or_else(free_port, Ok)?;
-        let (epmd_port, dist_port) = (free_port()?, free_port()?);
-        write_files(&home, port, &options)?;
-        let environment = environment(&home, port, epmd_port, dist_port, &options);
-        let epmd = start_epmd(&home, epmd_port)?;
+        let dist_port = free_port()?;
+        let node_name = format!("harness{port}@localhost");
+        write_files(&home, port, &realm.cookie, &options)?;
+        let environment = environment(&home, &node_name, (realm.epmd_port, dist_port), &options);
         let process = Process::start(Launch {
             name: "rabbitmq",
             command: vec![server.display().to_string()],
@@ -59,7 +111,7 @@ impl RabbitMq {
             start_limit: START_LIMIT,
             stop_limit: STOP_LIMIT,
         })?;
-        Ok(RabbitMq { process, environment, _epmd: epmd, _directory: directory })
+        Ok(RabbitMq { process, environment, node_name, realm, _directory: directory })
     }
 
     /// True when the package is on this machine. A test that needs it prints the error of [`RabbitMq::start`] and is
@@ -80,6 +132,17 @@ impl RabbitMq {
             return Ok(said.text);
         }
         Err(Error::io(format!("rabbitmqctl {}", arguments.join(" ")), std::io::Error::other(said.text)))
+    }
+}
+
+impl Realm {
+    fn new() -> Result<Self, Error> {
+        let directory = temporary()?;
+        let epmd_port = free_port()?;
+        let epmd = start_epmd(directory.path(), epmd_port)?;
+        // Nobody else knows this epmd, so the cookie only has to differ from that of other nodes.
+        let cookie = format!("HARNESS{epmd_port}");
+        Ok(Realm { cookie, epmd_port, _epmd: Arc::new(epmd), _directory: Arc::new(directory) })
     }
 }
 
@@ -135,7 +198,11 @@ fn installed() -> Result<PathBuf, Error> {
     missing.map_or(Ok(server), |missing| Err(Error::RabbitMqNotInstalled { missing }))
 }
 
-fn write_files(home: &Path, port: u16, options: &Options) -> Result<(), Error> {
+fn temporary() -> Result<TempDir, Error> {
+    TempDir::with_prefix("rabbitmq-").map_err(|error| Error::io("making a directory", error))
+}
+
+fn write_files(home: &Path, port: u16, cookie: &str, options: &Options) -> Result<(), Error> {
     let write = |name: &str, content: String, mode: u32| {
         let path = home.join(name);
         fs::File::create(&path)
@@ -143,22 +210,21 @@ fn write_files(home: &Path, port: u16, options: &Options) -> Result<(), Error> {
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
             .map_err(|error| Error::io(format!("writing {}", path.display()), error))
     };
-    // Nobody else knows this node's name and epmd port, so the cookie only has to differ from other nodes'.
-    write(".erlang.cookie", format!("HARNESS{port}"), 0o400)?;
+    write(".erlang.cookie", cookie.to_owned(), 0o400)?;
     write("enabled_plugins", format!("[{}].\n", options.plugins.join(", ")), 0o644)?;
     write("rabbitmq-env.conf", String::new(), 0o644)?;
     let conf = format!("listeners.tcp.default = 127.0.0.1:{port}\nlog.console = true\nlog.file = false\n");
     write("rabbitmq.conf", conf + &options.conf, 0o644)
 }
 
-fn environment(home: &Path, port: u16, epmd: u16, dist: u16, options: &Options) -> Vec<(String, String)> {
+fn environment(home: &Path, node_name: &str, (epmd, dist): (u16, u16), options: &Options) -> Vec<(String, String)> {
     let inside = |name: &str| home.join(name).display().to_string();
     let data = options.data_dir.as_ref().map_or_else(|| inside("mnesia"), |path| path.display().to_string());
     let mut environment: Vec<(String, String)> = [
         ("HOME", home.display().to_string()),
         ("ERL_EPMD_PORT", epmd.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
-        ("RABBITMQ_NODENAME", format!("harness{port}@localhost")),
+        ("RABBITMQ_NODENAME", node_name.to_owned()),
         ("RABBITMQ_DIST_PORT", dist.to_string()),
         ("RABBITMQ_MNESIA_BASE", data),
         ("RABBITMQ_LOG_BASE", inside("log")),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use harness::{Broker, Error, RabbitMq};
+use harness::{Broker, Error, Options, RabbitMq};
 
 #[test]
 fn starts_is_measured_is_killed_and_comes_back_on_its_port() {
@@ -24,4 +24,17 @@ fn starts_is_measured_is_killed_and_comes_back_on_its_port() {
     assert_eq!(broker.amqp_port(), port);
     assert_ne!(broker.pid(), pid);
     broker.terminate().unwrap();
+}
+
+#[test]
+fn nodes_form_a_cluster() {
+    let nodes = match RabbitMq::start_cluster(2, &Options::default()) {
+        Err(error @ Error::RabbitMqNotInstalled { .. }) => return eprintln!("SKIPPED: {error}"),
+        other => other.unwrap(),
+    };
+    let status = nodes[1].ctl(&["cluster_status", "--formatter", "json"]).unwrap();
+    let running = status.split_once("\"running_nodes\":[").unwrap().1.split(']').next().unwrap().to_owned();
+    for node in &nodes {
+        assert!(running.contains(&format!("harness{}@localhost", node.amqp_port())), "{status}");
+    }
 }

@@ -13,9 +13,9 @@ use super::super::*;
 use crate::command;
 
 pub(super) const WAIT: Duration = Duration::from_secs(20);
-const CLUSTER: [u8; 16] = [1; 16];
+pub(super) const CLUSTER: [u8; 16] = [1; 16];
 /// Fast, and slow enough for a busy machine.
-const PACE: Pace = Pace { heartbeat: Duration::from_millis(60), election: Duration::from_millis(400) };
+pub(super) const PACE: Pace = Pace { heartbeat: Duration::from_millis(60), election: Duration::from_millis(400) };
 
 /// The network between all nodes.
 #[derive(Default)]
@@ -34,6 +34,8 @@ pub(super) struct Net {
 pub(super) struct Wire {
     pub(super) from: u64,
     pub(super) net: Arc<Net>,
+    /// It was told whose requests it carries.
+    pub(super) told: AtomicBool,
 }
 
 impl Net {
@@ -69,7 +71,13 @@ impl Net {
 }
 
 impl Transport for Wire {
+    fn carries_for(&self, node: &Identity, _: u64) {
+        assert_eq!(node.node, self.from);
+        self.told.store(true, Ordering::SeqCst);
+    }
+
     async fn request(&self, to: u64, _: &Node, kind: Kind, octets: Vec<u8>) -> Result<Vec<u8>, NotReached> {
+        assert!(self.told.load(Ordering::SeqCst), "asked before it is known who asks");
         let lost = || NotReached { node: to, why: "the network is cut".into() };
         let delay = self.net.throw(*self.net.delay.lock().unwrap());
         sleep(Duration::from_millis(delay)).await;
@@ -137,7 +145,7 @@ impl World {
             Applied::Batch { .. } => {}
             Applied::Snapshot { .. } => *snapshots.lock().unwrap() += 1,
         });
-        let wire = Arc::new(Wire { from: node, net: self.net.clone() });
+        let wire = Arc::new(Wire { from: node, net: self.net.clone(), told: AtomicBool::new(false) });
         let raft = CatalogRaft::open(member.directory.path(), PACE, wire, listener).await.unwrap();
         self.net.nodes.lock().unwrap().insert(node, Arc::new(raft));
     }

@@ -210,7 +210,7 @@ async fn a_node_with_an_emptied_disk_has_no_vote() {
     for file in std::fs::read_dir(world.directory(emptied)).unwrap() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
     }
-    let wire = std::sync::Arc::new(Wire { from: emptied, net: world.net.clone() });
+    let wire = std::sync::Arc::new(Wire { from: emptied, net: world.net.clone(), told: Default::default() });
     let opened = CatalogRaft::open(world.directory(emptied), Pace::default(), wire, Box::new(|_| {})).await;
     assert!(matches!(opened, Err(OpenError::Missing(_))));
     // The third asks to lead, in vain: it has one vote of three.

@@ -12,12 +12,12 @@ const CHANNELS: u16 = 64;
 const WINDOW: usize = 512;
 
 /// Flag of a durable queue.
-pub(super) const DURABLE: u8 = 2;
+pub(crate) const DURABLE: u8 = 2;
 /// Flag of an exclusive queue.
 pub(super) const EXCLUSIVE: u8 = 4;
 
 /// Opens the channels that ask.
-pub(super) fn open_channels(session: &mut Session) -> io::Result<()> {
+pub(crate) fn open_channels(session: &mut Session) -> io::Result<()> {
     for channel in 1..=CHANNELS {
         session.call(channel, wire::CHANNEL_OPEN, |out| wire::put_short_string(out, ""), wire::CHANNEL_OPEN_OK)?;
     }
@@ -25,7 +25,7 @@ pub(super) fn open_channels(session: &mut Session) -> io::Result<()> {
 }
 
 /// Asks so often, with many requests on their way at once.
-pub(super) fn in_bulk(
+pub(crate) fn in_bulk(
     session: &mut Session,
     count: usize,
     method: MethodId,
@@ -68,11 +68,11 @@ pub(super) fn answers(session: &mut Session, wanted: &[(MethodId, usize)]) -> io
     Ok(())
 }
 
-pub(super) fn queue_name(number: usize) -> String {
+pub(crate) fn queue_name(number: usize) -> String {
     format!("scale-{number:06}")
 }
 
-pub(super) fn declare_queues(session: &mut Session, count: usize, flags: u8) -> io::Result<()> {
+pub(crate) fn declare_queues(session: &mut Session, count: usize, flags: u8) -> io::Result<()> {
     in_bulk(session, count, wire::QUEUE_DECLARE, wire::QUEUE_DECLARE_OK, |out, number| {
         queue_declare_arguments(out, &queue_name(number), flags);
     })
@@ -86,7 +86,7 @@ pub(super) fn delete_queues(session: &mut Session, count: usize) -> io::Result<(
     })
 }
 
-pub(super) fn declare_exchange(session: &mut Session, name: &str, kind: &str) -> io::Result<()> {
+pub(crate) fn declare_exchange(session: &mut Session, name: &str, kind: &str) -> io::Result<()> {
     let fill = |out: &mut Vec<u8>| exchange_arguments(out, name, kind);
     session.call(1, wire::EXCHANGE_DECLARE, fill, wire::EXCHANGE_DECLARE_OK)?;
     Ok(())
@@ -115,7 +115,7 @@ fn exchange_arguments(out: &mut Vec<u8>, name: &str, kind: &str) {
 }
 
 /// Binds, with the queue, the exchange and the key of each.
-pub(super) fn bind_all(
+pub(crate) fn bind_all(
     session: &mut Session,
     count: usize,
     binding: impl Fn(usize) -> (String, &'static str, String),
@@ -155,7 +155,7 @@ pub(super) fn consume_arguments(out: &mut Vec<u8>, queue: &str, number: usize) {
     wire::put_u32(out, 0);
 }
 
-pub(super) fn publish(session: &mut Session, exchange: &str, key: &str, body: &[u8]) -> io::Result<()> {
+pub(crate) fn publish(session: &mut Session, exchange: &str, key: &str, body: &[u8]) -> io::Result<()> {
     let mut out = Vec::new();
     wire::put_method(&mut out, 1, wire::BASIC_PUBLISH, |out| {
         wire::put_u16(out, 0);
