@@ -11,6 +11,7 @@ use harness::Cluster;
 fn compare(cluster: &Cluster) {
     let mut scenarios = script::all().unwrap();
     scenarios.retain(|scenario| !awaited::names(&scenario.name) && scenario.needs != Needs::Restart);
+    // For a look at some of them.
     if let Ok(only) = std::env::var("ONLY") {
         scenarios.retain(|scenario| scenario.name.contains(&only));
     }
@@ -35,12 +36,14 @@ fn compare(cluster: &Cluster) {
 }
 
 #[test]
+#[ignore = "takes minutes; docs/internals/cluster-tests.md"]
 fn connections_on_different_nodes() {
     let cluster = suite::cluster("").unwrap_or_else(|error| panic!("{error}"));
     compare(&cluster);
 }
 
 #[test]
+#[ignore = "takes minutes; docs/internals/cluster-tests.md"]
 fn queues_on_another_node_than_their_connections() {
     let cluster = suite::cluster("queue_master_locator = min-masters").unwrap_or_else(|error| panic!("{error}"));
     // The first two nodes have so many queues that all others go to the third.

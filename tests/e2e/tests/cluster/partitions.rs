@@ -72,14 +72,19 @@ fn what_was_confirmed_is_there_after_a_cut_in_every_mode() {
     }
     let mode = std::env::var("CLUSTER_MODE").ok();
     let Some(mode) = mode else {
-        // Each mode in a network of its own.
-        for mode in MODES {
-            let status = std::process::Command::new(std::env::current_exe().unwrap())
+        // Each mode in a network of its own, which ends with this one.
+        let runs = MODES.map(|mode| {
+            let run = std::process::Command::new("setpriv")
+                .args(["--pdeathsig", "KILL", "--"])
+                .arg(std::env::current_exe().unwrap())
                 .args(["--exact", "partitions::what_was_confirmed_is_there_after_a_cut_in_every_mode", "--nocapture"])
                 .env_remove("HARNESS_OWN_NETWORK")
                 .env("CLUSTER_MODE", mode)
-                .status();
-            assert!(status.unwrap().success(), "with {mode}");
+                .spawn();
+            (mode, run.unwrap())
+        });
+        for (mode, mut run) in runs {
+            assert!(run.wait().unwrap().success(), "with {mode}");
         }
         return;
     };
