@@ -242,8 +242,13 @@ fn force_next_start(place: &Place, directory: Option<PathBuf>) -> Result<String>
         return Err(Failure::new(Exit::Unavailable, format!("something is planned already: {}", plan.display())));
     }
     let failed = |error: io::Error| Failure::new(Exit::Data, format!("cannot write {}: {error}", plan.display()));
-    let mut file = File::create_new(&plan).map_err(failed)?;
-    file.write_all(b"force-boot\n").and_then(|()| file.sync_all()).map_err(failed)?;
+    // Under its name it is whole: brokerd may be looking for it.
+    let new = directory.join(format!("{NEXT_START}.new"));
+    let written = File::create(&new).and_then(|mut file| {
+        file.write_all(b"force-boot\n")?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&new, &plan)).map_err(failed)?;
     if !is_locked(&directory) {
         return Ok(format!(
             "brokerd does not run: start it, and it forms a cluster of itself. Its log and {} say then what was lost\n",

@@ -18,9 +18,10 @@ const TOGETHER: usize = 1_000;
 
 /// A list of queues that is being made.
 pub struct Counting {
-    name: String,
     shard: ShardHandle,
     cluster: Option<cluster::Handle>,
+    /// Names of the nodes.
+    names: HashMap<u64, String>,
     /// Nodes that did not answer: they are not asked again, so that one of them is waited for once.
     silent: BTreeSet<u64>,
 }
@@ -31,7 +32,10 @@ type Counts = HashMap<u64, Option<QueueCounts>>;
 impl Counting {
     /// Of this node and its cluster.
     pub fn new(name: String, shard: ShardHandle, cluster: Option<cluster::Handle>) -> Self {
-        Self { name, shard, cluster, silent: BTreeSet::new() }
+        let others =
+            cluster.iter().flat_map(|cluster| cluster.others().into_iter().map(|node| (node.0, cluster.name_of(node))));
+        let names = std::iter::once((shard.node().0, name)).chain(others).collect();
+        Self { shard, cluster, names, silent: BTreeSet::new() }
     }
 
     /// Sends queues as their counts come.
@@ -91,10 +95,7 @@ impl Counting {
     /// What went meanwhile is not listed.
     fn counted(&self, queue: &Queue, counts: Option<Option<QueueCounts>>) -> Option<Queue> {
         let node = home(queue);
-        let name = match &self.cluster {
-            Some(cluster) if node != self.shard.node().0 => cluster.name_of(NodeId(node)),
-            _ => self.name.clone(),
-        };
+        let name = self.names.get(&node).cloned().unwrap_or_else(|| node.to_string());
         let Some(counts) = counts else { return Some(Queue { node: name, unknown: true, ..queue.clone() }) };
         let counts = counts?;
         Some(Queue {
