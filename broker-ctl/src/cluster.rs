@@ -288,7 +288,9 @@ fn new_secret(path: &Path) -> Result<String> {
     File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut octets)).map_err(failed)?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     writeln!(file, "{}", STANDARD.encode(octets)).and_then(|()| file.sync_all()).map_err(failed)?;
-    let shown = path.display();
+    // The configuration may be read from anywhere.
+    let whole = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let shown = whole.display();
     note(&format!(
         "copy {shown} to every node, for brokerd's user only, and name it there: cluster.secret_file = {shown}"
     ));
