@@ -76,7 +76,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Pace { heartbeat: Duration::from_millis(150), election: Duration::from_millis(750) }
+        Pace { heartbeat: Duration::from_millis(250), election: Duration::from_millis(750) }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::driver::events::Event;
 use crate::driver::mailbox::Mailbox;
 
 /// A node looks round so often.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The others are told its load so often.
 const LOAD_EVERY: Duration = Duration::from_secs(5);
 /// It must have seen too few for so long.

@@ -248,7 +248,6 @@ fn what_an_administrator_makes_on_one_node_counts_on_the_others() {
 }
 
 #[test]
-#[ignore = "only those of the node that is asked are closed"]
 fn an_operator_closes_connections_of_every_node() {
     let cluster = start(Plan::nodes(3));
     let mut clients: Vec<Client> = cluster.numbers().map(|node| client(&cluster, node)).collect();
