@@ -11,6 +11,7 @@ mod forming;
 mod minority;
 mod partitions;
 mod recovery;
+mod tls;
 
 use std::time::{Duration, Instant};
 
