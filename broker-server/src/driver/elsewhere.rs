@@ -467,6 +467,8 @@ impl Shard {
             self.close_doors();
             self.send_clients_away("this node sees too few of the cluster's nodes");
         } else {
+            // Its links may come back later than its sight of the others.
+            (self.has_links, self.serves_since) = (false, self.now);
             self.open_doors();
         }
     }

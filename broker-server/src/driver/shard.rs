@@ -71,8 +71,8 @@ const PASSING_BYTES: usize = 1024 * 1024;
 const AHEAD_BYTES: usize = queue::RESIDENT_MAX_BYTES / 2;
 /// So long it is not read from then: 50 MB a second remain.
 const AHEAD_PAUSE: Duration = Duration::from_millis(5);
-/// Clients of a node that has just started wait so long for its links at most...
-const LINKS_WAIT: Duration = Duration::from_secs(3);
+/// Clients of a node that has just started, or serves again, wait so long for its links at most...
+const LINKS_WAIT: Duration = Duration::from_secs(5);
 /// ...which are looked for this often.
 const LINKS_PAUSE: Duration = Duration::from_millis(20);
 /// Listening sockets that cannot be opened again rest so long.
@@ -238,8 +238,9 @@ pub struct Shard {
     /// Where nobody may connect at the moment.
     closed_doors: Vec<(SocketAddr, Option<Arc<Endpoint>>)>,
     doors_rest_until: Option<Instant>,
-    /// It had all links once.
-    has_links: bool,
+    /// It had all links once since it began to serve.
+    pub(super) has_links: bool,
+    pub(super) serves_since: Instant,
     pub(super) links: Links,
     pub(super) link_buffer: Vec<u8>,
     held_back: bool,
@@ -341,6 +342,7 @@ impl Shard {
             closed_doors: Vec::new(),
             doors_rest_until: None,
             has_links: false,
+            serves_since: now,
             links: Links::default(),
             link_buffer: Vec::new(),
             held_back: false,
@@ -905,9 +907,9 @@ impl Shard {
         }
     }
 
-    /// Whether clients have to wait because this node has just started and has no link yet to others that run: their queues would seem to be down.
+    /// Whether clients have to wait because this node has just started, or serves again, and has no link yet to others that run: their queues would seem to be down.
     fn waits_for_links(&mut self) -> bool {
-        let running_for = self.now.duration_since(self.started.0);
+        let running_for = self.now.saturating_duration_since(self.serves_since);
         if self.has_links || running_for > LINKS_WAIT {
             return false;
         }
