@@ -380,7 +380,8 @@ fn watch_signals(
     .map_err(system("cannot watch signals"))
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
+/// Random octets.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut octets = [0; N];
     getrandom(&mut octets, GetRandomFlags::empty())
         .map_err(|error| system("cannot get random numbers")(error.into()))?;

@@ -8,7 +8,8 @@ mod recorded;
 mod settings;
 mod view;
 
-use broker_core::field_table::{TableBuilder, Value};
+use broker_core::field_table::{FieldTable, TableBuilder, Value};
+use broker_core::topology::QueueDeclaration;
 
 use super::Catalog;
 use crate::command;
@@ -18,6 +19,19 @@ fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
     catalog.apply(1, &command::create_vhost("/", "", &[]));
     catalog
+}
+
+/// A queue without arguments.
+fn plain_queue(name: &str, durable: bool) -> QueueDeclaration<'_> {
+    QueueDeclaration {
+        name,
+        server_named: false,
+        durable,
+        exclusive: false,
+        auto_delete: false,
+        arguments: FieldTable::default(),
+        connection: 0,
+    }
 }
 
 /// Adds a field written as `name:type:value`, with AMQP's letters for types.

@@ -77,15 +77,17 @@ fn sees_enough(handle: &Handle, mode: &PartitionHandling) -> bool {
     let seen: BTreeSet<u64> = handle.seen();
     match mode {
         PartitionHandling::Ignore | PartitionHandling::Autoheal => true,
-        PartitionHandling::PauseMinority => {
-            let voters = handle.raft.status().voters;
-            voters.intersection(&seen).count() > voters.len() / 2
-        }
+        PartitionHandling::PauseMinority => is_majority(&handle.raft.status().voters, &seen),
         PartitionHandling::PauseIfAllDown { nodes, .. } => {
             let members = handle.feed.catalog().members().clone();
             members.iter().any(|member| nodes.contains(&member.name) && seen.contains(&member.node.0))
         }
     }
+}
+
+/// Whether those of the voters that are seen can decide.
+pub fn is_majority(voters: &BTreeSet<u64>, seen: &BTreeSet<u64>) -> bool {
+    voters.intersection(seen).count() > voters.len() / 2
 }
 
 /// While it was paused it had no clients: its transient queues are gone, as after a restart. That the cluster takes this shows that it is attached.

@@ -33,6 +33,7 @@ use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic::{Request, Response, Status};
 
+use super::CHANGE_TIME;
 use super::proposals::Proposals;
 use super::streams::{self, Gate, Purpose, StreamError};
 use super::tls::NodeStream;
@@ -49,9 +50,6 @@ const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(3);
 const ACCEPTED_MAX: usize = 64;
 /// Parts of a list that wait for whoever asked.
 const PARTS_WAITING: usize = 2;
-/// A change of the catalog for another node may take so long.
-const CHANGE_TIME: Duration = Duration::from_secs(5);
-
 /// That a node that leaves does not vote any more may take so long.
 const LEAVE_TIME: Duration = Duration::from_secs(15);
 
@@ -78,7 +76,7 @@ impl Peers {
         {
             return client(channel.clone());
         }
-        let channel = lazy_channel(self.gate.clone(), node.address.clone(), Some(to));
+        let channel = lazy_channel(self.gate.clone(), node.address.clone(), to);
         channels.insert(to, (node.clone(), channel.clone()));
         client(channel)
     }
@@ -139,12 +137,12 @@ fn endpoint() -> Endpoint {
 }
 
 /// Opens a stream when something is asked, and again when it has failed.
-fn lazy_channel(gate: Arc<Gate>, address: String, to: Option<u64>) -> Channel {
+fn lazy_channel(gate: Arc<Gate>, address: String, to: u64) -> Channel {
     let connector = tower::service_fn(move |_: Uri| {
         let (gate, address) = (gate.clone(), address.clone());
         async move {
             let (stream, peer) = streams::connect(&address, &gate, Purpose::Control).await.map_err(io::Error::other)?;
-            if to.is_some_and(|to| to != peer.identity.node) {
+            if peer.identity.node != to {
                 let (name, node) = (&peer.identity.name, peer.identity.node);
                 return Err(io::Error::other(format!("{address} is {name}, which is now node {node} of the cluster")));
             }

@@ -43,9 +43,8 @@ use broker_core::store::QueueId;
 use broker_meta::command::Announcement;
 use broker_meta::membership::{Facts, Gossip, Me};
 use broker_meta::peer::{Identity, Refusal};
-use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, ProposeError, Status, create_log};
+use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, Status, create_log};
 use broker_meta::{Catalog, command};
-use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -57,6 +56,7 @@ use crate::admin::ShardHandle;
 use crate::config::Config;
 use crate::driver::mailbox::Mailbox;
 use crate::exit::{Code, Failure};
+use crate::node::random;
 use control::{Answers, PeerStream, Peers, Raft};
 use feed::Feed;
 use forming::Place;
@@ -69,7 +69,7 @@ use streams::{Gate, Purpose, StreamError};
 const CATALOG: &str = "catalog";
 /// The log of a member.
 const LOG: &str = "raft.redb";
-/// A cluster is being founded; it holds the identity.
+/// It is there while a cluster is being founded.
 const FOUNDING: &str = "founding";
 /// What a node had while it was alone.
 const ALONE: &str = "before-cluster";
@@ -682,19 +682,7 @@ fn log_failure(error: OpenError) -> Failure {
     Failure::new(code, error.to_string())
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let mut octets = [0; N];
-    getrandom(&mut octets, GetRandomFlags::empty())
-        .map_err(|error| Failure::new(Code::Software, format!("cannot get random numbers: {error}")))?;
-    Ok(octets)
-}
-
 /// Has a node that no others know be a blank one from its next start on.
 pub fn plan_to_be_blank(data_dir: &Path) -> Result<(), Failure> {
     Plan::Leave.write(data_dir)
-}
-
-/// Whether a change was refused because the node does not belong to the cluster any more.
-pub fn is_stranger(error: &ProposeError) -> bool {
-    *error == ProposeError::Stranger
 }

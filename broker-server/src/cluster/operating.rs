@@ -8,8 +8,11 @@ use broker_meta::command;
 use proto::node::v1::LeaveRequest;
 use tokio::time::Instant;
 
+use super::attend::is_majority;
 use super::plan::Plan;
 use super::{CHANGE_TIME, Handle, control, forming, lead};
+use crate::config::cluster::{address, host_of};
+use crate::config::value::host_and_port;
 
 /// Another node may take so long to lead instead of this one.
 const HAND_OVER_TIME: Duration = Duration::from_secs(10);
@@ -161,35 +164,15 @@ impl Handle {
     /// Whether those that vote and are seen are a majority, and somebody leads.
     pub fn has_majority(&self) -> bool {
         let (status, seen) = (self.status(), self.seen());
-        status.leader.is_some() && status.voters.intersection(&seen).count() > status.voters.len() / 2
+        status.leader.is_some() && is_majority(&status.voters, &seen)
     }
 }
 
 /// `HOST`, `HOST:PORT` or either behind `NAME@`, as host and port.
 fn address_of(text: &str, port: u16) -> Result<String, String> {
-    let place = text.trim();
-    let place = place.split_once('@').map_or(place, |(_, host)| host);
-    let wrong = || format!("'{text}' is no address: name a node as HOST, HOST:PORT or rabbit@HOST");
-    if place.is_empty() || place.contains(char::is_whitespace) {
-        return Err(wrong());
-    }
-    // An IPv6 address has more than one colon, and a port behind brackets only.
-    if let Some(inner) = place.strip_prefix('[') {
-        let (address, rest) = inner.split_once(']').ok_or_else(wrong)?;
-        address.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
-        return match rest.strip_prefix(':') {
-            Some(given) => given.parse::<u16>().map(|given| format!("[{address}]:{given}")).map_err(|_| wrong()),
-            None if rest.is_empty() => Ok(format!("[{address}]:{port}")),
-            None => Err(wrong()),
-        };
-    }
-    match place.split_once(':') {
-        None => Ok(format!("{place}:{port}")),
-        Some((_, rest)) if rest.contains(':') => {
-            place.parse::<std::net::Ipv6Addr>().map(|address| format!("[{address}]:{port}")).map_err(|_| wrong())
-        }
-        Some(("", _)) => Err(wrong()),
-        Some((host, given)) => given.parse::<u16>().map(|given| format!("{host}:{given}")).map_err(|_| wrong()),
+    match host_and_port(host_of(text.trim())) {
+        Ok((host, given)) => Ok(address(host, given.unwrap_or(port))),
+        Err(_) => Err(format!("'{text}' is no address: name a node as HOST, HOST:PORT or rabbit@HOST")),
     }
 }
 

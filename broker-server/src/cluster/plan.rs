@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 use broker_meta::raft;
 
-use super::{
-    CATALOG, LOG, io_failure, log_failure, random, read_if_there, remove_if_there, sync_directory, write_synced,
-};
+use super::{CATALOG, LOG, io_failure, log_failure, read_if_there, remove_if_there, sync_directory, write_synced};
 use crate::exit::{Code, Failure};
+use crate::node::random;
 
 /// The file.
 pub const FILE: &str = "next-start";

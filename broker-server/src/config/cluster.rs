@@ -172,11 +172,12 @@ impl Seed {
 }
 
 /// `host:port`, an IPv6 address in brackets.
-pub(super) fn address(host: &str, port: u16) -> String {
+pub(crate) fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn host_of(node_name: &str) -> &str {
+/// The host in `name@host`.
+pub(crate) fn host_of(node_name: &str) -> &str {
     node_name.split_once('@').map_or(node_name, |(_, host)| host)
 }
 

@@ -17,7 +17,7 @@ mod known;
 mod load;
 mod secret;
 pub mod tls;
-mod value;
+pub(crate) mod value;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

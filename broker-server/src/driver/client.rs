@@ -352,7 +352,8 @@ impl Client {
     }
 }
 
-fn read(socket: &mut TcpStream, buffer: &mut [u8]) -> Progress {
+/// Reads a socket once.
+pub(super) fn read(socket: &mut TcpStream, buffer: &mut [u8]) -> Progress {
     loop {
         return match socket.read(buffer) {
             Ok(0) => Progress::Gone,
@@ -365,7 +366,8 @@ fn read(socket: &mut TcpStream, buffer: &mut [u8]) -> Progress {
     }
 }
 
-fn write(socket: &mut TcpStream, source: &mut SendBuffer) -> Progress {
+/// Writes until nothing is left or the socket takes no more.
+pub(super) fn write(socket: &mut TcpStream, source: &mut SendBuffer) -> Progress {
     let mut written = 0;
     while !source.is_empty() {
         let result = {

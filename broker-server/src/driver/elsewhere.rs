@@ -353,10 +353,7 @@ impl Shard {
         });
         if !is_known {
             // It has ended meanwhile, and its number may be another's by now.
-            if queue_tag != 0 {
-                let outcome = queue::Outcome::Undelivered;
-                self.links.say(node, &Op::Settle { queue, first: queue_tag, last: queue_tag, outcome });
-            }
+            self.links.give_back(node, queue, queue_tag);
             return;
         }
         if queue_tag != 0
@@ -414,10 +411,7 @@ impl Shard {
             let taken = client.amqp.deliver(key.channel.channel, delivery);
             (client, taken)
         }) else {
-            if queue_tag != 0 {
-                let outcome = queue::Outcome::Undelivered;
-                self.links.say(node, &Op::Settle { queue, first: queue_tag, last: queue_tag, outcome });
-            }
+            self.links.give_back(node, queue, queue_tag);
             return;
         };
         if let Some(consumer) = client.consumers.get_mut(key.consumer as usize) {
@@ -439,11 +433,8 @@ impl Shard {
     pub(super) fn got_from_elsewhere(&mut self, got: &Got<'_>) {
         let Got { queue, channel, queue_tag, redelivered, remaining, content } = *got;
         if self.place_of(channel.connection).is_none() {
-            if queue_tag != 0
-                && let Some(node) = self.home_of(queue)
-            {
-                let outcome = queue::Outcome::Undelivered;
-                self.links.say(node, &Op::Settle { queue, first: queue_tag, last: queue_tag, outcome });
+            if let Some(node) = self.home_of(queue) {
+                self.links.give_back(node, queue, queue_tag);
             }
             return;
         }

@@ -1,11 +1,11 @@
 //! The socket of a link, with a TLS session on it or without. Nothing here waits.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 use broker_amqp::SendBuffer;
 use mio::net::TcpStream;
 
-use super::client::SLICES_MAX;
+use super::client::{self, Progress, SLICES_MAX};
 
 /// Encrypted octets that may wait for the socket to take them.
 const WRITE_MAX_BYTES: usize = 256 * 1024;
@@ -33,45 +33,44 @@ impl LinkStream {
         &mut self.socket
     }
 
-    /// Reads what there is, 0 at the end.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(session) = &mut self.tls else { return self.socket.read(buffer) };
+    /// Reads once.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Progress {
+        let Some(session) = &mut self.tls else { return client::read(&mut self.socket, buffer) };
         loop {
             match session.reader().read(buffer) {
+                Ok(0) => return Progress::Gone,
+                // The session may hold more, of which the socket says nothing.
+                Ok(octets) => return Progress::Some(octets),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                outcome => return outcome,
+                Err(_) => return Progress::Gone,
             }
-            if session.read_tls(&mut self.socket)? == 0 {
-                return Ok(0);
+            match session.read_tls(&mut self.socket) {
+                Ok(0) => return Progress::Gone,
+                Ok(_) if session.process_new_packets().is_err() => return Progress::Gone,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Dry(0),
+                Err(_) => return Progress::Gone,
             }
-            session.process_new_packets().map_err(io::Error::other)?;
         }
     }
 
     /// Writes until nothing is left or the socket takes no more. False if it has failed.
     pub fn write(&mut self, source: &mut SendBuffer) -> bool {
+        let Some(session) = &mut self.tls else { return client::write(&mut self.socket, source) != Progress::Gone };
         loop {
-            let outcome = match &mut self.tls {
-                None if source.is_empty() => return true,
-                None => self.socket.write_vectored(&source.as_io_slices(SLICES_MAX)),
-                Some(session) => {
-                    if !source.is_empty() {
-                        let taken = session.writer().write_vectored(&source.as_io_slices(SLICES_MAX));
-                        match taken {
-                            Ok(octets) => source.consume(octets),
-                            Err(_) => return false,
-                        }
-                    }
-                    if !session.wants_write() {
-                        return true;
-                    }
-                    session.write_tls(&mut self.socket)
+            if !source.is_empty() {
+                let taken = session.writer().write_vectored(&source.as_io_slices(SLICES_MAX));
+                match taken {
+                    Ok(octets) => source.consume(octets),
+                    Err(_) => return false,
                 }
-            };
-            match outcome {
+            }
+            if !session.wants_write() {
+                return true;
+            }
+            match session.write_tls(&mut self.socket) {
                 Ok(0) => return false,
-                // Of a session's octets it keeps account itself.
-                Ok(octets) if self.tls.is_none() => source.consume(octets),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return true,

@@ -6,7 +6,6 @@
 //! new link is passed over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use mio::{Interest, Token};
 use prost::Message as _;
 use smallvec::SmallVec;
 
+use super::client::Progress;
 use super::dispatch::Route;
 use super::elsewhere::Question;
 use super::letters::LETTERS;
@@ -164,6 +164,25 @@ impl Links {
         if let Some(link) = self.by_node.get_mut(&node.0) {
             link.sender.say(op);
             mark(link, &mut self.dirty);
+        }
+    }
+
+    /// A delivery of a node's queue did not reach its client. One without a number is lost, as on any closed channel.
+    pub(super) fn give_back(&mut self, node: NodeId, queue: QueueId, queue_tag: u64) {
+        if queue_tag != 0 {
+            let outcome = Outcome::Undelivered;
+            self.say(node, &Op::Settle { queue, first: queue_tag, last: queue_tag, outcome });
+        }
+    }
+
+    /// Says what was taken of the nodes' publishes.
+    fn give_taken(&mut self) {
+        for link in self.by_node.values_mut().filter(|link| link.untaken > 0) {
+            let octets = std::mem::take(&mut link.untaken);
+            if let Some(credit) = link.receiver.as_mut().and_then(|receiver| receiver.taken(octets)) {
+                link.sender.say(&credit);
+                mark(link, &mut self.dirty);
+            }
         }
     }
 
@@ -365,24 +384,14 @@ impl Shard {
         link.listed = false;
         let mut buffer = std::mem::take(&mut self.link_buffer);
         buffer.resize(READ_BYTES, 0);
-        let octets = loop {
-            match link.stream.read(&mut buffer) {
-                Ok(0) => break None,
-                Ok(octets) => break Some(octets),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break Some(0),
-                Err(_) => break None,
-            }
-        };
-        match octets {
-            None => self.link_is_lost(node, "the other node has closed it"),
-            Some(octets) => {
-                if octets > 0 {
-                    // There may be more.
-                    link.listed = true;
-                    self.links.readable.push_back(node.0);
-                    self.hear(node, buffer.get(..octets).unwrap_or_default());
-                }
+        match link.stream.read(&mut buffer) {
+            Progress::Gone => self.link_is_lost(node, "the other node has closed it"),
+            Progress::Dry(0) => {}
+            Progress::Dry(octets) | Progress::Some(octets) => {
+                // There may be more, if only the end, of which no further event comes.
+                link.listed = true;
+                self.links.readable.push_back(node.0);
+                self.hear(node, buffer.get(..octets).unwrap_or_default());
             }
         }
         self.link_buffer = buffer;
@@ -400,7 +409,6 @@ impl Shard {
         }
         self.give_back();
         self.publish_letters();
-        self.give_taken(node);
     }
 
     /// One operation of another node.
@@ -411,22 +419,17 @@ impl Shard {
                 if numbers::node_in(publish.channel.connection) != node {
                     return;
                 }
-                let bytes = publish.content.memory();
+                if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                    link.untaken += publish.content.memory();
+                }
                 if queues.iter().eq([REPLY]) {
-                    self.deliver_forwarded_reply(publish.content);
-                    if let Some(link) = self.links.by_node.get_mut(&node.0) {
-                        link.untaken += bytes;
-                    }
-                    return;
+                    return self.deliver_forwarded_reply(publish.content);
                 }
                 let mut route = Route { queues: queues.iter().collect(), ..Route::default() };
                 route.here = route.queues.len();
                 route.stores_all = self.any_stores_all(&route.queues);
                 let to_store = route.to_store(publish.content);
                 self.publish_to_all(&route, to_store, std::iter::once(publish));
-                if let Some(link) = self.links.by_node.get_mut(&node.0) {
-                    link.untaken += bytes;
-                }
             }
             Op::Consume { request, queue, key, no_ack, exclusive, prefetch, priority, room_bytes } => {
                 let settings = ConsumerSettings { key, no_ack, exclusive, prefetch, priority, room_bytes, limit: None };
@@ -463,9 +466,8 @@ impl Shard {
             Op::Got(got) => {
                 if self.takes_get(node, got.channel) {
                     self.got_from_elsewhere(&got);
-                } else if got.queue_tag != 0 {
-                    let (queue, first, last) = (got.queue, got.queue_tag, got.queue_tag);
-                    self.links.say(node, &Op::Settle { queue, first, last, outcome: Outcome::Undelivered });
+                } else {
+                    self.links.give_back(node, got.queue, got.queue_tag);
                 }
             }
             Op::GotNothing { channel, .. } => {
@@ -549,25 +551,10 @@ impl Shard {
         }
     }
 
-    /// What was taken of a node's publishes is said while the store is not behind.
-    fn give_taken(&mut self, node: NodeId) {
-        let behind = self.is_behind();
-        let Some(link) = self.links.by_node.get_mut(&node.0) else { return };
-        if behind || link.untaken == 0 {
-            return;
-        }
-        let octets = std::mem::take(&mut link.untaken);
-        if let Some(credit) = link.receiver.as_mut().and_then(|receiver| receiver.taken(octets)) {
-            link.sender.say(&credit);
-            mark(link, &mut self.links.dirty);
-        }
-    }
-
-    /// Writes what is to be said.
+    /// Writes what is to be said; what was taken of the others' publishes only while the store is not behind.
     pub(super) fn write_links(&mut self) {
-        let nodes: Vec<u64> = self.links.by_node.keys().copied().collect();
-        for node in nodes {
-            self.give_taken(NodeId(node));
+        if !self.is_behind() {
+            self.links.give_taken();
         }
         for node in std::mem::take(&mut self.links.dirty) {
             let Some(link) = self.links.by_node.get_mut(&node) else { continue };

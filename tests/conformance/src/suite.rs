@@ -9,7 +9,7 @@ use crate::client::PATIENCE;
 use crate::play::{Target, play};
 use crate::recorded::{self, Whose};
 use crate::script::{Needs, Scenario};
-use crate::{Error, awaited};
+use crate::{Error, accepted, awaited};
 
 /// The configuration of both brokers: small enough limits that a scenario can reach them.
 const CONFIGURATION: &str = "max_message_size = 16777216";
@@ -33,6 +33,26 @@ pub struct Played {
     pub transcript: Result<Vec<String>, Error>,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What was played and is not as it should be: the name, and what differs.
+pub fn wrong(played: &[Played]) -> Result<Vec<String>, Error> {
+    let accepted = accepted::all()?;
+    let mut wrong = Vec::new();
+    for played in played {
+        let accepted = accepted.iter().any(|(name, _)| *name == played.name);
+        // Where a difference is accepted, the answer is held to what was accepted, not let go.
+        let whose = if accepted { Whose::Ours } else { Whose::RabbitMqs };
+        let words = match (&played.transcript, recorded::load(whose, &played.name)) {
+            (Ok(got), Ok(expected)) => recorded::difference(&expected, got),
+            (Err(error), _) => format!("  {error}\n"),
+            (_, Err(error)) => format!("  {error}\n"),
+        };
+        if !words.is_empty() {
+            wrong.push(format!("{}\n{words}", played.name));
+        }
+    }
+    Ok(wrong)
 }
 
 /// A RabbitMQ configured for the scenarios.

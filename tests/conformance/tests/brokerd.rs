@@ -1,8 +1,7 @@
 //! Every scenario against brokerd, compared with what RabbitMQ 3.10.8 was recorded to answer.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use conformance::recorded::Whose;
-use conformance::{accepted, awaited, recorded, script, suite};
+use conformance::{awaited, script, suite};
 
 #[test]
 fn brokerd_answers_as_rabbitmq_did() {
@@ -11,21 +10,7 @@ fn brokerd_answers_as_rabbitmq_did() {
     let mut broker = suite::brokerd().unwrap_or_else(|error| panic!("{error}"));
     let played = suite::against(&scenarios, &mut broker);
     assert_eq!(played.len(), scenarios.len(), "every scenario was played");
-    let accepted = accepted::all().unwrap();
-    let mut wrong = Vec::new();
-    for played in &played {
-        let accepted = accepted.iter().any(|(name, _)| *name == played.name);
-        // Where a difference is accepted, the answer is held to what was accepted, not let go.
-        let whose = if accepted { Whose::Ours } else { Whose::RabbitMqs };
-        let words = match (&played.transcript, recorded::load(whose, &played.name)) {
-            (Ok(got), Ok(expected)) => recorded::difference(&expected, got),
-            (Err(error), _) => format!("  {error}\n"),
-            (_, Err(error)) => format!("  {error}\n"),
-        };
-        if !words.is_empty() {
-            wrong.push(format!("{}\n{words}", played.name));
-        }
-    }
+    let wrong = suite::wrong(&played).unwrap();
     let (count, list) = (wrong.len(), wrong.join("\n"));
     assert!(wrong.is_empty(), "{count} of {} scenarios differ:\n{list}", played.len());
 }

@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use conformance::client::{Client, Login, PATIENCE};
-use conformance::recorded::Whose;
 use conformance::script::Needs;
-use conformance::{accepted, awaited, recorded, script, suite};
+use conformance::{awaited, script, suite};
 use harness::Cluster;
 
 /// What is so at once on one node, and a moment later on another; with RabbitMQ's nodes too. All that begin with these are left out.
@@ -49,20 +48,7 @@ fn compare(cluster: &Cluster, open: &[&str]) {
     }
     let played = suite::across(&scenarios, cluster).unwrap();
     assert_eq!(played.len(), scenarios.len(), "every scenario was played");
-    let accepted = accepted::all().unwrap();
-    let mut wrong = Vec::new();
-    for played in &played {
-        let accepted = accepted.iter().any(|(name, _)| *name == played.name);
-        let whose = if accepted { Whose::Ours } else { Whose::RabbitMqs };
-        let words = match (&played.transcript, recorded::load(whose, &played.name)) {
-            (Ok(got), Ok(expected)) => recorded::difference(&expected, got),
-            (Err(error), _) => format!("  {error}\n"),
-            (_, Err(error)) => format!("  {error}\n"),
-        };
-        if !words.is_empty() {
-            wrong.push(format!("{}\n{words}", played.name));
-        }
-    }
+    let wrong = suite::wrong(&played).unwrap();
     let (count, list) = (wrong.len(), wrong.join("\n"));
     assert!(wrong.is_empty(), "{count} of {} scenarios differ:\n{list}", played.len());
 }

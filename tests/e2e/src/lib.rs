@@ -3,6 +3,7 @@
 //! Each language's program runs the cases of `cases.txt` and reports one line a case; [`ClientProgram`] runs it and restarts the
 //! broker when it asks. `tests/clients.rs` asserts every case. [`crash`] strikes brokers under load and checks what is left.
 
+pub mod brokerctl;
 mod client_program;
 pub mod crash;
 mod small_disk;

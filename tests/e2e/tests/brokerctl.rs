@@ -7,10 +7,11 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use e2e::brokerctl::{Ran, program_beside};
 use harness::{Broker, Brokerd, Options};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -25,27 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Exported by `rabbitmqctl export_definitions` of RabbitMQ 3.10.8.
 const RECORDED: &str = "../../broker-mgmt/tests/recorded/rabbitmq-3.10.8.json";
 
-/// What a run came to.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
 fn program() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_e2e-lapin")).with_file_name("brokerctl");
-    assert!(path.is_file(), "{} is missing: cargo build -p broker-ctl", path.display());
-    path
+    program_beside(env!("CARGO_BIN_EXE_e2e-lapin"))
 }
 
 fn start(options: Options) -> Brokerd {
     Brokerd::start(options).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn ran(output: Output) -> Ran {
-    let text = |octets| String::from_utf8(octets).unwrap();
-    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 fn with_input(command: &mut Command, input: &str) -> Ran {
@@ -53,7 +39,7 @@ fn with_input(command: &mut Command, input: &str) -> Ran {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("brokerctl runs");
     // Who does not read its input may have closed it.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    ran(child.wait_with_output().unwrap())
+    Ran::from(child.wait_with_output().unwrap())
 }
 
 /// brokerctl with these words.

@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use e2e::brokerctl::{Ran, program_beside};
 use e2e::wire::{Wire, publish};
 use harness::{Broker, Brokerd, Options, free_port};
 use serde_json::{Value, json};
@@ -18,24 +19,12 @@ use tempfile::TempDir;
 /// How long something may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a run came to.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
 fn program() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_e2e-lapin")).with_file_name("brokerctl");
-    assert!(path.is_file(), "{} is missing: cargo build -p broker-ctl", path.display());
-    path
+    program_beside(env!("CARGO_BIN_EXE_e2e-lapin"))
 }
 
 fn run(command: &mut Command) -> Ran {
-    let output = command.stdin(Stdio::null()).output().expect("brokerctl runs");
-    let text = |octets| String::from_utf8(octets).unwrap();
-    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    command.stdin(Stdio::null()).output().expect("brokerctl runs").into()
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {

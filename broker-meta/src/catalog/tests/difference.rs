@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use broker_core::exchange::ExchangeKind;
 use broker_core::field_table::FieldTable;
 use broker_core::name::NodeId;
-use broker_core::topology::{Binding, Destination, ExchangeDeclaration, QueueDeclaration};
+use broker_core::topology::{Binding, Destination, ExchangeDeclaration};
 use proptest::prelude::*;
 use proto::meta::Command;
 
+use super::plain_queue;
 use crate::catalog::{Catalog, CatalogEvent};
 use crate::command;
 
@@ -74,15 +75,7 @@ pub(super) fn commands() -> impl Strategy<Value = Command> {
     let name = |kind: &'static str| (0..4_u8).prop_map(move |number| format!("{kind}{number}"));
     let vhost = || prop_oneof![Just("a".to_owned()), Just("b".to_owned())];
     let queue = move |(vhost, name, durable): (String, String, bool)| {
-        let declaration = QueueDeclaration {
-            name: &name,
-            server_named: false,
-            durable,
-            exclusive: false,
-            auto_delete: false,
-            arguments: FieldTable::default(),
-            connection: 0,
-        };
+        let declaration = plain_queue(&name, durable);
         command::declare_queue(&vhost, &declaration, NodeId(1 + u64::from(durable)))
     };
     let exchange = move |(vhost, name, topic): (String, String, bool)| {

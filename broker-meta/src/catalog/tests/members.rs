@@ -1,11 +1,9 @@
 //! Nodes join, start, are down, and leave.
 
-use broker_core::field_table::FieldTable;
 use broker_core::name::NodeId;
-use broker_core::topology::QueueDeclaration;
 use proto::meta::Command;
 
-use super::catalog;
+use super::{catalog, plain_queue};
 use crate::catalog::{Catalog, CatalogEvent, NUMBERS_MAX};
 use crate::command;
 
@@ -22,15 +20,7 @@ fn add(catalog: &mut Catalog, name: &str) -> Result<u64, String> {
 }
 
 fn declare(catalog: &mut Catalog, name: &str, durable: bool, node: u64) {
-    let declaration = QueueDeclaration {
-        name,
-        server_named: false,
-        durable,
-        exclusive: false,
-        auto_delete: false,
-        arguments: FieldTable::default(),
-        connection: 0,
-    };
+    let declaration = plain_queue(name, durable);
     let events = apply(catalog, &command::declare_queue("/", &declaration, NodeId(node)));
     assert!(matches!(events[..], [CatalogEvent::QueueDeclared { existed: false, .. }]), "{events:?}");
 }

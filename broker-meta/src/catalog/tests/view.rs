@@ -2,26 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use broker_core::field_table::FieldTable;
 use broker_core::name::NodeId;
 use broker_core::topology::{Binding, Destination, QueueDeclaration};
 use proptest::prelude::*;
 use proto::meta::Command;
 
 use super::difference::{commands, things};
+use super::plain_queue;
 use crate::catalog::{Catalog, CatalogEvent, View, announced_id, is_announced};
 use crate::command::{self, Announcement};
 
-fn declaration<'a>(name: &'a str, owner: u64) -> QueueDeclaration<'a> {
-    QueueDeclaration {
-        name,
-        server_named: false,
-        durable: false,
-        exclusive: true,
-        auto_delete: false,
-        arguments: FieldTable::default(),
-        connection: owner,
-    }
+fn declaration(name: &str, owner: u64) -> QueueDeclaration<'_> {
+    QueueDeclaration { exclusive: true, connection: owner, ..plain_queue(name, false) }
 }
 
 fn declare(node: u64, counter: u64, name: &str) -> Announcement {
