@@ -253,6 +253,11 @@ fn hangup_reads_levels_again_and_reopens_the_file() {
     let path = write(&conf, &format!("{text}info\n"));
     let running = Running::start(&directory.path().join("data"), &["--config", &path]);
     let renamed = directory.path().join("log/b.log.1");
+    // The console has each line a moment before the file has it.
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(&log).unwrap().contains(READY) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
     fs::rename(&log, &renamed).unwrap();
     write(&conf, &format!("{text}debug\n"));
     running.signal(Signal::HUP);
