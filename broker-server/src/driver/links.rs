@@ -34,6 +34,7 @@ use super::numbers;
 use super::requests::{Waiter, exception};
 use super::shard::Shard;
 use super::unanswered::{Deliveries, Publishes};
+use crate::admin;
 
 /// Tokens from here up to the listeners' are links, by the number of the node.
 pub const TOKENS: usize = usize::MAX - 1024 - 8192;
@@ -87,9 +88,18 @@ struct Announced {
 struct Unseen {
     index: u64,
     until: Instant,
-    connection: u64,
-    channel: u16,
-    reply: Reply,
+    owed: Owed,
+}
+
+/// What is answered to whom when a change has been applied.
+pub(super) enum Owed {
+    Channel {
+        connection: u64,
+        channel: u16,
+        reply: Reply,
+    },
+    /// The number of an operator's request.
+    Operator(u64, Box<admin::import::Outcome>),
 }
 
 struct NodeLink {
@@ -667,7 +677,7 @@ impl Shard {
                 self.links.announced.remove(&proposal);
                 self.replies.push_back((connection, channel, reply));
             }
-            None => self.reply_when_seen(connection, channel, reply),
+            None => self.answer_when_seen(Owed::Channel { connection, channel, reply }),
         }
     }
 
@@ -702,14 +712,14 @@ impl Shard {
         }
     }
 
-    /// Answers a channel once all nodes have applied what was applied here: whoever hears of a declaration finds it everywhere.
-    pub(super) fn reply_when_seen(&mut self, connection: u64, channel: u16, reply: Reply) {
+    /// Answers once all nodes have applied what was applied here: whoever hears of a change finds it everywhere.
+    pub(super) fn answer_when_seen(&mut self, owed: Owed) {
         let index = self.links.applied;
         if self.links.by_node.values().all(|link| link.applied >= index) {
-            return self.replies.push_back((connection, channel, reply));
+            return self.give(owed);
         }
         let until = self.now + SEEN_WAIT;
-        self.links.unseen.push_back(Unseen { index, until, connection, channel, reply });
+        self.links.unseen.push_back(Unseen { index, until, owed });
     }
 
     /// Gives the answers for which nobody needs to be waited for any more.
@@ -717,9 +727,16 @@ impl Shard {
         let seen = self.links.by_node.values().map(|link| link.applied).min().unwrap_or(u64::MAX);
         while let Some(first) = self.links.unseen.front()
             && (first.index <= seen || first.until <= self.now)
-            && let Some(Unseen { connection, channel, reply, .. }) = self.links.unseen.pop_front()
+            && let Some(Unseen { owed, .. }) = self.links.unseen.pop_front()
         {
-            self.replies.push_back((connection, channel, reply));
+            self.give(owed);
+        }
+    }
+
+    fn give(&mut self, owed: Owed) {
+        match owed {
+            Owed::Channel { connection, channel, reply } => self.replies.push_back((connection, channel, reply)),
+            Owed::Operator(number, outcome) => self.note_admin_outcome(number, *outcome),
         }
     }
 

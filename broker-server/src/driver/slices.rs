@@ -8,6 +8,7 @@ use std::vec;
 use broker_core::queue::ConsumerKey;
 use broker_core::topology::QueueRecord;
 
+use super::links::Owed;
 use super::shard::Shard;
 use crate::admin::import::Outcome;
 
@@ -77,10 +78,10 @@ impl Shard {
         ended
     }
 
-    /// An operator hears of a change when all that follows from it is carried out.
+    /// An operator hears of a change when all that follows from it is carried out here, and the other nodes have applied it.
     pub(super) fn answer_operator(&mut self, number: u64, outcome: Outcome) {
         if self.slices.is_empty() {
-            self.note_admin_outcome(number, outcome);
+            self.answer_when_seen(Owed::Operator(number, outcome.into()));
         } else {
             self.slices.work.push_back(Work::Answer(number, outcome.into()));
         }
@@ -98,7 +99,7 @@ impl Shard {
                         self.slices.work.push_front(Work::Delete(records));
                     }
                 }
-                Some(Work::Answer(number, outcome)) => self.note_admin_outcome(number, *outcome),
+                Some(Work::Answer(number, outcome)) => self.answer_when_seen(Owed::Operator(number, outcome)),
                 None => {
                     // It may have held a hundred thousand.
                     self.slices.work = VecDeque::new();
