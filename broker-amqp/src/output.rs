@@ -165,7 +165,7 @@ pub enum CloseReason {
 
 /// What a channel asks of the node. Names are as the client sent them, with line ends removed; an empty queue name was replaced by the last
 /// declared one. `arguments` is a field table's content as it came, without its length, well formed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// `exchange.declare`
     ExchangeDeclare {
@@ -269,7 +269,7 @@ pub enum Request {
 }
 
 /// A binding between an exchange and a queue or another exchange.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// The exchange messages come from.
     pub source: Box<str>,

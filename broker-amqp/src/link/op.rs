@@ -180,7 +180,17 @@ pub struct Got<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queues<'a>(pub(super) &'a [u8]);
 
-impl Queues<'_> {
+impl<'a> Queues<'a> {
+    /// Those that [`Queues::octets`] gave.
+    pub fn new(octets: &'a [u8]) -> Self {
+        Self(octets)
+    }
+
+    /// To be kept.
+    pub fn octets(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// One after the other.
     pub fn iter(&self) -> impl Iterator<Item = QueueId> {
         self.0.as_chunks::<8>().0.iter().map(|octets| QueueId(u64::from_be_bytes(*octets)))

@@ -117,6 +117,8 @@ impl Shard {
                 self.tell(place, Input::ConsumerCancelled { channel, consumer });
             }
         }
+        self.see_departures();
+        self.hear_early();
         self.revise(&revision);
         for (number, outcome) in operators {
             self.answer_operator(number, outcome);
@@ -145,8 +147,9 @@ impl Shard {
                 // Somebody else has declared it meanwhile, on another node.
                 let there = declared.filter(|(_, existed)| *existed).map(|(id, _)| id);
                 let home = there.and_then(|id| self.home_of(id)).filter(|node| self.links.reaches(*node));
-                if let (Some(node), Some(id), None) = (home, there, &refusal) {
-                    return self.ask_for_counts(node, id, Question::Declared { connection, channel, name });
+                if let (Some(node), Some(queue), None) = (home, there, &refusal) {
+                    let question = Question::Declared { connection, channel, queue, name, request: None };
+                    return self.ask_for_counts(node, queue, question);
                 }
                 let reply = declared.map(|(id, _)| self.declared(&name, id));
                 (

@@ -4,7 +4,7 @@
 //! Without a link to it the queue is what RabbitMQ calls down or inaccessible.
 
 use broker_amqp::link::{Got, Op};
-use broker_amqp::{Delivery, Exception, Input, Reply, ReplyCode};
+use broker_amqp::{Delivery, Exception, Input, Reply, ReplyCode, Request};
 use broker_core::field_table::Value;
 use broker_core::message::Content;
 use broker_core::name::NodeId;
@@ -34,8 +34,12 @@ pub enum Question {
         connection: u64,
         /// The channel.
         channel: u16,
+        /// The queue.
+        queue: QueueId,
         /// The queue's name.
         name: Box<str>,
+        /// What the channel asked, if that found the queue: it is carried out again when the queue is gone.
+        request: Option<Box<Request>>,
     },
     /// To purge it.
     Purged {
@@ -43,6 +47,8 @@ pub enum Question {
         connection: u64,
         /// The channel.
         channel: u16,
+        /// The queue.
+        queue: QueueId,
     },
     /// Its counts, for a channel that deletes it.
     Deleted {
@@ -61,6 +67,8 @@ pub enum Question {
     Cancelled {
         /// The consumer.
         key: ConsumerKey,
+        /// The queue.
+        queue: QueueId,
     },
     /// To take an announcement.
     Announced {
@@ -75,17 +83,33 @@ pub enum Question {
     Consume {
         /// The consumer.
         key: ConsumerKey,
+        /// The queue.
+        queue: QueueId,
     },
 }
 
 impl Question {
+    /// The queue it is about.
+    pub(super) fn queue(&self) -> Option<QueueId> {
+        match self {
+            Question::Declared { queue, .. }
+            | Question::Purged { queue, .. }
+            | Question::Deleted { queue, .. }
+            | Question::Cancelled { queue, .. }
+            | Question::Consume { queue, .. } => Some(*queue),
+            Question::Announced { .. } => None,
+        }
+    }
+
     fn asker(&self) -> (u64, u16) {
         match self {
             Question::Declared { connection, channel, .. }
-            | Question::Purged { connection, channel }
+            | Question::Purged { connection, channel, .. }
             | Question::Deleted { connection, channel, .. } => (*connection, *channel),
             Question::Announced { .. } => (0, 0),
-            Question::Consume { key } | Question::Cancelled { key } => (key.channel.connection, key.channel.channel),
+            Question::Consume { key, .. } | Question::Cancelled { key, .. } => {
+                (key.channel.connection, key.channel.channel)
+            }
         }
     }
 }
@@ -207,7 +231,7 @@ impl Shard {
     pub(super) fn ask_to_consume(&mut self, node: NodeId, id: QueueId, settings: &ConsumerSettings) {
         let ConsumerSettings { key, no_ack, exclusive, prefetch, priority, room_bytes, limit: _ } = *settings;
         self.links.consumers.entry(id).or_default().insert(key);
-        let request = self.links.ask(node, Question::Consume { key });
+        let request = self.links.ask(node, Question::Consume { key, queue: id });
         let op = Op::Consume { request, queue: id, key, no_ack, exclusive, prefetch, priority, room_bytes };
         self.links.say(node, &op);
     }
@@ -225,7 +249,7 @@ impl Shard {
         let key = ConsumerKey { channel: client.channel_key(channel), consumer: handle };
         self.give_held_back(key.channel, Some(handle));
         self.links.say(node, &Op::Cancel { queue, key });
-        self.ask_for_counts(node, queue, Question::Cancelled { key });
+        self.ask_for_counts(node, queue, Question::Cancelled { key, queue });
     }
 
     /// A node has answered.
@@ -238,11 +262,11 @@ impl Shard {
             }
             Question::Purged { .. } => Reply::Purged { messages: count(messages) },
             Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
-            Question::Cancelled { key } => {
+            Question::Cancelled { key, .. } => {
                 self.forget_consumer_elsewhere(&key);
                 Reply::Done
             }
-            Question::Consume { key } => {
+            Question::Consume { key, .. } => {
                 // At once: its first delivery may be next.
                 if let Some(place) = self.place_of(connection) {
                     let reply = Reply::ConsumeOk { consumer: key.consumer };
@@ -272,9 +296,11 @@ impl Shard {
         if let Question::Announced { proposal, octets, until } = question {
             return self.announcement_is_refused(node, proposal, octets, until, text);
         }
+        if code == ReplyCode::NotFound.number() {
+            return self.queue_is_leaving(question);
+        }
         let code = match code {
             403 => ReplyCode::AccessRefused,
-            404 => ReplyCode::NotFound,
             _ => ReplyCode::InternalError,
         };
         self.answer_no(question, Exception::new(code, text));
@@ -285,12 +311,12 @@ impl Shard {
         self.answer_no(question, Exception::new(ReplyCode::NotFound, "the queue's home node is down or inaccessible"));
     }
 
-    fn answer_no(&mut self, question: Question, exception: Exception) {
+    pub(super) fn answer_no(&mut self, question: Question, exception: Exception) {
         let (connection, channel) = question.asker();
         match question {
             Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
-            Question::Consume { key } => self.forget_consumer_elsewhere(&key),
-            Question::Cancelled { key } => {
+            Question::Consume { key, .. } => self.forget_consumer_elsewhere(&key),
+            Question::Cancelled { key, .. } => {
                 self.forget_consumer_elsewhere(&key);
                 return self.replies.push_back((connection, channel, Reply::Done));
             }
@@ -299,7 +325,7 @@ impl Shard {
         self.replies.push_back((connection, channel, Reply::Refused(exception)));
     }
 
-    fn forget_consumer_elsewhere(&mut self, key: &ConsumerKey) {
+    pub(super) fn forget_consumer_elsewhere(&mut self, key: &ConsumerKey) {
         let Some(place) = self.place_of(key.channel.connection) else { return };
         let Some(consumer) = self.clients.get_mut(place).and_then(|client| client.remove_consumer(key.consumer)) else {
             return;
@@ -328,7 +354,7 @@ impl Shard {
         for key in keys {
             // One that has not been told that it may begin is refused instead.
             let asks = |question: &Question| match question {
-                Question::Consume { key: other } | Question::Cancelled { key: other } => *other == key,
+                Question::Consume { key: other, .. } | Question::Cancelled { key: other, .. } => *other == key,
                 _ => false,
             };
             if self.links.questions.values().any(|(_, question)| asks(question)) {
@@ -438,8 +464,12 @@ impl Shard {
             }
             return;
         }
+        let message = content.keep();
+        if self.parts.tracing.is_on() {
+            self.trace_get(queue, channel, redelivered, &message);
+        }
         let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
-        let reply = Reply::GetOk { queue: queue.0, queue_tag, redelivered, remaining, message: content.keep() };
+        let reply = Reply::GetOk { queue: queue.0, queue_tag, redelivered, remaining, message };
         self.replies.push_back((channel.connection, channel.channel, reply));
     }
 

@@ -26,7 +26,9 @@ use prost::Message as _;
 use smallvec::SmallVec;
 
 use super::client::Progress;
+use super::departures::Departures;
 use super::dispatch::Route;
+use super::early::Early;
 use super::elsewhere::Question;
 use super::letters::LETTERS;
 use super::link_stream::{LinkStream, Socket};
@@ -49,7 +51,7 @@ const ANNOUNCE_WAIT: Duration = Duration::from_secs(3);
 /// ...and this often.
 const ANNOUNCE_AGAIN: Duration = Duration::from_millis(20);
 /// An answer that waits until every node has applied a change waits no longer than this.
-const SEEN_WAIT: Duration = Duration::from_secs(3);
+pub(super) const SEEN_WAIT: Duration = Duration::from_secs(3);
 
 /// All links of the shard.
 #[derive(Default)]
@@ -68,6 +70,8 @@ pub struct Links {
     announced: HashMap<u64, Announced, RandomState>,
     /// Answers to changes that some node has not applied yet, in the order of the log.
     unseen: VecDeque<Unseen>,
+    /// What is done when queues of other nodes are gone.
+    pub(super) departures: Departures,
     /// The last entry applied here.
     applied: u64,
 }
@@ -123,6 +127,8 @@ struct NodeLink {
     waiting: VecDeque<Waiting>,
     /// Channels that have asked for one message, in that order, and whether they are still there.
     gets: VecDeque<(ChannelKey, bool)>,
+    /// What it said of queues that this node does not know yet.
+    early: Early,
     /// Octets of messages that were taken while the store was behind: their sender hears of it later.
     untaken: usize,
 }
@@ -159,7 +165,7 @@ impl Links {
     /// When an answer has waited long enough for the other nodes.
     pub fn next_timeout(&self) -> Option<Instant> {
         let again = self.again.front().map(|(at, ..)| *at);
-        self.unseen.front().map(|unseen| unseen.until).into_iter().chain(again).min()
+        self.unseen.front().map(|unseen| unseen.until).into_iter().chain(again).chain(self.departures.until()).min()
     }
 
     /// A number for a question to a node.
@@ -308,6 +314,7 @@ impl Shard {
             publishes: Publishes::default(),
             waiting: VecDeque::new(),
             gets: VecDeque::new(),
+            early: Early::default(),
             untaken: 0,
         };
         self.links.by_node.insert(node.0, Box::new(link));
@@ -423,6 +430,30 @@ impl Shard {
 
     /// One operation of another node.
     fn heard(&mut self, node: NodeId, op: Op<'_>) {
+        let index = self.parts.catalog.index();
+        let early = self.links.by_node.get_mut(&node.0).map(|link| &mut link.early);
+        if let Some(op) = early.and_then(|early| early.hold(index, op)) {
+            self.carry_out_op(node, op);
+        }
+    }
+
+    /// Carries out what other nodes have said of queues that this node knows only now.
+    pub(super) fn hear_early(&mut self) {
+        let index = self.parts.catalog.index();
+        let waits = |link: &&Box<NodeLink>| !link.early.is_empty();
+        let nodes: SmallVec<[NodeId; 4]> = self.links.by_node.values().filter(waits).map(|link| link.node).collect();
+        for &node in &nodes {
+            while let Some(held) = self.links.by_node.get_mut(&node.0).and_then(|link| link.early.next(index)) {
+                self.carry_out_op(node, held.op());
+            }
+        }
+        if !nodes.is_empty() {
+            self.give_back();
+            self.publish_letters();
+        }
+    }
+
+    fn carry_out_op(&mut self, node: NodeId, op: Op<'_>) {
         match op {
             Op::Publish { queues, publish } => {
                 // A node speaks for its own channels only.
@@ -463,6 +494,9 @@ impl Shard {
                 Some(local) if !local.is_leaving() => self.feed(queue, queue::Input::Get { channel, no_ack }),
                 _ => self.links.say(node, &Op::GotNothing { queue, channel }),
             },
+            Op::Purge { request, queue } | Op::Count { request, queue } if self.is_gone(queue) => {
+                self.links.say(node, &Op::Refusal { request, code: 404, text: "the queue is gone" });
+            }
             Op::Purge { request, queue } => {
                 let messages = self.queues.get(&queue).map_or(0, |local| local.queue.ready_count());
                 self.feed(queue, queue::Input::Purge);

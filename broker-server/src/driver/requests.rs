@@ -73,7 +73,7 @@ pub enum Waiter {
 }
 
 /// The outcome of a request: an answer now, an answer when something else has happened, or a refusal.
-type Answer = Result<Option<Reply>, Exception>;
+pub(super) type Answer = Result<Option<Reply>, Exception>;
 
 impl Shard {
     /// One request of a channel. Its answer is given at once where it is known at once.
@@ -225,7 +225,7 @@ impl Shard {
         id.and_then(|id| self.queues.get(&id)).is_some_and(|local| local.bindings >= self.parts.bindings_max)
     }
 
-    fn declare_queue(&mut self, place: usize, channel: u16, request: &Request) -> Answer {
+    pub(super) fn declare_queue(&mut self, place: usize, channel: u16, request: &Request) -> Answer {
         let Request::QueueDeclare { name, server_named, passive, durable, exclusive, auto_delete, arguments } = request
         else {
             return Ok(None);
@@ -242,7 +242,7 @@ impl Shard {
                 return Err(exception(Refusal::NotFound(queue_resource(&vhost, name))));
             }
             let record = self.vhost(&vhost)?.check_queue_passive(name, connection).map_err(exception)?.clone();
-            return self.declared_there(connection, channel, name, &record);
+            return self.declared_there(connection, channel, request, &record);
         }
         if !server_named {
             reserved_queue_name(&vhost, name).map_err(exception)?;
@@ -272,7 +272,7 @@ impl Shard {
             false => self.vhost(&vhost)?.check_queue_declare(&declaration).map_err(exception)?,
         };
         match check {
-            Declare::Existing(record) => self.declared_there(connection, channel, name, &record),
+            Declare::Existing(record) => self.declared_there(connection, channel, request, &record),
             Declare::New => {
                 let waiter = Waiter::Declared { connection, channel, name: name.clone() };
                 if *exclusive && let Some(id) = self.parts.meta.cluster().map(|cluster| cluster.announced_id()) {
@@ -299,9 +299,12 @@ impl Shard {
     }
 
     /// declare-ok for a queue that exists, here or elsewhere.
-    fn declared_there(&mut self, connection: u64, channel: u16, name: &str, record: &QueueRecord) -> Answer {
-        let Some(node) = self.reachable_home(record)? else { return Ok(Some(self.declared(name, record.id))) };
-        self.ask_for_counts(node, record.id, Question::Declared { connection, channel, name: name.into() });
+    fn declared_there(&mut self, connection: u64, channel: u16, request: &Request, record: &QueueRecord) -> Answer {
+        let (name, queue) = (record.name.as_str(), record.id);
+        let Some(node) = self.reachable_home(record)? else { return Ok(Some(self.declared(name, queue))) };
+        let request = Some(Box::new(request.clone()));
+        let question = Question::Declared { connection, channel, queue, name: name.into(), request };
+        self.ask_for_counts(node, queue, question);
         Ok(None)
     }
 
@@ -316,7 +319,7 @@ impl Shard {
         let id = self.usable_queue(place, name, &Operation::Purge { queue: name })?;
         if let Some(node) = self.home_of(id) {
             let connection = self.clients[place].number;
-            self.ask_to_purge(node, id, Question::Purged { connection, channel });
+            self.ask_to_purge(node, id, Question::Purged { connection, channel, queue: id });
             return Ok(None);
         }
         let messages = self.queues.get(&id).map_or(0, |local| local.queue.ready_count());

@@ -800,6 +800,7 @@ impl Shard {
         self.fire_queue_timers();
         self.open_doors();
         self.release_seen();
+        self.see_departures();
         self.announce_again();
         self.delete_again();
         self.check_deliveries();

@@ -105,9 +105,7 @@ impl Shard {
     ) {
         let Some(client) = self.clients.get(place).filter(|client| self.parts.tracing.sees(client)) else { return };
         let Some(vhost) = client.vhost.as_deref().map(VhostName::from) else { return };
-        let records = route.queues.iter().filter_map(|id| {
-            self.queues.get(id).map(|local| &local.record).or_else(|| self.parts.topology.queue_by_id(*id))
-        });
+        let records = route.queues.iter().filter_map(|id| self.record_of(*id));
         let names = records.map(|record| record.name.as_bytes());
         let properties = published.header().get(HEADER_FIXED_BYTES..).unwrap_or_default();
         let keys = std::iter::once(published.routing_key()).chain(extra_routes(properties));
@@ -122,10 +120,15 @@ impl Shard {
         self.publish_copies(&vhost, copy);
     }
 
+    /// A queue here, or one elsewhere.
+    fn record_of(&self, id: QueueId) -> Option<&Arc<QueueRecord>> {
+        self.queues.get(&id).map(|local| &local.record).or_else(|| self.parts.topology.queue_by_id(id))
+    }
+
     /// Copies what was fetched with `basic.get`.
     pub(super) fn trace_get(&mut self, queue: QueueId, to: ChannelKey, redelivered: bool, message: &Message) {
-        let Some(local) = self.queues.get(&queue) else { return };
-        let Some(mut tracer) = self.parts.tracing.tracer(&local.record) else { return };
+        let record = self.record_of(queue);
+        let Some(mut tracer) = record.and_then(|record| self.parts.tracing.tracer(record)) else { return };
         let Some(client) = self.place_of(to.connection).and_then(|place| self.clients.get(place)) else { return };
         tracer.delivered(client, to.channel, redelivered, Content::Kept(message));
         self.publish_traced(tracer);

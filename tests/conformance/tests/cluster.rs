@@ -25,13 +25,7 @@ const OPEN: [&str; 6] = [
     "limits/channels_of_a_user_over_its_connections",
 ];
 /// The same where every queue is on another node than its connections.
-const OPEN_ELSEWHERE: [&str; 5] = [
-    "queue/auto_delete_goes_with",
-    "queue/auto_delete_is_declared_again_at_once",
-    "single_active/auto_delete_waits_for_the_last",
-    "recent_history/",
-    "tracing/",
-];
+const OPEN_ELSEWHERE: [&str; 1] = ["recent_history/"];
 
 fn compare(cluster: &Cluster, open: &[&str]) {
     let mut scenarios = script::all().unwrap();
