@@ -107,10 +107,15 @@ impl Broker for Brokerd {
     }
 }
 
-/// `brokerctl`, built beside brokerd; it finds the running broker's socket in the data directory.
+/// `brokerctl` speaking as `rabbitmqctl`.
 pub(crate) fn control(binary: &Path, data_dir: &Path) -> Control {
-    let words = ["compat", "rabbitmqctl", "--data-dir"].map(OsString::from);
-    let arguments = words.into_iter().chain([data_dir.as_os_str().to_owned()]).collect();
+    brokerctl(binary, &["compat", "rabbitmqctl"], data_dir)
+}
+
+/// `brokerctl`, built beside brokerd, with these words first; it finds the running broker's socket in the data directory.
+pub(crate) fn brokerctl(binary: &Path, words: &[&str], data_dir: &Path) -> Control {
+    let arguments = words.iter().copied().chain(["--data-dir"]).map(OsString::from);
+    let arguments = arguments.chain([data_dir.as_os_str().to_owned()]).collect();
     Control::new(binary.with_file_name("brokerctl"), arguments, Vec::new())
 }
 

@@ -10,7 +10,7 @@ use std::{env, io, thread};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::brokerd::{START_LIMIT, STOP_LIMIT, control, find_binary};
+use crate::brokerd::{START_LIMIT, STOP_LIMIT, brokerctl, control, find_binary};
 use crate::process::{Launch, Process, speaks_amqp};
 use crate::{Control, Error, Hosts, free_port};
 
@@ -259,6 +259,11 @@ impl Cluster {
     /// How to run `rabbitmqctl`'s commands against a node.
     pub fn control(&self, node: usize) -> Result<Control, Error> {
         self.node(node).map(|node| control(&self.binary, &node.data_dir))
+    }
+
+    /// The same for commands in `brokerctl`'s own words.
+    pub fn brokerctl(&self, node: usize) -> Result<Control, Error> {
+        self.node(node).map(|node| brokerctl(&self.binary, &[], &node.data_dir))
     }
 
     /// Everything a node has logged, over all its starts.

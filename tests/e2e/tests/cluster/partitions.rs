@@ -171,6 +171,46 @@ fn two_nodes_that_do_not_see_each_other_leave_the_third_a_majority() {
     comes_together(&cluster);
 }
 
+/// The node that leads, as one of them says.
+fn leader(cluster: &Cluster) -> usize {
+    let said = cluster.brokerctl(1).unwrap().run(&["cluster", "status", "-o", "json"]).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&said.text).unwrap();
+    let leader = status["leader"].as_str().unwrap_or_else(|| panic!("nobody leads: {status}")).to_owned();
+    let is_leader = |node: &usize| cluster.name(*node).unwrap() == leader;
+    cluster.numbers().find(is_leader).unwrap_or_else(|| panic!("{leader} is nobody"))
+}
+
+/// A node that the leader does not reach hears of a new queue of its own only after the heal. What is published to it meanwhile is not confirmed
+/// before, and is there then.
+#[test]
+fn a_queue_whose_node_does_not_know_of_it_yet_confirms_what_it_has() {
+    if !has_own_network("partitions::a_queue_whose_node_does_not_know_of_it_yet_confirms_what_it_has").unwrap() {
+        return;
+    }
+    let cluster = on_hosts("ignore");
+    let leader = leader(&cluster);
+    let mut others = cluster.numbers().filter(|node| *node != leader);
+    let (home, here) = (others.next().unwrap(), others.next().unwrap());
+    for node in [leader, here] {
+        assert_eq!(client(&cluster, node).ask(&format!("queue.declare queue=q{node} durable=true")), "declare-ok 0 0");
+    }
+    let network = cluster.network().unwrap();
+    network.cut(leader.try_into().unwrap(), home.try_into().unwrap()).unwrap();
+    let mut publisher = client(&cluster, here);
+    let declared =
+        publisher.ask("queue.declare queue=late durable=true arguments={x-queue-master-locator:S min-masters}");
+    assert_eq!(declared, "declare-ok 0 0");
+    publisher.ask("confirm.select");
+    (1..=3).for_each(|number| publisher.publish("late", &format!("m{number}")));
+    assert_eq!(publisher.next(Duration::from_secs(3)), "nothing", "it is confirmed where nobody has it");
+    network.heal_all().unwrap();
+    assert_eq!(publisher.settled(3), "confirmed");
+    for number in 1..=3 {
+        let got = client(&cluster, home).ask("basic.get queue=late no_ack=true");
+        assert_eq!(got, format!("get-ok m{number}"));
+    }
+}
+
 #[test]
 fn cuts_that_come_and_go_leave_one_cluster() {
     if !has_own_network("partitions::cuts_that_come_and_go_leave_one_cluster").unwrap() {
