@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct ChannelAllowance {
     open: AtomicU64,
+    elsewhere: AtomicU64,
     max: AtomicU64,
 }
 
@@ -17,7 +18,8 @@ pub(crate) struct Place(Arc<ChannelAllowance>);
 impl ChannelAllowance {
     /// None are open yet.
     pub fn new(max: Option<u64>) -> ChannelAllowance {
-        ChannelAllowance { open: AtomicU64::new(0), max: AtomicU64::new(max.unwrap_or(u64::MAX)) }
+        let max = AtomicU64::new(max.unwrap_or(u64::MAX));
+        ChannelAllowance { open: AtomicU64::new(0), elsewhere: AtomicU64::new(0), max }
     }
 
     /// Allows more or fewer from now on; what is open stays open. None: as many as they like.
@@ -25,7 +27,12 @@ impl ChannelAllowance {
         self.max.store(max.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Channels that are open.
+    /// So many more are open on other nodes of the cluster.
+    pub fn count_elsewhere(&self, channels: u64) {
+        self.elsewhere.store(channels, Ordering::Relaxed);
+    }
+
+    /// Channels that are open here.
     pub fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
     }
@@ -35,7 +42,9 @@ impl ChannelAllowance {
         let max = allowance.max.load(Ordering::Relaxed);
         let place = Place(allowance.clone());
         // The place is given back where it is refused.
-        if allowance.open.fetch_add(1, Ordering::Relaxed) < max { Ok(place) } else { Err(max) }
+        let elsewhere = allowance.elsewhere.load(Ordering::Relaxed);
+        let open = allowance.open.fetch_add(1, Ordering::Relaxed).saturating_add(elsewhere);
+        if open < max { Ok(place) } else { Err(max) }
     }
 }
 
@@ -60,6 +69,9 @@ mod tests {
         assert_eq!(allowance.open(), 1);
         allowance.allow(Some(0));
         assert_eq!(ChannelAllowance::take(&allowance).unwrap_err(), 0);
+        allowance.allow(Some(3));
+        allowance.count_elsewhere(2);
+        assert_eq!(ChannelAllowance::take(&allowance).unwrap_err(), 3);
         allowance.allow(None);
         assert!(ChannelAllowance::take(&allowance).is_ok());
         assert_eq!(allowance.open(), 1);

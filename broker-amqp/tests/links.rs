@@ -7,7 +7,7 @@ mod fuzzed;
 
 use broker_amqp::content::without_bcc;
 use broker_amqp::frame;
-use broker_amqp::link::{CREDIT_BYTES, Got, Link, LinkError, Op};
+use broker_amqp::link::{CREDIT_BYTES, Got, Link, LinkError, Op, TallyOf};
 use broker_core::message::{Content, INLINE_BODY_MAX_BYTES, Message};
 use broker_core::queue::{ChannelKey, ConsumerKey, Delivery, Outcome, Publish};
 use broker_core::store::QueueId;
@@ -34,7 +34,7 @@ const CONSUMER: ConsumerKey = ConsumerKey { channel: CHANNEL, consumer: 0x0b0c_0
 fn small(which: u8, number: u64, flag: bool) -> Op<'static> {
     let queue = QueueId(number);
     let (first, last) = (number / 2, number);
-    match which % 16 {
+    match which % 17 {
         0 => Op::Consume {
             request: !number,
             queue,
@@ -59,6 +59,10 @@ fn small(which: u8, number: u64, flag: bool) -> Op<'static> {
         12 => Op::Refusal { request: number, code: 403, text: "ACCESS_REFUSED - queue 'ö' in exclusive use" },
         13 => Op::Applied { index: number },
         14 => Op::Announce { request: number, octets: b"\x0a\x02ab" },
+        15 => {
+            let (of, name) = if flag { (TallyOf::User, "ü") } else { (TallyOf::Vhost, "") };
+            Op::Tally { of, name, connections: number, channels: !number }
+        }
         _ => Op::Answer { request: 0, messages: 0, consumers: u64::MAX },
     }
 }

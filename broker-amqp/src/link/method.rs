@@ -18,6 +18,7 @@ pub(super) const REFUSAL: u16 = 36;
 pub(super) const CREDIT: u16 = 40;
 pub(super) const APPLIED: u16 = 41;
 pub(super) const ANNOUNCE: u16 = 42;
+pub(super) const TALLY: u16 = 43;
 
 /// The message was published with delivery-mode 2.
 pub(super) const PERSISTENT: u8 = 1;

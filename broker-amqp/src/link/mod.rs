@@ -27,7 +27,7 @@ mod write;
 use broker_core::queue::{Delivery, Publish};
 use broker_core::store::QueueId;
 
-pub use op::{Got, Op, Queues};
+pub use op::{Got, Op, Queues, TallyOf};
 pub use read::LinkError;
 
 use crate::send_buffer::SendBuffer;

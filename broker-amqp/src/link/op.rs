@@ -152,11 +152,31 @@ pub enum Op<'a> {
         /// What it is: not this crate's to know. Of at most [`ANNOUNCEMENT_MAX_BYTES`](super::ANNOUNCEMENT_MAX_BYTES).
         octets: &'a [u8],
     },
+    /// How many connections and channels the sender has now of a vhost or a user.
+    Tally {
+        /// Whose they are.
+        of: TallyOf,
+        /// Its name.
+        name: &'a str,
+        /// Connections.
+        connections: u64,
+        /// Their channels; of a user only.
+        channels: u64,
+    },
     /// The sender's catalog has come so far.
     Applied {
         /// Index of the last entry it has applied.
         index: u64,
     },
+}
+
+/// What connections are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TallyOf {
+    /// A vhost.
+    Vhost,
+    /// A user.
+    User,
 }
 
 /// The answer to [`Op::Get`].

@@ -5,7 +5,7 @@ use broker_core::queue::{ChannelKey, ConsumerKey, Delivery, Outcome, Publish};
 use broker_core::store::QueueId;
 use bytes::Bytes;
 
-use super::op::{Got, Op, Queues};
+use super::op::{Got, Op, Queues, TallyOf};
 use super::{CLASS, method};
 use crate::frame::{self, HEAD_BYTES, Head};
 
@@ -247,6 +247,11 @@ impl<'a> Fields<'a> {
         Ok(*now)
     }
 
+    /// All that is left.
+    fn text(&mut self) -> Result<&'a str, LinkError> {
+        std::str::from_utf8(std::mem::take(&mut self.0)).map_err(|_| LinkError::Malformed("a text is not UTF-8"))
+    }
+
     fn octet(&mut self) -> Result<u8, LinkError> {
         self.take().map(|[octet]: [u8; 1]| octet)
     }
@@ -424,10 +429,18 @@ fn small(payload: &[u8]) -> Result<Op<'_>, LinkError> {
         method::ANSWER => Op::Answer { request: f.long()?, messages: f.long()?, consumers: f.long()? },
         method::REFUSAL => {
             let (request, code) = (f.long()?, f.short()?);
-            let text = std::str::from_utf8(std::mem::take(&mut f.0));
-            Op::Refusal { request, code, text: text.map_err(|_| LinkError::Malformed("a text is not UTF-8"))? }
+            Op::Refusal { request, code, text: f.text()? }
         }
         method::CREDIT => Op::Credit { octets: f.long()? },
+        method::TALLY => {
+            let of = match f.octet()? {
+                0 => TallyOf::Vhost,
+                1 => TallyOf::User,
+                _ => return Err(LinkError::Malformed("a count is of something unknown")),
+            };
+            let (connections, channels) = (f.long()?, f.long()?);
+            Op::Tally { of, name: f.text()?, connections, channels }
+        }
         method::APPLIED => Op::Applied { index: f.long()? },
         method::ANNOUNCE => Op::Announce { request: f.long()?, octets: std::mem::take(&mut f.0) },
         method => return Err(LinkError::Unknown { class: CLASS, method }),

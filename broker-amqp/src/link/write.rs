@@ -4,7 +4,7 @@ use broker_core::message::Content;
 use broker_core::queue::{ChannelKey, ConsumerKey, Delivery, Outcome, Publish};
 use broker_core::store::QueueId;
 
-use super::op::{Got, Op};
+use super::op::{Got, Op, TallyOf};
 use super::{CLASS, FRAME_MAX_BYTES, method};
 use crate::codec;
 use crate::frame::{self, HEAD_BYTES, Head};
@@ -101,6 +101,11 @@ pub(super) fn say(send: &mut SendBuffer, op: &Op<'_>) {
         Op::Announce { request, octets } => small(send, method::ANNOUNCE, |out| {
             put(out, [request]);
             out.extend_from_slice(octets);
+        }),
+        Op::Tally { of, name, connections, channels } => small(send, method::TALLY, |out| {
+            out.push(u8::from(of == TallyOf::User));
+            put(out, [connections, channels]);
+            out.extend_from_slice(name.as_bytes());
         }),
         Op::Applied { index } => small(send, method::APPLIED, |out| put(out, [index])),
     }

@@ -172,6 +172,13 @@ impl Shard {
         self.parts.access.authorize(&user, found, &Operation::Open).map_err(exception)
     }
 
+    /// A client has opened or closed a channel.
+    pub(super) fn channels_changed(&mut self, place: usize) {
+        if let Some(user) = self.clients.get(place).and_then(|client| client.amqp.user()) {
+            self.tally.channels_changed(user);
+        }
+    }
+
     /// A connection that closes or is gone makes room under the limits of its user and vhost.
     pub(super) fn uncount(&mut self, place: usize) {
         let Some(client) = self.clients.get_mut(place) else { return };

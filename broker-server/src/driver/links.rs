@@ -183,6 +183,14 @@ impl Links {
         }
     }
 
+    /// Says something to all nodes.
+    pub(super) fn say_to_all(&mut self, op: &Op<'_>) {
+        for link in self.by_node.values_mut() {
+            link.sender.say(op);
+            mark(link, &mut self.dirty);
+        }
+    }
+
     /// A delivery of a node's queue did not reach its client. One without a number is lost, as on any closed channel.
     pub(super) fn give_back(&mut self, node: NodeId, queue: QueueId, queue_tag: u64) {
         if queue_tag != 0 {
@@ -321,6 +329,7 @@ impl Shard {
         self.links.readable.push_back(node.0);
         let index = self.links.applied;
         self.links.say(node, &Op::Applied { index });
+        self.tally.tell_all();
         let announcements = self.parts.meta.cluster().map(|cluster| cluster.announcements()).unwrap_or_default();
         for announcement in announcements {
             self.links.say(node, &Op::Announce { request: 0, octets: &announcement.encode_to_vec() });
@@ -342,6 +351,7 @@ impl Shard {
         drop(self.parts.poll.registry().deregister(link.stream.socket()));
         tracing::warn!(node = node.0, incarnation = link.incarnation, "link to another node is lost: {why}");
         self.tell_of_lost_link(node);
+        self.tally.forget(node);
         self.generation += 1;
         // What its channels had here goes back, before others are given anything.
         for (&key, &queue) in &link.consumers {
@@ -440,8 +450,8 @@ impl Shard {
     /// Carries out what other nodes have said of queues that this node knows only now.
     pub(super) fn hear_early(&mut self) {
         let index = self.parts.catalog.index();
-        let waits = |link: &&Box<NodeLink>| !link.early.is_empty();
-        let nodes: SmallVec<[NodeId; 4]> = self.links.by_node.values().filter(waits).map(|link| link.node).collect();
+        let waiting = self.links.by_node.values().filter(|link| !link.early.is_empty());
+        let nodes: SmallVec<[NodeId; 4]> = waiting.map(|link| link.node).collect();
         for &node in &nodes {
             while let Some(held) = self.links.by_node.get_mut(&node.0).and_then(|link| link.early.next(index)) {
                 self.carry_out_op(node, held.op());
@@ -544,6 +554,7 @@ impl Shard {
                 }
             }
             Op::Announce { request, octets } => self.hear_announcement(node, request, octets),
+            Op::Tally { of, name, connections, channels } => self.hear_tally(node, of, name, connections, channels),
             Op::Applied { index } => {
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
                     link.applied = link.applied.max(index);
@@ -615,10 +626,7 @@ impl Shard {
             return;
         }
         self.links.applied = index;
-        for link in self.links.by_node.values_mut() {
-            link.sender.say(&Op::Applied { index });
-            mark(link, &mut self.links.dirty);
-        }
+        self.links.say_to_all(&Op::Applied { index });
     }
 
     /// Tells all nodes something of this node's exclusive queues, this one first. Who waits is answered when all have taken it.

@@ -107,8 +107,11 @@ impl Shard {
             Output::Settle(settle) => self.settle(place, settle),
             Output::Request { channel, request } => self.request(place, channel, *request, more),
             Output::ChannelLimit { channel, limit } => self.limit_channel(place, channel, limit),
-            Output::ChannelOpened { .. } => {}
-            Output::ChannelClosed { channel } => self.cancel_consumers(place, channel),
+            Output::ChannelOpened { .. } => self.channels_changed(place),
+            Output::ChannelClosed { channel } => {
+                self.channels_changed(place);
+                self.cancel_consumers(place, channel);
+            }
             Output::PublishInvalid { channel, message, exception } => {
                 let exception = self.publishable(place, Content::Kept(&message)).err().unwrap_or(*exception);
                 self.fail(place, channel, exception, more);

@@ -673,6 +673,10 @@ impl Shard {
         if !self.goes_on_gathering() {
             self.flush_journal();
         }
+        // Another node must not let somebody in who hears from this one that its limit is reached.
+        if self.tell_tally() {
+            self.write_links();
+        }
         // Writing makes room for consumers, whose queues then have more to write: a few rounds in a turn, so that reading is not starved.
         for _ in 0..4 {
             if self.dirty.is_empty() {
@@ -1021,6 +1025,7 @@ impl Shard {
 
     fn remove_client(&mut self, place: usize) {
         self.uncount(place);
+        self.channels_changed(place);
         self.delete_exclusive_queues(place);
         let Some(mut client) = self.clients.try_remove(place) else { return };
         if std::mem::take(&mut client.lingers) {

@@ -16,14 +16,7 @@ const A_MOMENT_LATER: [&str; 5] = [
     "single_active/full_prefetch_holds_the_others_back",
 ];
 /// What differs and should not.
-const OPEN: [&str; 6] = [
-    "reply_to/declare_address",
-    "reply_to/reply_by_cc",
-    "reply_to/requester_is_gone",
-    "limits/connections_of_a_vhost",
-    "limits/connections_of_a_user",
-    "limits/channels_of_a_user_over_its_connections",
-];
+const OPEN: [&str; 3] = ["reply_to/declare_address", "reply_to/reply_by_cc", "reply_to/requester_is_gone"];
 /// The same where every queue is on another node than its connections.
 const OPEN_ELSEWHERE: [&str; 1] = ["recent_history/"];
 

@@ -248,6 +248,19 @@ fn what_an_administrator_makes_on_one_node_counts_on_the_others() {
 }
 
 #[test]
+fn a_limit_of_connections_is_one_of_all_nodes_and_those_of_a_dead_node_do_not_count() {
+    let mut cluster = start(Plan::nodes(3));
+    ctl(&cluster, 1, &["set_vhost_limits", r#"{"max-connections":2}"#]);
+    let open = |cluster: &Cluster, node: usize| Client::try_open(cluster.address(node).unwrap(), &Login::default());
+    let _one = open(&cluster, 1).unwrap();
+    let _other = open(&cluster, 2).unwrap();
+    let refused = open(&cluster, 3).err().unwrap();
+    assert!(refused.contains("connection limit (2) is reached"), "{refused}");
+    cluster.kill_9(2).unwrap();
+    eventually("there is room again", || open(&cluster, 3).is_ok());
+}
+
+#[test]
 fn an_operator_closes_connections_of_every_node() {
     let cluster = start(Plan::nodes(3));
     let mut clients: Vec<Client> = cluster.numbers().map(|node| client(&cluster, node)).collect();
