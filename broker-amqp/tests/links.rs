@@ -34,7 +34,7 @@ const CONSUMER: ConsumerKey = ConsumerKey { channel: CHANNEL, consumer: 0x0b0c_0
 fn small(which: u8, number: u64, flag: bool) -> Op<'static> {
     let queue = QueueId(number);
     let (first, last) = (number / 2, number);
-    match which % 17 {
+    match which % 18 {
         0 => Op::Consume {
             request: !number,
             queue,
@@ -63,6 +63,7 @@ fn small(which: u8, number: u64, flag: bool) -> Op<'static> {
             let (of, name) = if flag { (TallyOf::User, "ü") } else { (TallyOf::Vhost, "") };
             Op::Tally { of, name, connections: number, channels: !number }
         }
+        16 => Op::Kept { vhost: if flag { "/" } else { "" }, exchange: "x ö" },
         _ => Op::Answer { request: 0, messages: 0, consumers: u64::MAX },
     }
 }

@@ -19,6 +19,7 @@ pub(super) const CREDIT: u16 = 40;
 pub(super) const APPLIED: u16 = 41;
 pub(super) const ANNOUNCE: u16 = 42;
 pub(super) const TALLY: u16 = 43;
+pub(super) const KEPT: u16 = 44;
 
 /// The message was published with delivery-mode 2.
 pub(super) const PERSISTENT: u8 = 1;

@@ -163,6 +163,13 @@ pub enum Op<'a> {
         /// Their channels; of a user only.
         channels: u64,
     },
+    /// The publish that comes next is for no queue: an exchange keeps it for queues to come.
+    Kept {
+        /// The exchange's vhost.
+        vhost: &'a str,
+        /// Its name.
+        exchange: &'a str,
+    },
     /// The sender's catalog has come so far.
     Applied {
         /// Index of the last entry it has applied.

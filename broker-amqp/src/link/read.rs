@@ -249,7 +249,13 @@ impl<'a> Fields<'a> {
 
     /// All that is left.
     fn text(&mut self) -> Result<&'a str, LinkError> {
-        std::str::from_utf8(std::mem::take(&mut self.0)).map_err(|_| LinkError::Malformed("a text is not UTF-8"))
+        self.text_of(self.0.len())
+    }
+
+    fn text_of(&mut self, len: usize) -> Result<&'a str, LinkError> {
+        let (now, later) = self.0.split_at_checked(len).ok_or(LinkError::Malformed("a method is cut short"))?;
+        self.0 = later;
+        std::str::from_utf8(now).map_err(|_| LinkError::Malformed("a text is not UTF-8"))
     }
 
     fn octet(&mut self) -> Result<u8, LinkError> {
@@ -440,6 +446,10 @@ fn small(payload: &[u8]) -> Result<Op<'_>, LinkError> {
             };
             let (connections, channels) = (f.long()?, f.long()?);
             Op::Tally { of, name: f.text()?, connections, channels }
+        }
+        method::KEPT => {
+            let len = f.short()?.into();
+            Op::Kept { vhost: f.text_of(len)?, exchange: f.text()? }
         }
         method::APPLIED => Op::Applied { index: f.long()? },
         method::ANNOUNCE => Op::Announce { request: f.long()?, octets: std::mem::take(&mut f.0) },

@@ -107,6 +107,11 @@ pub(super) fn say(send: &mut SendBuffer, op: &Op<'_>) {
             put(out, [connections, channels]);
             out.extend_from_slice(name.as_bytes());
         }),
+        Op::Kept { vhost, exchange } => small(send, method::KEPT, |out| {
+            out.extend_from_slice(&(vhost.len() as u16).to_be_bytes());
+            out.extend_from_slice(vhost.as_bytes());
+            out.extend_from_slice(exchange.as_bytes());
+        }),
         Op::Applied { index } => small(send, method::APPLIED, |out| put(out, [index])),
     }
 }

@@ -9,6 +9,8 @@ use broker_core::queue::{ChannelKey, Publish};
 use broker_core::store::QueueId;
 use broker_meta::catalog::is_announced;
 
+use super::links::REPLY;
+
 /// Operations that wait, in their order. Messages are given no credit for, and a channel waits for each other answer: there are not many.
 #[derive(Default)]
 pub(super) struct Early(VecDeque<Held>);
@@ -28,7 +30,7 @@ impl Early {
     /// Gives the operation back if it need not wait. The catalog's last entry here is `index`: a queue has the number of the entry that made it.
     #[inline]
     pub fn hold<'a>(&mut self, index: u64, op: Op<'a>) -> Option<Op<'a>> {
-        if self.0.is_empty() && !is_early(index, &op) {
+        if self.0.is_empty() && !is_early(index, &op) || is_for_no_queue(&op) {
             return Some(op);
         }
         let held = match op {
@@ -67,6 +69,10 @@ impl Held {
             Held::Other(op) => op.clone(),
         }
     }
+}
+
+fn is_for_no_queue(op: &Op<'_>) -> bool {
+    matches!(op, Op::Publish { queues, .. } if queues.iter().eq([REPLY]))
 }
 
 fn is_early(index: u64, op: &Op<'_>) -> bool {
@@ -109,6 +115,7 @@ mod tests {
         assert!(publish(&mut early, 10, &[10], 3), "its channel's order is kept");
         assert!(early.hold(10, Op::Count { request: 1, queue: QueueId(5) }).is_none());
         assert!(early.hold(10, Op::Applied { index: 12 }).is_some());
+        assert!(!publish(&mut early, 10, &[REPLY.0], 4), "a reply is ordered with no queue's messages");
         assert!(early.next(10).is_none());
         let seq = |held: Held| match held.op() {
             Op::Publish { publish, .. } => publish.publish_seq,

@@ -17,7 +17,6 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::dispatch::Route;
-use super::histories;
 use super::shard::Shard;
 
 /// Who publishes letters, as the queues of this node know it. No connection has the number 0.
@@ -117,7 +116,7 @@ impl Shard {
     fn publish_letter(&mut self, queue: QueueId, queue_tag: u64, letter: &Message, route: &Route) {
         let content = Content::Kept(letter);
         if !route.kept_by.is_empty() {
-            histories::keep(&mut self.histories, &route.kept_by, content);
+            self.keep(&route.kept_by, content);
         }
         if route.queues.is_empty() {
             return self.letter_is_safe(queue, queue_tag);

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use broker_amqp::link::{Got, Link, Op, Receiver, Sender};
 use broker_amqp::{Exception, Input, Reply, ReplyCode};
 use broker_core::message::{Content, Message};
-use broker_core::name::NodeId;
+use broker_core::name::{ExchangeName, NodeId, VhostName};
 use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings, Outcome, Publish};
 use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
-use broker_core::topology::QueueRecord;
+use broker_core::topology::{ExchangeRecord, QueueRecord};
 use broker_meta::command::Announcement;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -42,7 +42,7 @@ use crate::admin;
 pub const TOKENS: usize = usize::MAX - 1024 - 8192;
 /// How many.
 pub const TOKENS_COUNT: usize = 4096;
-/// Not a queue: the channel whose address is the routing key.
+/// Not a queue: the channel whose address is the routing key, or an exchange that keeps the message.
 pub(super) const REPLY: QueueId = QueueId(0);
 /// One read of a link takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
@@ -127,6 +127,8 @@ struct NodeLink {
     waiting: VecDeque<Waiting>,
     /// Channels that have asked for one message, in that order, and whether they are still there.
     gets: VecDeque<(ChannelKey, bool)>,
+    /// The exchange that keeps the next message.
+    keeper: Option<(VhostName, ExchangeName)>,
     /// What it said of queues that this node does not know yet.
     early: Early,
     /// Octets of messages that were taken while the store was behind: their sender hears of it later.
@@ -187,6 +189,16 @@ impl Links {
     pub(super) fn say_to_all(&mut self, op: &Op<'_>) {
         for link in self.by_node.values_mut() {
             link.sender.say(op);
+            mark(link, &mut self.dirty);
+        }
+    }
+
+    /// Gives all nodes a message that an exchange keeps. One that is behind with what it is sent does not get it.
+    pub(super) fn keep_for_all(&mut self, exchange: &ExchangeRecord, content: Content<'_>, me: NodeId) {
+        let publish = Publish { channel: on_the_wire(LETTERS, me), publish_seq: 0, content };
+        for link in self.by_node.values_mut().filter(|link| link.waiting.is_empty() && link.sender.may_publish()) {
+            link.sender.say(&Op::Kept { vhost: &exchange.vhost, exchange: &exchange.name });
+            link.sender.publish(&[REPLY], &publish);
             mark(link, &mut self.dirty);
         }
     }
@@ -322,6 +334,7 @@ impl Shard {
             publishes: Publishes::default(),
             waiting: VecDeque::new(),
             gets: VecDeque::new(),
+            keeper: None,
             early: Early::default(),
             untaken: 0,
         };
@@ -472,6 +485,9 @@ impl Shard {
                 }
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
                     link.untaken += publish.content.memory();
+                    if let Some((vhost, exchange)) = link.keeper.take() {
+                        return self.keep_for(&vhost, &exchange, publish.content);
+                    }
                 }
                 if queues.iter().eq([REPLY]) {
                     return self.deliver_forwarded_reply(publish.content);
@@ -554,6 +570,11 @@ impl Shard {
                 }
             }
             Op::Announce { request, octets } => self.hear_announcement(node, request, octets),
+            Op::Kept { vhost, exchange } => {
+                if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                    link.keeper = Some((vhost.into(), exchange.into()));
+                }
+            }
             Op::Tally { of, name, connections, channels } => self.hear_tally(node, of, name, connections, channels),
             Op::Applied { index } => {
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::client::Transaction;
 use super::dispatch::Route;
-use super::histories;
 use super::queues::TRANSACTION;
 use super::shard::Shard;
 
@@ -145,10 +144,10 @@ impl Shard {
         let content = stripped.as_ref().map_or(published, Content::Kept);
         self.trace_publish(place, channel.channel, published, content, route);
         let answers = self.deliver_replies(published, content);
-        let Some(client) = self.clients.get_mut(place) else { return false };
         if !route.kept_by.is_empty() {
-            histories::keep(&mut self.histories, &route.kept_by, content);
+            self.keep(&route.kept_by, content);
         }
+        let Some(client) = self.clients.get_mut(place) else { return false };
         // What is held back has not been routed yet.
         if mandatory && !answers && route.queues.len() == route.held {
             client.amqp.returned(channel.channel, &content.keep());

@@ -17,13 +17,11 @@ const A_MOMENT_LATER: [&str; 5] = [
 ];
 /// What differs and should not.
 const OPEN: [&str; 3] = ["reply_to/declare_address", "reply_to/reply_by_cc", "reply_to/requester_is_gone"];
-/// The same where every queue is on another node than its connections.
-const OPEN_ELSEWHERE: [&str; 1] = ["recent_history/"];
 
-fn compare(cluster: &Cluster, open: &[&str]) {
+fn compare(cluster: &Cluster) {
     let mut scenarios = script::all().unwrap();
     scenarios.retain(|scenario| !awaited::names(&scenario.name) && scenario.needs != Needs::Restart);
-    let left_out: Vec<&str> = [&A_MOMENT_LATER[..], &OPEN, open].concat();
+    let left_out: Vec<&str> = [&A_MOMENT_LATER[..], &OPEN].concat();
     scenarios.retain(|scenario| !left_out.iter().any(|name| scenario.name.starts_with(name)));
     // For a look at some of them.
     if let Ok(only) = std::env::var("ONLY") {
@@ -40,7 +38,7 @@ fn compare(cluster: &Cluster, open: &[&str]) {
 #[ignore = "takes minutes; docs/internals/cluster-tests.md"]
 fn connections_on_different_nodes() {
     let cluster = suite::cluster("").unwrap_or_else(|error| panic!("{error}"));
-    compare(&cluster, &[]);
+    compare(&cluster);
 }
 
 #[test]
@@ -58,5 +56,5 @@ fn queues_on_another_node_than_their_connections() {
             client.next(PATIENCE).unwrap();
         }
     }
-    compare(&cluster, &OPEN_ELSEWHERE);
+    compare(&cluster);
 }
