@@ -34,7 +34,7 @@ const CONSUMER: ConsumerKey = ConsumerKey { channel: CHANNEL, consumer: 0x0b0c_0
 fn small(which: u8, number: u64, flag: bool) -> Op<'static> {
     let queue = QueueId(number);
     let (first, last) = (number / 2, number);
-    match which % 18 {
+    match which % 20 {
         0 => Op::Consume {
             request: !number,
             queue,
@@ -64,6 +64,8 @@ fn small(which: u8, number: u64, flag: bool) -> Op<'static> {
             Op::Tally { of, name, connections: number, channels: !number }
         }
         16 => Op::Kept { vhost: if flag { "/" } else { "" }, exchange: "x ö" },
+        17 => Op::Reply { address: if flag { b"amq.rabbitmq.reply-to.x" } else { b"" } },
+        18 => Op::Requester { request: number, address: b"amq.rabbitmq.reply-to.x" },
         _ => Op::Answer { request: 0, messages: 0, consumers: u64::MAX },
     }
 }

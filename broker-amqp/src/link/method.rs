@@ -20,6 +20,8 @@ pub(super) const APPLIED: u16 = 41;
 pub(super) const ANNOUNCE: u16 = 42;
 pub(super) const TALLY: u16 = 43;
 pub(super) const KEPT: u16 = 44;
+pub(super) const REPLY: u16 = 45;
+pub(super) const REQUESTER: u16 = 46;
 
 /// The message was published with delivery-mode 2.
 pub(super) const PERSISTENT: u8 = 1;

@@ -170,6 +170,18 @@ pub enum Op<'a> {
         /// Its name.
         exchange: &'a str,
     },
+    /// The publish that comes next is a direct reply for the channel of this address, whatever its routing key.
+    Reply {
+        /// The address, as it was given to the client.
+        address: &'a [u8],
+    },
+    /// Is there a channel of this address? Answered by [`Op::Answer`] or [`Op::Refusal`].
+    Requester {
+        /// Names the question.
+        request: u64,
+        /// The address, as it was given to the client.
+        address: &'a [u8],
+    },
     /// The sender's catalog has come so far.
     Applied {
         /// Index of the last entry it has applied.

@@ -451,6 +451,8 @@ fn small(payload: &[u8]) -> Result<Op<'_>, LinkError> {
             let len = f.short()?.into();
             Op::Kept { vhost: f.text_of(len)?, exchange: f.text()? }
         }
+        method::REPLY => Op::Reply { address: std::mem::take(&mut f.0) },
+        method::REQUESTER => Op::Requester { request: f.long()?, address: std::mem::take(&mut f.0) },
         method::APPLIED => Op::Applied { index: f.long()? },
         method::ANNOUNCE => Op::Announce { request: f.long()?, octets: std::mem::take(&mut f.0) },
         method => return Err(LinkError::Unknown { class: CLASS, method }),

@@ -112,6 +112,11 @@ pub(super) fn say(send: &mut SendBuffer, op: &Op<'_>) {
             out.extend_from_slice(vhost.as_bytes());
             out.extend_from_slice(exchange.as_bytes());
         }),
+        Op::Reply { address } => small(send, method::REPLY, |out| out.extend_from_slice(address)),
+        Op::Requester { request, address } => small(send, method::REQUESTER, |out| {
+            put(out, [request]);
+            out.extend_from_slice(address);
+        }),
         Op::Applied { index } => small(send, method::APPLIED, |out| put(out, [index])),
     }
 }

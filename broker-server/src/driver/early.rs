@@ -9,7 +9,7 @@ use broker_core::queue::{ChannelKey, Publish};
 use broker_core::store::QueueId;
 use broker_meta::catalog::is_announced;
 
-use super::links::REPLY;
+use super::links::NO_QUEUE;
 
 /// Operations that wait, in their order. Messages are given no credit for, and a channel waits for each other answer: there are not many.
 #[derive(Default)]
@@ -72,7 +72,7 @@ impl Held {
 }
 
 fn is_for_no_queue(op: &Op<'_>) -> bool {
-    matches!(op, Op::Publish { queues, .. } if queues.iter().eq([REPLY]))
+    matches!(op, Op::Publish { queues, .. } if queues.iter().eq([NO_QUEUE]))
 }
 
 fn is_early(index: u64, op: &Op<'_>) -> bool {
@@ -115,7 +115,7 @@ mod tests {
         assert!(publish(&mut early, 10, &[10], 3), "its channel's order is kept");
         assert!(early.hold(10, Op::Count { request: 1, queue: QueueId(5) }).is_none());
         assert!(early.hold(10, Op::Applied { index: 12 }).is_some());
-        assert!(!publish(&mut early, 10, &[REPLY.0], 4), "a reply is ordered with no queue's messages");
+        assert!(!publish(&mut early, 10, &[NO_QUEUE.0], 4), "a reply is ordered with no queue's messages");
         assert!(early.next(10).is_none());
         let seq = |held: Held| match held.op() {
             Op::Publish { publish, .. } => publish.publish_seq,

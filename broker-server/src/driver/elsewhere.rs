@@ -7,7 +7,7 @@ use broker_amqp::link::{Got, Op};
 use broker_amqp::{Delivery, Exception, Input, Reply, ReplyCode, Request};
 use broker_core::field_table::Value;
 use broker_core::message::Content;
-use broker_core::name::NodeId;
+use broker_core::name::{NodeId, VhostName};
 use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings};
 use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use super::client::HeldDelivery;
 use super::dispatch::Route;
-use super::requests::{Waiter, exception};
+use super::requests::{Waiter, exception, queue_resource};
 use super::shard::Shard;
 use crate::config::cluster::QueueMasterLocator;
 
@@ -40,6 +40,17 @@ pub enum Question {
         name: Box<str>,
         /// What the channel asked, if that found the queue: it is carried out again when the queue is gone.
         request: Option<Box<Request>>,
+    },
+    /// Whether a channel waits for replies, for one that declares its address.
+    Requester {
+        /// The connection.
+        connection: u64,
+        /// The channel.
+        channel: u16,
+        /// Its vhost.
+        vhost: VhostName,
+        /// The address.
+        name: Box<str>,
     },
     /// To purge it.
     Purged {
@@ -97,13 +108,14 @@ impl Question {
             | Question::Deleted { queue, .. }
             | Question::Cancelled { queue, .. }
             | Question::Consume { queue, .. } => Some(*queue),
-            Question::Announced { .. } => None,
+            Question::Announced { .. } | Question::Requester { .. } => None,
         }
     }
 
     fn asker(&self) -> (u64, u16) {
         match self {
             Question::Declared { connection, channel, .. }
+            | Question::Requester { connection, channel, .. }
             | Question::Purged { connection, channel, .. }
             | Question::Deleted { connection, channel, .. } => (*connection, *channel),
             Question::Announced { .. } => (0, 0),
@@ -257,7 +269,7 @@ impl Shard {
         let (connection, channel) = question.asker();
         let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let reply = match question {
-            Question::Declared { name, .. } => {
+            Question::Declared { name, .. } | Question::Requester { name, .. } => {
                 Reply::Declared { name, messages: count(messages), consumers: count(consumers) }
             }
             Question::Purged { .. } => Reply::Purged { messages: count(messages) },
@@ -311,18 +323,22 @@ impl Shard {
         self.answer_no(question, Exception::new(ReplyCode::NotFound, "the queue's home node is down or inaccessible"));
     }
 
-    pub(super) fn answer_no(&mut self, question: Question, exception: Exception) {
+    pub(super) fn answer_no(&mut self, question: Question, mut refused: Exception) {
         let (connection, channel) = question.asker();
         match question {
             Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
             Question::Consume { key, .. } => self.forget_consumer_elsewhere(&key),
+            // Whether its channel is gone or its node makes no difference.
+            Question::Requester { vhost, name, .. } => {
+                refused = exception(Refusal::NotFound(queue_resource(&vhost, &name)));
+            }
             Question::Cancelled { key, .. } => {
                 self.forget_consumer_elsewhere(&key);
                 return self.replies.push_back((connection, channel, Reply::Done));
             }
             _ => {}
         }
-        self.replies.push_back((connection, channel, Reply::Refused(exception)));
+        self.replies.push_back((connection, channel, Reply::Refused(refused)));
     }
 
     pub(super) fn forget_consumer_elsewhere(&mut self, key: &ConsumerKey) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_amqp::link::{Got, Link, Op, Receiver, Sender};
+use broker_amqp::reply_to::Address;
 use broker_amqp::{Exception, Input, Reply, ReplyCode};
 use broker_core::message::{Content, Message};
 use broker_core::name::{ExchangeName, NodeId, VhostName};
@@ -43,7 +44,7 @@ pub const TOKENS: usize = usize::MAX - 1024 - 8192;
 /// How many.
 pub const TOKENS_COUNT: usize = 4096;
 /// Not a queue: the channel whose address is the routing key, or an exchange that keeps the message.
-pub(super) const REPLY: QueueId = QueueId(0);
+pub(super) const NO_QUEUE: QueueId = QueueId(0);
 /// One read of a link takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
 /// An announcement that is refused is said again for so long...
@@ -127,12 +128,20 @@ struct NodeLink {
     waiting: VecDeque<Waiting>,
     /// Channels that have asked for one message, in that order, and whether they are still there.
     gets: VecDeque<(ChannelKey, bool)>,
-    /// The exchange that keeps the next message.
-    keeper: Option<(VhostName, ExchangeName)>,
+    /// Who gets the next message, if no queue.
+    receiver_of_next: Option<NoQueue>,
     /// What it said of queues that this node does not know yet.
     early: Early,
     /// Octets of messages that were taken while the store was behind: their sender hears of it later.
     untaken: usize,
+}
+
+/// Who gets a message that is for no queue.
+enum NoQueue {
+    /// An exchange that keeps it.
+    Exchange(VhostName, ExchangeName),
+    /// A channel that waits for replies.
+    Channel(Address),
 }
 
 struct Waiting {
@@ -193,12 +202,26 @@ impl Links {
         }
     }
 
+    /// Sends a node a direct reply. Copies that are sent to others as well are told apart from by the address. False if there is no link any more.
+    pub(super) fn reply(&mut self, node: NodeId, address: &[u8], content: Content<'_>, me: NodeId) -> bool {
+        let Some(link) = self.by_node.get_mut(&node.0) else { return false };
+        let publish = Publish { channel: on_the_wire(LETTERS, me), publish_seq: 0, content };
+        if content.routing_key() != address {
+            if !link.waiting.is_empty() || !link.sender.may_publish() {
+                // What waits has no room for an operation before it.
+                return false;
+            }
+            link.sender.say(&Op::Reply { address });
+        }
+        self.publish(node, &[NO_QUEUE], &publish, me)
+    }
+
     /// Gives all nodes a message that an exchange keeps. One that is behind with what it is sent does not get it.
     pub(super) fn keep_for_all(&mut self, exchange: &ExchangeRecord, content: Content<'_>, me: NodeId) {
         let publish = Publish { channel: on_the_wire(LETTERS, me), publish_seq: 0, content };
         for link in self.by_node.values_mut().filter(|link| link.waiting.is_empty() && link.sender.may_publish()) {
             link.sender.say(&Op::Kept { vhost: &exchange.vhost, exchange: &exchange.name });
-            link.sender.publish(&[REPLY], &publish);
+            link.sender.publish(&[NO_QUEUE], &publish);
             mark(link, &mut self.dirty);
         }
     }
@@ -334,7 +357,7 @@ impl Shard {
             publishes: Publishes::default(),
             waiting: VecDeque::new(),
             gets: VecDeque::new(),
-            keeper: None,
+            receiver_of_next: None,
             early: Early::default(),
             untaken: 0,
         };
@@ -485,12 +508,9 @@ impl Shard {
                 }
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
                     link.untaken += publish.content.memory();
-                    if let Some((vhost, exchange)) = link.keeper.take() {
-                        return self.keep_for(&vhost, &exchange, publish.content);
-                    }
                 }
-                if queues.iter().eq([REPLY]) {
-                    return self.deliver_forwarded_reply(publish.content);
+                if queues.iter().eq([NO_QUEUE]) {
+                    return self.take_for_no_queue(node, publish.content);
                 }
                 let mut route = Route { queues: queues.iter().collect(), ..Route::default() };
                 route.here = route.queues.len();
@@ -572,9 +592,15 @@ impl Shard {
             Op::Announce { request, octets } => self.hear_announcement(node, request, octets),
             Op::Kept { vhost, exchange } => {
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
-                    link.keeper = Some((vhost.into(), exchange.into()));
+                    link.receiver_of_next = Some(NoQueue::Exchange(vhost.into(), exchange.into()));
                 }
             }
+            Op::Reply { address } => {
+                if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                    link.receiver_of_next = Address::parse(address).map(NoQueue::Channel);
+                }
+            }
+            Op::Requester { request, address } => self.answer_whether_requester(node, request, address),
             Op::Tally { of, name, connections, channels } => self.hear_tally(node, of, name, connections, channels),
             Op::Applied { index } => {
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
@@ -582,6 +608,16 @@ impl Shard {
                 }
                 self.release_seen();
             }
+        }
+    }
+
+    /// A message that is for no queue: a direct reply, by its routing key, if nothing else was said.
+    fn take_for_no_queue(&mut self, node: NodeId, content: Content<'_>) {
+        let receiver = self.links.by_node.get_mut(&node.0).and_then(|link| link.receiver_of_next.take());
+        match receiver.or_else(|| Address::parse(content.routing_key()).map(NoQueue::Channel)) {
+            Some(NoQueue::Channel(address)) => drop(self.deliver_reply(&address, content)),
+            Some(NoQueue::Exchange(vhost, exchange)) => self.keep_for(&vhost, &exchange, content),
+            None => {}
         }
     }
 

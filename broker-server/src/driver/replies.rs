@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker_amqp::link::Op;
 use broker_amqp::reply_to::{Address, QUEUE, is_address};
 use broker_amqp::{Exception, Reply, content};
 use broker_core::message::Content;
 use broker_core::name::{NodeId, VhostName};
-use broker_core::queue::Publish;
+use broker_core::queue::ChannelKey;
 use broker_core::refusal::Refusal;
 use broker_core::secret::SecretKey;
 use smallvec::SmallVec;
 
 use super::dispatch::Route;
-use super::letters::LETTERS;
-use super::links::REPLY;
+use super::elsewhere::Question;
 use super::numbers;
-use super::requests::{exception, queue_resource};
+use super::requests::{Answer, exception, queue_resource};
 use super::shard::Shard;
 
 /// What tokens of addresses are for, in their making.
@@ -60,13 +60,17 @@ impl Shard {
     }
 
     /// A declaration of the queue that stands for direct replies, or of an address: is anybody there?
-    pub(super) fn declare_replies(&self, vhost: &VhostName, name: &str) -> Result<Option<Reply>, Exception> {
-        let is_taken = |address: Address| match numbers::node_in(address.connection) {
-            node if node == self.parts.node => self.takes_replies(&address),
-            // Whether the channel is still there only its node knows, and a reply finds out.
-            node => self.links.reaches(node),
-        };
-        if name != QUEUE && !Address::parse(name.as_bytes()).is_some_and(is_taken) {
+    pub(super) fn declare_replies(&mut self, vhost: &VhostName, name: &str, asker: ChannelKey) -> Answer {
+        let address = Address::parse(name.as_bytes());
+        let node = address.as_ref().map(|address| numbers::node_in(address.connection));
+        if let Some(node) = node.filter(|node| self.links.reaches(*node)) {
+            let ChannelKey { connection, channel } = asker;
+            let question = Question::Requester { connection, channel, vhost: vhost.clone(), name: name.into() };
+            let request = self.links.ask(node, question);
+            self.links.say(node, &Op::Requester { request, address: name.as_bytes() });
+            return Ok(None);
+        }
+        if name != QUEUE && !address.is_some_and(|address| self.takes_replies(&address)) {
             return Err(exception(Refusal::NotFound(queue_resource(vhost, name))));
         }
         Ok(Some(Reply::Declared { name: name.into(), messages: 0, consumers: 1 }))
@@ -104,37 +108,22 @@ impl Shard {
             let Some(address) = Address::parse(key) else { continue };
             delivered |= match numbers::node_in(address.connection) {
                 node if node == self.parts.node => self.deliver_reply(&address, content),
-                node => self.forward_reply(node, key, content),
+                node => self.links.reply(node, key, content, self.parts.node),
             };
         }
         delivered
     }
 
-    /// Sends a reply to the node of the channel that asked. Whether it was sent.
-    fn forward_reply(&mut self, node: NodeId, key: &[u8], content: Content<'_>) -> bool {
-        // Copies that are sent to others as well go under the address alone: by it the other node finds the channel.
-        let alone;
-        let content = if content.routing_key() == key {
-            content
+    /// Another node asks whether a channel still waits for replies.
+    pub(super) fn answer_whether_requester(&mut self, node: NodeId, request: u64, address: &[u8]) {
+        if Address::parse(address).is_some_and(|address| self.takes_replies(&address)) {
+            self.links.say(node, &Op::Answer { request, messages: 0, consumers: 1 });
         } else {
-            let route = [&[0, key.len() as u8], key].concat();
-            let kept = content.keep();
-            let Some(changed) = kept.changed(&route, kept.header(), std::iter::empty::<&[u8]>()) else { return false };
-            alone = changed;
-            Content::Kept(&alone)
-        };
-        let publish = Publish { channel: LETTERS, publish_seq: 0, content };
-        self.links.publish(node, &[REPLY], &publish, self.parts.node)
-    }
-
-    /// Delivers a reply that came from another node.
-    pub(super) fn deliver_forwarded_reply(&mut self, content: Content<'_>) {
-        if let Some(address) = Address::parse(content.routing_key()) {
-            self.deliver_reply(&address, content);
+            self.links.say(node, &Op::Refusal { request, code: 404, text: "nobody waits for replies there" });
         }
     }
 
-    fn deliver_reply(&mut self, address: &Address, content: Content<'_>) -> bool {
+    pub(super) fn deliver_reply(&mut self, address: &Address, content: Content<'_>) -> bool {
         let Some(place) = self.place_of(address.connection) else { return false };
         let Some(client) = self.clients.get_mut(place) else { return false };
         if client.amqp.deliver_reply(address, content) {

@@ -232,7 +232,8 @@ impl Shard {
         };
         let vhost = self.vhost_name(place)?;
         if name.starts_with(reply_to::QUEUE) {
-            return self.declare_replies(&vhost, name);
+            let asker = self.clients[place].channel_key(channel);
+            return self.declare_replies(&vhost, name, asker);
         }
         let connection = self.clients[place].number;
         let doomed = self.is_doomed(&vhost, name)?;
