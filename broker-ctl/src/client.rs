@@ -27,6 +27,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use crate::check::RUNNING;
 use crate::exit::{Exit, Failure, accepted};
 use crate::remote::Credentials;
 use crate::target::Target;
@@ -74,7 +75,14 @@ impl Client {
             Target::Here(socket) => (connect_here(socket).await?, Credentials::default()),
             Target::Elsewhere(remote) => (remote.connect().await?, remote.credentials()),
         };
-        let health = HealthClient::new(transport.clone());
+        let mut health = HealthClient::new(transport.clone());
+        if let Target::Elsewhere(remote) = target
+            && let Some(refusal) = remote.refusal_of_certificate()
+        {
+            // Anybody may ask this: only who is not let in has no answer.
+            let asked = health.check(HealthCheckRequest { service: RUNNING.into() }).await;
+            asked.map_err(|_| refusal)?;
+        }
         let service = AdminClient::with_interceptor(transport, credentials)
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES);

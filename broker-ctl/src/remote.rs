@@ -3,16 +3,19 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper_util::rt::TokioIo;
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -42,6 +45,24 @@ pub struct Remote {
     credentials: Credentials,
     /// The file of authorities, for complaints.
     authorities: String,
+    /// The certificate that is shown, for the same.
+    certificate: Option<PathBuf>,
+    asked: Arc<Asked>,
+}
+
+/// Shows no certificate, and knows whether one was asked for.
+#[derive(Debug, Default)]
+struct Asked(AtomicBool);
+
+impl ResolvesClientCert for Asked {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.store(true, Ordering::SeqCst);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
 }
 
 /// Where a node may be.
@@ -103,10 +124,11 @@ impl Remote {
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::new(Exit::Software, error.to_string()))?
             .with_root_certificates(roots);
-        let mut config = match certificate {
-            None => builder.with_no_client_auth(),
+        let asked = Arc::new(Asked::default());
+        let mut config = match &certificate {
+            None => builder.with_client_cert_resolver(asked.clone()),
             Some((certificate, key)) => {
-                let (chain, secret) = (certificates(&certificate)?, private_key(&key)?);
+                let (chain, secret) = (certificates(certificate)?, private_key(key)?);
                 builder.with_client_auth_cert(chain, secret).map_err(|error| {
                     let (certificate, key) = (certificate.display(), key.display());
                     Failure::new(
@@ -118,7 +140,23 @@ impl Remote {
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         let authorities = ca_file.map_or_else(|| "this machine".into(), |path| path.display().to_string());
-        Ok(Remote { hosts, tls: Arc::new(config).into(), credentials, authorities })
+        let certificate = certificate.map(|(certificate, _)| certificate);
+        Ok(Remote { hosts, tls: Arc::new(config).into(), credentials, authorities, certificate, asked })
+    }
+
+    /// What is to be said if the broker hangs up on the first request: after the handshake it looks at the certificate it was shown, if it asks for one.
+    pub fn refusal_of_certificate(&self) -> Option<Failure> {
+        let text = match &self.certificate {
+            Some(certificate) => format!(
+                "the broker has hung up: it may have refused the certificate {}, its log says why",
+                certificate.display()
+            ),
+            None if self.asked.0.load(Ordering::SeqCst) => {
+                "the broker asks for a certificate, and there is none: name it with --certificate and --key".into()
+            }
+            None => return None,
+        };
+        Some(Failure::new(Exit::Unavailable, text))
     }
 
     /// Who logs in.
