@@ -13,6 +13,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use broker_ctl::client::{Client, block_on};
+use broker_ctl::exit::Exit;
+use broker_ctl::remote::Remote;
+use broker_ctl::target::Target;
 use e2e::brokerctl::{Ran, program_beside};
 use e2e::certificates::{Authority, Pair};
 use harness::{Broker, Brokerd, Options, free_port};
@@ -20,6 +24,7 @@ use rcgen::DnType;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
 /// How long something may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -379,6 +384,28 @@ fn health_is_told_to_anybody_and_watched_until_the_node_ends() {
         assert!(lines.next().expect("it is told that the node ends").unwrap().ends_with(": no"));
         assert_eq!(child.wait().unwrap().code(), Some(69));
     }
+}
+
+#[test]
+fn who_says_nobody_or_too_much_is_refused_and_health_knows_its_names() {
+    let subject = Subject::start("");
+    let ask = |login: Option<(&str, &str)>| {
+        let login = login.map(|(user, password)| (user.to_owned(), Zeroizing::new(password.to_owned())));
+        let host = [format!("localhost:{}", subject.port)];
+        let remote = Remote::new(&host, login, Some(&subject.authority.file()), None, None).unwrap();
+        block_on(PATIENCE, async {
+            let mut client = Client::connect(&Target::Elsewhere(Box::new(remote))).await?;
+            assert!(client.health("broker.admin.v1.Admin").await?, "it is told to anybody");
+            let unknown = client.health("no such service").await.unwrap_err();
+            assert!(unknown.exit == Exit::Data && unknown.text.contains("liveness, readiness"), "{unknown}");
+            client.cluster().await
+        })
+    };
+    let nobody = ask(None).unwrap_err();
+    assert!(nobody.exit == Exit::Denied && nobody.text.contains("user and password are missing"), "{nobody}");
+    assert!(ask(Some(("guest", &"x".repeat(5_000)))).is_err(), "more than any password has");
+    assert!(ask(Some(("guest", &"x".repeat(100_000)))).is_err(), "more than any header has");
+    assert!(ask(Some(("guest", "guest"))).is_ok());
 }
 
 /// Whoever has not logged in is kept within bounds, and keeps nobody else away.
