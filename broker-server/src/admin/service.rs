@@ -41,7 +41,7 @@ use crate::driver::admin::Request as ShardRequest;
 use crate::driver::numbers::node_in;
 
 /// Commands of one request.
-const COMMANDS_MAX: usize = 1_000;
+pub(super) const COMMANDS_MAX: usize = 1_000;
 /// Octets of a document in one message.
 const DOCUMENT_PART_BYTES: usize = 256 * 1024;
 /// Parts of a list that wait for the client.
