@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
-/// Operates a running brokerd through the socket in its data directory. Whoever may open the socket is the operator; there is no password.
+/// Operates a running brokerd: through the socket in its data directory, where whoever may open it is the operator, or elsewhere over TLS as a user of the broker.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "brokerctl", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -17,11 +18,12 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-The broker is found at --socket, else at admin.sock in --data-dir, else in ./data.
+The broker is found at --socket, at admin.sock in --data-dir, with --context or at --host; else with BROKERCTL_SOCKET, BROKERCTL_DATA_DIR,
+BROKERCTL_HOST or BROKERCTL_CONTEXT; else in the context that `brokerctl context select` has chosen; else in ./data.
 Old scripts: `brokerctl compat rabbitmqctl add_vhost v` speaks as rabbitmqctl does; so does a link to brokerctl named rabbitmqctl.
 
 Exit codes: 0 done; 64 wrong command line; 65 bad data, or what is named does not exist; 67 no such user; 69 the broker cannot be
-reached or refuses; 70 a fault; 75 no answer in time; 77 not permitted.
+reached or refuses, or a check failed; 70 a fault; 75 no answer in time; 77 not permitted; 78 the file of contexts is wrong.
 
 Examples:
   brokerctl status
@@ -31,17 +33,16 @@ Examples:
   brokerctl policy set bounded '^events' '{\"max-length\": 1000}' -p shop --apply-to queues
   brokerctl queue list -p shop -o json
   brokerctl definitions export > broker.json
-  brokerctl cluster status";
+  brokerctl cluster status
+  brokerctl context add shop --host a.example.org,b.example.org --login ann --ca-file ca.pem
+  brokerctl queue list --context shop";
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Data directory of the broker [default: ./data]
-    #[arg(long, global = true, value_name = "DIR", env = "BROKERCTL_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Its socket, where it is not in the data directory
-    #[arg(long, global = true, value_name = "PATH", env = "BROKERCTL_SOCKET")]
-    pub socket: Option<PathBuf>,
+    /// Which broker is asked.
+    #[command(flatten)]
+    pub place: Where,
     /// Form of lists
     #[arg(long, short, global = true, value_name = "FORM", default_value = "table")]
     pub output: Form,
@@ -55,6 +56,43 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
 }
+
+/// Which broker is asked: one on this machine, or one elsewhere. Nothing of it is secret.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Where {
+    /// Data directory of a broker on this machine [env: BROKERCTL_DATA_DIR] [default: ./data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Its socket, where it is not in the data directory [env: BROKERCTL_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Named broker of `brokerctl context` [env: BROKERCTL_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["socket", "data_dir"])]
+    pub context: Option<String>,
+    /// Broker elsewhere, which is asked over TLS: HOST or HOST:PORT of its broker.admin.listener; several are tried in order [env: BROKERCTL_HOST]
+    #[arg(long, visible_alias = "node", global = true, value_name = "HOST", value_delimiter = ',', conflicts_with_all = ["socket", "data_dir"], help_heading = ELSEWHERE)]
+    pub host: Vec<String>,
+    /// User to log in as there [env: BROKERCTL_USER]
+    #[arg(long, global = true, value_name = "USER", help_heading = ELSEWHERE)]
+    pub login: Option<String>,
+    /// File that holds the user's password; without one it is asked for on the terminal [env: BROKERCTL_PASSWORD_FILE, BROKERCTL_PASSWORD]
+    #[arg(long, global = true, value_name = "FILE", help_heading = ELSEWHERE)]
+    pub login_password_file: Option<PathBuf>,
+    /// Certificates of the authorities that the broker's must come from, PEM [env: BROKERCTL_CA_FILE] [default: those of the machine]
+    #[arg(long, global = true, value_name = "FILE", help_heading = ELSEWHERE)]
+    pub ca_file: Option<PathBuf>,
+    /// Certificate to show, where the broker asks for one, PEM [env: BROKERCTL_CERTIFICATE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = ELSEWHERE)]
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM [env: BROKERCTL_KEY]
+    #[arg(long, global = true, value_name = "FILE", help_heading = ELSEWHERE)]
+    pub key: Option<PathBuf>,
+    /// Name in the broker's certificate, if it is not the host [env: BROKERCTL_SERVER_NAME]
+    #[arg(long, global = true, value_name = "NAME", help_heading = ELSEWHERE)]
+    pub server_name: Option<String>,
+}
+
+const ELSEWHERE: &str = "Options for a broker elsewhere";
 
 /// Form of lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -115,6 +153,18 @@ pub enum Noun {
     /// Nodes of the cluster
     #[command(subcommand)]
     Node(Node),
+    /// Whether a node is as it should be: code 0 if so, 69 if not
+    #[command(subcommand)]
+    Check(Check),
+    /// Brokers by name: where they are, and who logs in
+    #[command(subcommand)]
+    Context(Context),
+    /// Writes a script that completes command lines in a shell
+    #[command(visible_alias = "completions", after_help = COMPLETION_HELP)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
     /// Speaks as rabbitmqctl: `brokerctl compat rabbitmqctl COMMAND ...`
     #[command(disable_help_flag = true)]
     Compat {
@@ -539,6 +589,91 @@ pub enum Node {
     /// Has a node that was drained serve clients again
     Revive,
 }
+
+/// Verbs of checks.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Check {
+    /// The node serves: it is up, not about to stop, and in contact with the catalog of its cluster. Takes no login
+    Running {
+        /// Goes on, and tells every change
+        #[arg(long, short = 'w')]
+        watch: bool,
+    },
+    /// The same, and clients are let in: it is neither drained nor paused. Takes no login
+    Ready {
+        /// Goes on, and tells every change
+        #[arg(long, short = 'w')]
+        watch: bool,
+    },
+    /// The node's main loop turns, whatever else. Takes no login
+    Live {
+        /// Goes on, and tells every change
+        #[arg(long, short = 'w')]
+        watch: bool,
+    },
+    /// No alarm is set on any node that runs
+    Alarms,
+    /// No alarm is set on this node
+    LocalAlarms,
+    /// The node sees a majority of its cluster
+    Majority,
+    /// The node listens on a port
+    Port {
+        /// The port
+        port: u16,
+    },
+    /// The node listens for a protocol
+    Protocol {
+        /// amqp, amqps or admin/ssl
+        name: String,
+    },
+}
+
+/// Verbs of contexts.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Context {
+    /// Adds a context, or changes one: the options of the command line are kept under its name, and what is not said stays
+    #[command(visible_alias = "set", after_help = CONTEXT_HELP)]
+    Add {
+        /// Its name
+        name: String,
+        /// It is the one from now on where none is named
+        #[arg(long)]
+        select: bool,
+    },
+    /// Has a context be the one where none is named
+    #[command(visible_alias = "use")]
+    Select {
+        /// Its name
+        name: String,
+    },
+    /// Lists contexts
+    List,
+    /// Shows a context, without a password it may have
+    Show {
+        /// Its name [default: the selected one]
+        name: Option<String>,
+    },
+    /// Deletes a context
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+const COMPLETION_HELP: &str = "\
+Examples:
+  brokerctl completion bash > ~/.local/share/bash-completion/completions/brokerctl
+  brokerctl completion zsh > \"${fpath[1]}/_brokerctl\"
+  brokerctl completion fish > ~/.config/fish/completions/brokerctl.fish";
+
+const CONTEXT_HELP: &str = "\
+Contexts are kept in brokerctl/config.toml in $XDG_CONFIG_HOME, or in ~/.config. No password is written there; name a file that holds it, or type it
+each time.
+
+Examples:
+  brokerctl context add shop --host a.example.org,b.example.org:15681 --login ann --login-password-file ~/.shop --ca-file ca.pem --select
+  brokerctl context add here --data-dir /var/lib/broker";
 
 /// Verbs of alarms.
 #[derive(Clone, Debug, Subcommand)]

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use proto::admin::MESSAGE_MAX_BYTES;
 use proto::admin::v1::admin_client::AdminClient;
 use proto::admin::v1::{
     AlarmLimits, AlarmLimitsInEffect, CatalogKind, ChangeRequest, Channel, CloseConnectionsRequest, Cluster,
@@ -16,35 +17,45 @@ use proto::admin::v1::{
     ListQueuesRequest, PurgeQueueRequest, PutUserRequest, Queue, QueueAnswer, SetDrainedRequest, SetDrainedResponse,
     Status, catalog_item,
 };
-use proto::admin::{MESSAGE_MAX_BYTES, SOCKET_NAME};
 use proto::meta::Command;
 use proto::meta::command::Kind;
 use tokio::net::UnixStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel as Transport, Endpoint, Uri};
+use tonic::{Code, Streaming};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use crate::check::RUNNING;
 use crate::exit::{Exit, Failure, accepted};
+use crate::remote::Credentials;
+use crate::target::Target;
 
 /// Octets of a document in one message.
 const DOCUMENT_PART_BYTES: usize = 256 * 1024;
-/// The data directory unless told otherwise, as brokerd has it.
-const DEFAULT_DATA_DIR: &str = "data";
 
 /// A connection to a broker.
 pub struct Client {
-    service: AdminClient<Transport>,
+    service: AdminClient<InterceptedService<Transport, Credentials>>,
+    health: HealthClient<Transport>,
+}
+
+/// Health that is watched.
+pub struct Watched(Streaming<HealthCheckResponse>);
+
+impl Watched {
+    /// Whether the service serves now; waits for a change. Nothing: the node ends, or is gone.
+    pub async fn next(&mut self) -> Result<Option<bool>> {
+        match self.0.message().await {
+            Ok(answer) => Ok(answer.map(|answer| answer.status() == ServingStatus::Serving)),
+            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    }
 }
 
 type Result<T> = std::result::Result<T, Failure>;
-
-/// Where the socket is: named, in a data directory, or in the default one.
-pub fn socket_path(socket: Option<&Path>, directory: Option<&Path>) -> PathBuf {
-    socket.map_or_else(|| data_dir(directory).join(SOCKET_NAME), Path::to_owned)
-}
-
-/// The data directory: named, or the default one.
-pub fn data_dir(data_dir: Option<&Path>) -> PathBuf {
-    data_dir.unwrap_or(Path::new(DEFAULT_DATA_DIR)).into()
-}
 
 /// Runs work that talks to a broker, for as long as it may take.
 pub fn block_on<T>(timeout: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -58,22 +69,35 @@ pub fn block_on<T>(timeout: Duration, work: impl Future<Output = Result<T>>) -> 
 }
 
 impl Client {
-    /// Connects to the broker whose socket this is.
-    pub async fn connect(socket: &Path) -> Result<Client> {
-        // Tried first by itself, as its error says more than the transport's.
-        UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
-        let path = socket.to_owned();
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
-        });
-        // The address is not looked at: the connector knows the way.
-        let endpoint = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
-        let transport = endpoint.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
-        let service = AdminClient::new(transport)
+    /// Connects to a broker.
+    pub async fn connect(target: &Target) -> Result<Client> {
+        let (transport, credentials) = match target {
+            Target::Here(socket) => (connect_here(socket).await?, Credentials::default()),
+            Target::Elsewhere(remote) => (remote.connect().await?, remote.credentials()),
+        };
+        let mut health = HealthClient::new(transport.clone());
+        if let Target::Elsewhere(remote) = target
+            && let Some(refusal) = remote.refusal_of_certificate()
+        {
+            // Anybody may ask this: only who is not let in has no answer.
+            let asked = health.check(HealthCheckRequest { service: RUNNING.into() }).await;
+            asked.map_err(|_| refusal)?;
+        }
+        let service = AdminClient::with_interceptor(transport, credentials)
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES);
-        Ok(Client { service })
+        Ok(Client { service, health })
+    }
+
+    /// Whether a service of the node serves; the one without a name is the node itself.
+    pub async fn health(&mut self, service: &str) -> Result<bool> {
+        let answer = self.health.check(HealthCheckRequest { service: service.into() }).await?.into_inner();
+        Ok(answer.status() == ServingStatus::Serving)
+    }
+
+    /// The same, and every change of it.
+    pub async fn watch_health(&mut self, service: &str) -> Result<Watched> {
+        Ok(Watched(self.health.watch(HealthCheckRequest { service: service.into() }).await?.into_inner()))
     }
 
     /// The node.
@@ -241,6 +265,19 @@ impl Client {
     }
 }
 
+async fn connect_here(socket: &Path) -> Result<Transport> {
+    // Tried first by itself, as its error says more than the transport's.
+    UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+    });
+    // The address is not looked at: the connector knows the way.
+    let transport = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
+    transport.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))
+}
+
 fn messages(answer: &QueueAnswer) -> Result<u64> {
     accepted(&answer.outcome.clone().unwrap_or_default())?;
     Ok(answer.messages)
@@ -257,7 +294,7 @@ fn note_silent(nodes: &BTreeSet<String>, what: &str) {
 /// The node will not do it, as things are.
 fn refusal(status: tonic::Status) -> Failure {
     match status.code() {
-        tonic::Code::FailedPrecondition => Failure::new(Exit::Unavailable, status.message()),
+        Code::FailedPrecondition => Failure::new(Exit::Unavailable, status.message()),
         _ => status.into(),
     }
 }

@@ -14,10 +14,11 @@ use proto::meta::{self};
 use serde_json::{Value, json};
 
 use crate::args::{Cluster as Verb, Form, Global, Secret};
-use crate::client::{Client, block_on, data_dir, socket_path};
+use crate::client::{Client, block_on};
 use crate::exit::{Exit, Failure};
 use crate::run::print;
 use crate::table::Table;
+use crate::target::{Asking, Target};
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -36,10 +37,11 @@ pub const NODE_COLUMNS: [&str; 8] = ["number", "name", "address", "state", "role
 
 /// Carries a verb out.
 pub fn run(verb: &Verb, global: &Global) -> Result<()> {
-    let place = Place {
-        socket: socket_path(global.socket.as_deref(), global.data_dir.as_deref()),
-        timeout: Duration::from_secs(global.timeout),
-    };
+    if let Verb::Secret(Secret::New { file }) = verb {
+        return print(&new_secret(file)?);
+    }
+    let place =
+        Place { target: Target::of(&global.place, Asking::User)?, timeout: Duration::from_secs(global.timeout) };
     let text = match verb {
         Verb::Status => {
             let cluster = place.cluster()?;
@@ -72,18 +74,17 @@ pub fn run(verb: &Verb, global: &Global) -> Result<()> {
         }
         Verb::ForceBoot { yes } => {
             // The directory is only needed where the broker cannot be asked.
-            let directory = global.socket.is_none().then(|| data_dir(global.data_dir.as_deref()));
-            force_boot(&place, directory, *yes)?
+            force_boot(&place, Target::data_dir(&global.place)?, *yes)?
         }
-        Verb::Secret(Secret::New { file }) => new_secret(file)?,
+        Verb::Secret(_) => String::new(),
     };
     print(&text)
 }
 
 /// Where the node is, and how long is waited for it.
 pub struct Place {
-    /// Its socket.
-    pub socket: PathBuf,
+    /// Where it is asked.
+    pub target: Target,
     /// All in all.
     pub timeout: Duration,
 }
@@ -92,7 +93,7 @@ impl Place {
     /// Asks the node.
     pub fn ask<T>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T>) -> Result<T> {
         block_on(self.timeout, async {
-            let mut client = Client::connect(&self.socket).await?;
+            let mut client = Client::connect(&self.target).await?;
             work(&mut client).await
         })
     }
@@ -107,7 +108,7 @@ impl Place {
         let give_up = Instant::now() + self.timeout;
         let work = async {
             loop {
-                let looked = match Client::connect(&self.socket).await {
+                let looked = match Client::connect(&self.target).await {
                     Ok(mut client) => client.cluster().await,
                     Err(failure) => Err(failure),
                 };
@@ -588,7 +589,7 @@ mod tests {
     fn a_node_that_is_not_there_is_forced_at_its_next_start() {
         let directory = std::env::temp_dir().join(format!("brokerctl-force-{}", std::process::id()));
         fs::create_dir_all(directory.join("catalog")).unwrap();
-        let place = Place { socket: directory.join("admin.sock"), timeout: Duration::from_secs(5) };
+        let place = Place { target: Target::Here(directory.join("admin.sock")), timeout: Duration::from_secs(5) };
         let strange = force_boot(&place, Some(directory.clone()), true).unwrap_err();
         fs::write(directory.join(LOG), "").unwrap();
         let unsaid = force_boot(&place, Some(directory.clone()), false).unwrap_err();

@@ -14,7 +14,7 @@ pub enum Exit {
     Data = 65,
     /// 67: no such user.
     NoUser = 67,
-    /// 69: the broker cannot be reached, or refuses.
+    /// 69: the broker cannot be reached, or refuses; or a check failed.
     Unavailable = 69,
     /// 70: a fault of the broker or of brokerctl.
     Software = 70,
@@ -22,6 +22,8 @@ pub enum Exit {
     TryAgain = 75,
     /// 77: not permitted.
     Denied = 77,
+    /// 78: the file of contexts is wrong.
+    Config = 78,
 }
 
 /// What went wrong, in words, and the code to end with.
@@ -64,7 +66,17 @@ impl From<Status> for Failure {
             Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
             _ => Exit::Software,
         };
-        Failure::new(exit, status.message())
+        Failure::new(exit, with_cause(&status))
+    }
+}
+
+/// What the transport says of itself is that it failed; its innermost cause says why.
+fn with_cause(status: &Status) -> String {
+    let first = std::error::Error::source(status);
+    let cause = std::iter::successors(first, |error| error.source()).last().map(ToString::to_string);
+    match cause {
+        Some(cause) if !status.message().contains(&cause) => format!("{}: {cause}", status.message()),
+        _ => status.message().to_owned(),
     }
 }
 

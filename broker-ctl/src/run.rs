@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use proto::admin::v1::alarm_limits::{Disk, Memory};
 use proto::admin::v1::{
     AlarmLimits, AlarmLimitsInEffect, CatalogKind, CloseConnectionsRequest, DeleteQueueRequest, Existence,
@@ -21,15 +22,18 @@ use crate::args::{
     Alarm, Cli, Connection, Definitions, Form, Global, Limits, ListOnly, Node, Noun, Param, Password, Perm, Policy,
     Queue, Switch, User, Vhost,
 };
-use crate::client::{Client, block_on, socket_path};
+use crate::client::{Client, block_on};
 use crate::exit::{Exit, Failure};
 use crate::table::Table;
-use crate::{cluster, compat, policy, rows};
+use crate::target::{Asking, Target};
+use crate::{check, cluster, compat, context, policy, rows};
 
 /// A definitions document may be this long, in octets; the broker takes no more.
 pub const DOCUMENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// A password file may be this long, in octets.
 const PASSWORD_MAX_BYTES: u64 = 4096;
+/// What is watched is watched until somebody ends it.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The vhost of those who name none.
 const DEFAULT_VHOST: &str = "/";
 
@@ -59,17 +63,45 @@ pub fn main(arguments: &[String]) -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    if let Noun::Cluster(verb) = &cli.noun {
-        return cluster::run(verb, &cli.global);
+    match &cli.noun {
+        Noun::Cluster(verb) => return cluster::run(verb, &cli.global),
+        Noun::Context(verb) => return context::run(verb, &cli.global),
+        Noun::Completion { shell } => return complete(*shell),
+        _ => {}
     }
     // Read before the broker is asked, so that a terminal is not waited for with a clock running.
+    let asking = if let Noun::Check(check) = &cli.noun { check.asking() } else { Asking::User };
+    let target = Target::of(&cli.global.place, asking)?;
     let input = Input::of(&cli.noun)?;
-    let socket = socket_path(cli.global.socket.as_deref(), cli.global.data_dir.as_deref());
-    let text = block_on(Duration::from_secs(cli.global.timeout), async {
-        let mut session = Session { client: Client::connect(&socket).await?, global: &cli.global, input };
+    let mut timeout = Duration::from_secs(cli.global.timeout);
+    if let Noun::Check(check) = &cli.noun
+        && check.health().is_some_and(|(.., watched)| watched)
+    {
+        timeout = FOREVER;
+    }
+    let text = block_on(timeout, async {
+        let mut session = Session { client: Client::connect(&target).await?, global: &cli.global, input };
         session.carry_out(&cli.noun).await
     })?;
     print(&text)
+}
+
+/// Writes the script by which a shell completes command lines.
+fn complete(shell: Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "brokerctl", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}
+
+/// A table in the form that was asked for, with these columns unless others were.
+pub fn shown(table: Table, global: &Global, defaults: &[&str]) -> Result<String> {
+    let asked: Vec<&str> = global.columns.iter().map(String::as_str).collect();
+    match (global.output, asked.is_empty()) {
+        (Form::Json, true) => Ok(table.json()),
+        (Form::Json, false) => Ok(table.select(&asked)?.json()),
+        (Form::Table, true) => Ok(table.select(defaults)?.aligned()),
+        (Form::Table, false) => Ok(table.select(&asked)?.aligned()),
+    }
 }
 
 /// Writes to standard output.
@@ -214,7 +246,8 @@ impl Session<'_> {
             }
             Noun::Alarm(verb) => self.alarm(verb).await,
             Noun::Node(verb) => self.node(verb).await,
-            Noun::Cluster(_) => Ok(String::new()),
+            Noun::Check(check) => check::run(&mut self.client, check, self.global.output).await,
+            Noun::Cluster(_) | Noun::Context(_) | Noun::Completion { .. } => Ok(String::new()),
             Noun::Compat { .. } => Err(Failure::usage("compat must come first")),
         }
     }
@@ -224,13 +257,7 @@ impl Session<'_> {
     }
 
     fn table(&self, table: Table, defaults: &[&str]) -> Result<String> {
-        let asked: Vec<&str> = self.global.columns.iter().map(String::as_str).collect();
-        match (self.global.output, asked.is_empty()) {
-            (Form::Json, true) => Ok(table.json()),
-            (Form::Json, false) => Ok(table.select(&asked)?.json()),
-            (Form::Table, true) => Ok(table.select(defaults)?.aligned()),
-            (Form::Table, false) => Ok(table.select(&asked)?.aligned()),
-        }
+        shown(table, self.global, defaults)
     }
 
     async fn list(

@@ -49,13 +49,19 @@ impl Failure {
     /// A listener that could not be opened.
     #[must_use]
     pub fn listening(listener: &Listener, error: &io::Error) -> Self {
-        let (key, port) = (listener.key(), listener.port);
-        let place = listener.ip.map_or_else(|| "all interfaces".into(), |ip: IpAddr| ip.to_string());
+        let key = listener.key();
+        Self::listening_at(&key, &format!("{key} or RABBITMQ_NODE_PORT"), listener.ip, listener.port, error)
+    }
+
+    /// The same for what was set with `key`; `ways` is where another port can be set.
+    #[must_use]
+    pub fn listening_at(key: &str, ways: &str, ip: Option<IpAddr>, port: u16, error: &io::Error) -> Self {
+        let place = ip.map_or_else(|| "all interfaces".into(), |ip| ip.to_string());
         let what = format!("cannot listen on port {port} of {place} ({key})");
         let message = match error.kind() {
             io::ErrorKind::AddrInUse => format!(
                 "{what}: another process has the port. Stop it (`ss -ltnp 'sport = :{port}'` names it) or set another \
-                 port with {key} or RABBITMQ_NODE_PORT"
+                 port with {ways}"
             ),
             io::ErrorKind::PermissionDenied => format!(
                 "{what}: not permitted. Ports below 1024 need the capability CAP_NET_BIND_SERVICE; set another port \

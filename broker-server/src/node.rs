@@ -24,10 +24,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::admin;
+use crate::admin::{self, Logins, RemoteDoor};
 use crate::alarm::{AlarmLimits, AlarmWatcher, Alarms, total_memory_bytes};
 use crate::cluster::{self, Cluster, Start};
-use crate::config::{Config, Listener, SocketConfig};
+use crate::config::admin::AdminListener;
+use crate::config::{Config, Listener, SocketConfig, TlsConfig};
 use crate::data_dir::DataDir;
 use crate::driver::admission::AdmissionLimits;
 use crate::driver::events::Event;
@@ -41,7 +42,7 @@ use crate::driver::{journal, login, meta, pages};
 use crate::exit::{Code, Failure};
 use crate::reload::Reloader;
 use crate::signals::{Request, SignalWatcher};
-use crate::tls::{Endpoint, FileWatcher, LOOK_EVERY};
+use crate::tls::{Endpoint, FileWatcher, Handshakes, LOOK_EVERY};
 
 /// The number of a node that is alone, and of one that founds a cluster.
 pub const ALONE: NodeId = NodeId(1);
@@ -125,13 +126,19 @@ pub fn run_with(
         .collect();
 
     let listeners = open_listeners(&config.listeners, &config.socket, tls.as_ref())?;
+    let handle = admin::ShardHandle::new(mailbox.clone(), node);
+    let remote = open_admin(config, &handle)?;
+    let facing = facing(&listeners, remote.as_ref());
     let alarms = Arc::new(watch_alarms(config, data_dir.path().into(), mailbox.clone(), meta.cluster().cloned())?);
     if let Some(cluster) = meta.cluster() {
-        tell_of_listeners(cluster, &listeners);
+        tell_of_listeners(cluster, facing.clone());
     }
-    let handle = admin::ShardHandle::new(mailbox.clone(), node);
-    let certificates = tls.map(|endpoint| FileWatcher::start(endpoint, config.tls.clone(), LOOK_EVERY)).transpose();
-    let certificates = certificates.map_err(system("cannot watch the certificates"))?;
+    let watch = |handshakes: &Arc<Handshakes>, tls: &TlsConfig| {
+        let watcher = FileWatcher::start(handshakes.clone(), tls.clone(), LOOK_EVERY);
+        watcher.map_err(system("cannot watch the certificates"))
+    };
+    let certificates = tls.map(|endpoint| watch(endpoint.handshakes(), &config.tls)).transpose()?;
+    let of_admin = remote.as_ref().map(|remote| watch(&remote.handshakes, &config.admin.tls)).transpose()?;
     let again = {
         let (data_dir, handle) = (data_dir.path().to_owned(), handle.clone());
         move |config: Config| {
@@ -139,12 +146,19 @@ pub fn run_with(
             if let Some(certificates) = &certificates {
                 certificates.reload(config.tls);
             }
+            if let Some(certificates) = of_admin.as_ref().filter(|_| config.admin.listener.is_some()) {
+                certificates.reload(config.admin.tls);
+            }
         }
     };
     let restart = Arc::new(AtomicBool::new(false));
-    let _signals = watch_signals(mailbox.clone(), restart.clone(), reload, again)?;
-    let served = admin::Node::new(config, data_dir.path(), started, &listeners, alarms);
-    admin::serve(served.of_cluster(meta.cluster().cloned()).restarting(restart.clone()), handle);
+    let going_down = admin::GoingDown::new();
+    let _signals = watch_signals(mailbox.clone(), restart.clone(), going_down.clone(), reload, again)?;
+    let served = admin::Node::new(config, data_dir.path(), started, listeners_of(&facing), alarms)
+        .of_cluster(meta.cluster().cloned())
+        .restarting(restart.clone())
+        .going_down(going_down);
+    let admin = admin::serve(served, handle, remote);
     reachable(mailbox.clone());
     let tracing = Tracing::new(&config.node.name, &topology);
     let access = Arc::new(catalog.access());
@@ -194,7 +208,9 @@ pub fn run_with(
         took_ms = started.elapsed().as_millis() as u64,
         "ready for clients"
     );
-    shard.run().map_err(system("cannot wait for sockets"))?;
+    let ran = shard.run();
+    admin.close();
+    ran.map_err(system("cannot wait for sockets"))?;
     Ok(if restart.load(Ordering::SeqCst) { Ending::Again } else { Ending::Stopped })
 }
 
@@ -273,19 +289,37 @@ fn open_listeners(
     listeners
         .iter()
         .map(|listener| {
-            let open = || match listener.ip {
-                Some(ip) => listen(SocketAddr::new(ip, listener.port), options),
-                // One socket for both families; without IPv6 on the machine, one for IPv4.
-                None => listen((Ipv6Addr::UNSPECIFIED, listener.port).into(), options).or_else(|error| {
-                    let no_ipv6 = matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL));
-                    if no_ipv6 { listen((Ipv4Addr::UNSPECIFIED, listener.port).into(), options) } else { Err(error) }
-                }),
-            };
-            let socket = open().map_err(|error| Failure::listening(listener, &error))?;
+            let socket = open_listener(listener.ip, listener.port, options);
+            let socket = socket.map_err(|error| Failure::listening(listener, &error))?;
             tracing::info!(name = listener.name, port = listener.port, tls = listener.tls, "listening for AMQP");
-            Ok((socket, tls.filter(|_| listener.tls).cloned()))
+            Ok((TcpListener::from_std(socket), tls.filter(|_| listener.tls).cloned()))
         })
         .collect()
+}
+
+/// The door of the admin service for users from elsewhere, if it is to have one.
+fn open_admin(config: &Config, shard: &admin::ShardHandle) -> Result<Option<RemoteDoor>, Failure> {
+    let Some(AdminListener { ip, port }) = config.admin.listener else { return Ok(None) };
+    let handshakes = Handshakes::new(&config.admin.tls, admin::PROTOCOLS);
+    let handshakes = Arc::new(handshakes.map_err(|problem| Failure::new(Code::Config, problem.to_string()))?);
+    let key = config.admin.tls.keys.listener;
+    let listener = open_listener(ip, port, &config.socket);
+    let listener = listener.map_err(|error| Failure::listening_at(key, key, ip, port, &error))?;
+    let address = listener.local_addr().map_err(system("cannot tell the port of the admin service"))?;
+    tracing::info!(%address, "brokerctl may connect from elsewhere, with TLS");
+    let logins = Arc::new(Logins::new(shard.clone(), &config.authentication, random()?));
+    Ok(Some(RemoteDoor { listener, handshakes, logins }))
+}
+
+fn open_listener(ip: Option<IpAddr>, port: u16, options: &SocketConfig) -> io::Result<std::net::TcpListener> {
+    match ip {
+        Some(ip) => bind(SocketAddr::new(ip, port), options),
+        // One socket for both families; without IPv6 on the machine, one for IPv4.
+        None => bind((Ipv6Addr::UNSPECIFIED, port).into(), options).or_else(|error| {
+            let no_ipv6 = matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL));
+            if no_ipv6 { bind((Ipv4Addr::UNSPECIFIED, port).into(), options) } else { Err(error) }
+        }),
+    }
 }
 
 /// Error numbers of a machine without IPv6.
@@ -293,6 +327,10 @@ const EAFNOSUPPORT: i32 = 97;
 const EADDRNOTAVAIL: i32 = 99;
 
 fn listen(address: SocketAddr, options: &SocketConfig) -> io::Result<TcpListener> {
+    bind(address, options).map(TcpListener::from_std)
+}
+
+fn bind(address: SocketAddr, options: &SocketConfig) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
@@ -310,7 +348,7 @@ fn listen(address: SocketAddr, options: &SocketConfig) -> io::Result<TcpListener
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(socket.into())
 }
 
 fn watch_alarms(
@@ -343,16 +381,36 @@ pub(crate) fn reason(alarms: Alarms) -> Option<&'static str> {
     }
 }
 
-/// Other nodes tell their clients and operators where this one listens.
-fn tell_of_listeners(cluster: &cluster::Handle, listeners: &[Door]) {
-    let listener = |(listener, tls): &Door| {
-        let address = listener.local_addr().ok()?;
-        let protocol = if tls.is_some() { "amqp/ssl" } else { "amqp" };
-        Some(Facing { protocol: protocol.into(), address: address.ip().to_string(), port: address.port().into() })
+/// Where the node listens, and for what.
+fn facing(listeners: &[Door], remote: Option<&RemoteDoor>) -> Vec<Facing> {
+    let at = |protocol: &str, address: SocketAddr| Facing {
+        protocol: protocol.into(),
+        address: address.ip().to_string(),
+        port: address.port().into(),
     };
+    let amqp = |(listener, tls): &Door| {
+        let protocol = if tls.is_some() { "amqp/ssl" } else { "amqp" };
+        listener.local_addr().ok().map(|address| at(protocol, address))
+    };
+    let admin = remote.and_then(|remote| remote.listener.local_addr().ok()).map(|address| at("admin/ssl", address));
+    listeners.iter().filter_map(amqp).chain(admin).collect()
+}
+
+/// The same for operators.
+fn listeners_of(facing: &[Facing]) -> Vec<proto::admin::v1::Listener> {
+    let listener = |at: &Facing| proto::admin::v1::Listener {
+        protocol: at.protocol.clone(),
+        address: at.address.clone(),
+        port: at.port,
+    };
+    facing.iter().map(listener).collect()
+}
+
+/// Other nodes tell their clients and operators where this one listens.
+fn tell_of_listeners(cluster: &cluster::Handle, facing: Vec<Facing>) {
     let started_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     cluster.say(|facts| {
-        facts.listeners = listeners.iter().filter_map(listener).collect();
+        facts.listeners = facing;
         facts.software = concat!("brokerd ", env!("CARGO_PKG_VERSION")).into();
         facts.started_at = started_at;
     });
@@ -361,6 +419,7 @@ fn tell_of_listeners(cluster: &cluster::Handle, listeners: &[Door]) {
 fn watch_signals(
     mailbox: Mailbox,
     restart: Arc<AtomicBool>,
+    going_down: admin::GoingDown,
     reload: impl Fn() -> Option<Config> + Send + 'static,
     again: impl Fn(Config) + Send + 'static,
 ) -> Result<SignalWatcher, Failure> {
@@ -368,6 +427,7 @@ fn watch_signals(
         Request::Shutdown => {
             // Also if it was about to start again.
             restart.store(false, Ordering::SeqCst);
+            going_down.say();
             mailbox.send(Event::Shutdown);
         }
         Request::Reload => {

@@ -1,4 +1,4 @@
-//! Commands of the old tool that have to do with other nodes. The node they are about is the one whose socket it is, as `-n` would have said.
+//! Commands of the old tool that have to do with other nodes. The node they are about is the one that is asked, as `-n` would have said.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::words::Words;
 use crate::cluster::{self, Place};
 use crate::exit::{Exit, Failure};
 use crate::run::print;
+use crate::target::Target;
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -26,9 +27,9 @@ const PURPOSES: &[(&str, &str)] = &[
 ];
 
 /// Runs a command, if it is one of these.
-pub fn run(words: &Words, socket: &Path) -> Option<Result<()>> {
+pub fn run(words: &Words, target: &Target) -> Option<Result<()>> {
     let of =
-        |timeout: u64| Place { socket: socket.into(), timeout: Duration::from_secs(words.timeout.unwrap_or(timeout)) };
+        |timeout: u64| Place { target: target.clone(), timeout: Duration::from_secs(words.timeout.unwrap_or(timeout)) };
     let place = of(TIMEOUT_S);
     Some(match words.command.as_str() {
         "cluster_status" => status(words, &place),
@@ -199,7 +200,10 @@ fn reset(words: &Words, place: &Place) -> Result<()> {
 
 fn force_boot(words: &Words, place: &Place) -> Result<()> {
     words.exactly::<0>("force_boot")?;
-    let directory = place.socket.parent().map(Path::to_owned);
+    let directory = match &place.target {
+        Target::Here(socket) => socket.parent().map(Path::to_owned),
+        Target::Elsewhere(_) => None,
+    };
     say(words, "Forcing the node to form its cluster again by itself ...")?;
     // The old tool has nobody asked whether it is meant.
     print(&cluster::force_boot(place, directory, true)?)

@@ -11,9 +11,11 @@ use proto::meta::{self, SetLimits, Tags};
 
 use super::lists;
 use super::words::Words;
-use crate::client::{Client, block_on, socket_path};
+use crate::args::Where;
+use crate::client::{Client, block_on};
 use crate::exit::{Exit, Failure};
 use crate::run::{print, read_document, read_password, size, status_json, status_text, write_private};
+use crate::target::Target;
 use crate::{policy, rows};
 
 /// The version that is spoken.
@@ -22,6 +24,8 @@ pub(super) const VERSION: &str = "3.10.8";
 const TIMEOUT_S: u64 = 60;
 /// The same for await_startup.
 const STARTUP_TIMEOUT_S: u64 = 300;
+/// Variables that say where the broker is.
+const PLACES: [&str; 4] = ["BROKERCTL_SOCKET", "BROKERCTL_DATA_DIR", "BROKERCTL_HOST", "BROKERCTL_CONTEXT"];
 /// Between two looks for a broker that starts.
 const STARTUP_POLL: Duration = Duration::from_millis(100);
 
@@ -34,7 +38,8 @@ set_parameter clear_parameter list_parameters set_global_parameter clear_global_
 list_queues list_exchanges list_bindings list_connections list_channels list_consumers close_connection close_all_connections \
 delete_queue purge_queue set_vm_memory_high_watermark set_disk_free_limit set_cluster_name export_definitions import_definitions \
 await_startup status ping version enable_feature_flag \
-cluster_status join_cluster forget_cluster_node reset force_boot await_online_nodes stop_app start_app";
+cluster_status join_cluster forget_cluster_node reset force_boot await_online_nodes stop_app start_app \
+check_running check_alarms check_local_alarms check_port_listener check_protocol_listener";
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -61,18 +66,18 @@ pub fn run(words: &Words) -> Result<()> {
         }
         _ => {}
     }
-    let socket = socket_of(words);
+    let target = target_of(words)?;
     if words.command == "await_startup" {
-        return await_startup(words, &socket);
+        return await_startup(words, &target);
     }
-    if let Some(done) = super::cluster::run(words, &socket) {
+    if let Some(done) = super::cluster::run(words, &target).or_else(|| super::checks::run(words, &target)) {
         return done;
     }
     let timeout = Duration::from_secs(words.timeout.unwrap_or(TIMEOUT_S));
     let command = Command::of(words)?;
     say(words, &command.saying)?;
     let text = block_on(timeout, async {
-        let mut client = Client::connect(&socket).await?;
+        let mut client = Client::connect(&target).await?;
         match command.work {
             Work::List => lists::list(&mut client, words).await.map(Option::unwrap_or_default),
             work => carry_out(&mut client, words, work).await,
@@ -486,20 +491,24 @@ pub(super) fn say(words: &Words, text: &str) -> Result<()> {
     if words.quiet || words.json || text.is_empty() { Ok(()) } else { print(&format!("{text}\n")) }
 }
 
-fn socket_of(words: &Words) -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let socket = words.socket.clone().or_else(|| variable("BROKERCTL_SOCKET"));
-    let data_dir =
-        words.data_dir.clone().or_else(|| variable("BROKERCTL_DATA_DIR")).or_else(|| variable("RABBITMQ_MNESIA_DIR"));
-    socket_path(socket.as_deref(), data_dir.as_deref())
+/// A context that was selected is none of old scripts': they mean this machine unless something else is said.
+fn target_of(words: &Words) -> Result<Target> {
+    let Words { socket, data_dir, context, .. } = words.clone();
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let mut said = Where { socket, data_dir, context, ..Where::default() };
+    let is_said = said.socket.is_some() || said.data_dir.is_some() || said.context.is_some();
+    if !is_said && !PLACES.iter().any(|name| variable(name).is_some()) {
+        said.data_dir = variable("RABBITMQ_MNESIA_DIR").map(PathBuf::from);
+    }
+    Target::of_old_words(&said)
 }
 
-fn await_startup(words: &Words, socket: &Path) -> Result<()> {
+fn await_startup(words: &Words, target: &Target) -> Result<()> {
     let patience = Duration::from_secs(words.timeout.unwrap_or(STARTUP_TIMEOUT_S));
     let give_up = Instant::now() + patience;
     block_on(patience + STARTUP_POLL, async {
         loop {
-            let answer = match Client::connect(socket).await {
+            let answer = match Client::connect(target).await {
                 Ok(mut client) => client.status().await.map(drop),
                 Err(failure) => Err(failure),
             };
@@ -517,7 +526,8 @@ fn help() -> String {
     let commands: String = COMMANDS.split_whitespace().map(|command| format!("  {command}\n")).collect();
     format!(
         "Usage: rabbitmqctl [-q] [-s] [-p VHOST] [--timeout SECONDS] [--formatter table|json] COMMAND [ARGUMENT ...]\n\
-         The broker is found at --socket or $BROKERCTL_SOCKET, else in --data-dir, $BROKERCTL_DATA_DIR or $RABBITMQ_MNESIA_DIR, else in ./data.\n\
+         The broker is found at --socket or $BROKERCTL_SOCKET, in --data-dir, $BROKERCTL_DATA_DIR or $RABBITMQ_MNESIA_DIR, or, elsewhere, as the\n\
+         --context or $BROKERCTL_CONTEXT that `brokerctl context add` has made; else in ./data.\n\
          Commands of RabbitMQ 3.10 that are spoken:\n{commands}`brokerctl --help` shows the broker's own command line.\n"
     )
 }

@@ -1,5 +1,6 @@
 //! The words of `rabbitmqctl`: its commands, options, output and exit codes, so that scripts written for it run unchanged.
 
+mod checks;
 mod cluster;
 mod commands;
 mod lists;
@@ -17,18 +18,24 @@ use words::Words;
 
 /// The tool that is spoken as.
 const TOOL: &str = "rabbitmqctl";
+/// The same commands are taken under this name, which its checks have there.
+const DIAGNOSTICS: &str = "rabbitmq-diagnostics";
 
 /// What follows the name of the tool, if the program was called by it.
 pub fn arguments_of(arguments: &[String]) -> Option<Vec<String>> {
     let (program, rest) = arguments.split_first()?;
-    (Path::new(program).file_name() == Some(OsStr::new(TOOL))).then(|| rest.to_vec())
+    let name = Path::new(program).file_name()?;
+    [TOOL, DIAGNOSTICS].iter().any(|tool| name == OsStr::new(tool)).then(|| rest.to_vec())
 }
 
 /// What follows `brokerctl compat`: the tool's name first.
 pub fn from_words(words: &[String]) -> ExitCode {
     match words.split_first() {
-        Some((tool, rest)) if tool == TOOL => main(rest),
-        Some((tool, _)) => end(&Failure::usage(format!("there is no '{tool}' here; only {TOOL} is spoken")), false),
+        Some((tool, rest)) if tool == TOOL || tool == DIAGNOSTICS => main(rest),
+        Some((tool, _)) => {
+            let text = format!("there is no '{tool}' here; only {TOOL} and {DIAGNOSTICS} are spoken");
+            end(&Failure::usage(text), false)
+        }
         None => end(&Failure::usage(format!("usage: brokerctl compat {TOOL} COMMAND ...")), false),
     }
 }
@@ -62,6 +69,7 @@ mod tests {
     fn the_name_it_was_called_by_decides() {
         let called = |program: &str| arguments_of(&[program.to_owned(), "status".to_owned()]);
         assert_eq!(called("/usr/sbin/rabbitmqctl"), Some(vec!["status".to_owned()]));
+        assert_eq!(called("rabbitmq-diagnostics"), Some(vec!["status".to_owned()]));
         assert_eq!(called("brokerctl"), None);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::exit::Failure;
 
 /// A command with its arguments and options.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Words {
     /// The command.
     pub command: String,
@@ -45,6 +45,8 @@ pub struct Words {
     pub socket: Option<PathBuf>,
     /// The same.
     pub data_dir: Option<PathBuf>,
+    /// The same.
+    pub context: Option<String>,
 }
 
 /// Options that mean nothing here and take a value.
@@ -154,6 +156,7 @@ impl Words {
             "--default-queue-type" => self.default_queue_type = Some(value()?),
             "--socket" => self.socket = Some(value()?.into()),
             "--data-dir" => self.data_dir = Some(value()?.into()),
+            "--context" => self.context = Some(value()?),
             "-h" | "--help" => self.take_argument("help"),
             name if IGNORED.contains(&name) => {}
             name if IGNORED_WITH_VALUE.contains(&name) => drop(value()?),

@@ -95,13 +95,8 @@ impl Service {
     fn itself(&self, number: u64) -> Member {
         let alarms = self.alarms();
         let facts = self.node.cluster.as_ref().and_then(|cluster| cluster.facts().remove(&number)).unwrap_or_default();
-        let listener = |(address, port): &(String, u16)| Listener {
-            protocol: "amqp".into(),
-            address: address.clone(),
-            port: (*port).into(),
-        };
         let listeners = match facts.listeners.is_empty() {
-            true => self.node.listeners.iter().map(listener).collect(),
+            true => self.node.listeners.clone(),
             false => facts.listeners.iter().map(facing).collect(),
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -204,9 +199,10 @@ impl Service {
     /// Stops, and starts again if that is wanted.
     fn stop_soon(&self, restart: bool) {
         self.node.restart.store(restart, Ordering::SeqCst);
-        let shard = self.shard.clone();
+        let (shard, going_down) = (self.shard.clone(), self.node.going_down.clone());
         tokio::spawn(async move {
             tokio::time::sleep(BEFORE_STOPPING).await;
+            going_down.say();
             shard.shut_down();
         });
     }

@@ -1,25 +1,32 @@
-//! The admin service's socket and thread.
+//! The admin service's thread: its socket, and what comes in from elsewhere.
 
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use proto::admin::v1::Listener;
 use proto::admin::v1::admin_server::AdminServer;
 use proto::admin::{MESSAGE_MAX_BYTES, SOCKET_NAME};
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
+use tonic_health::pb::health_server::HealthServer;
 
 use super::ShardHandle;
+use super::front::Front;
+use super::guard::Guard;
+use super::health::{GoingDown, NodeHealth};
+use super::remote::{RemoteDoor, RemoteStream, accept};
 use super::service::Service;
 use crate::alarm::{AlarmLimits, AlarmWatcher, total_memory_bytes};
 use crate::cluster;
 use crate::config::{AlarmConfig, Config};
-use crate::driver::shard::Door;
 
 /// Threads for what takes long or waits: hashing, JSON, imports.
 const BLOCKING_THREADS: usize = 4;
@@ -29,14 +36,26 @@ const BACKLOG: i32 = 64;
 const STREAMS_MAX: u32 = 16;
 /// A connection may be silent so long before it is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Octets of a request's headers from elsewhere: user and password are in them.
+const HEADERS_MAX_BYTES: u32 = 8 * 1024;
+/// Octets of a request that may come before they are read.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// The same for all requests of a connection from elsewhere.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// After this time a connection from elsewhere takes no more requests; its client opens another one.
+const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
+/// What is under way then has this time.
+const CONNECTION_GRACE: Duration = Duration::from_secs(10 * 60);
+/// When the node ends, answers that are on their way have this time.
+const CLOSING: Duration = Duration::from_millis(500);
 
 /// What the service knows of the node besides the shard's state.
 pub struct Node {
     pub(super) name: String,
     pub(super) data_dir: PathBuf,
     pub(super) started: Instant,
-    /// Address and port of each.
-    pub(super) listeners: Vec<(String, u16)>,
+    /// Where it listens.
+    pub(super) listeners: Vec<Listener>,
     pub(super) alarms: Arc<AlarmWatcher>,
     /// As they are now.
     pub(super) alarm_config: Mutex<AlarmConfig>,
@@ -44,6 +63,7 @@ pub struct Node {
     /// None: it is alone.
     pub(super) cluster: Option<cluster::Handle>,
     pub(super) drained: AtomicBool,
+    pub(super) going_down: GoingDown,
     /// Whether the process is to start again when it has stopped.
     pub(super) restart: Arc<AtomicBool>,
 }
@@ -55,23 +75,20 @@ impl Node {
         config: &Config,
         data_dir: &Path,
         started: Instant,
-        listeners: &[Door],
+        listeners: Vec<Listener>,
         alarms: Arc<AlarmWatcher>,
     ) -> Self {
-        let address = |(listener, _): &Door| {
-            let address = listener.local_addr().ok()?;
-            Some((address.ip().to_string(), address.port()))
-        };
         Self {
             name: config.node.name.clone(),
             data_dir: data_dir.into(),
             started,
-            listeners: listeners.iter().filter_map(address).collect(),
+            listeners,
             alarms,
             alarm_config: Mutex::new(config.alarm.clone()),
             total_memory_bytes: total_memory_bytes().unwrap_or_default(),
             cluster: None,
             drained: AtomicBool::new(false),
+            going_down: GoingDown::new(),
             restart: Arc::default(),
         }
     }
@@ -80,6 +97,12 @@ impl Node {
     #[must_use]
     pub fn of_cluster(self, cluster: Option<cluster::Handle>) -> Self {
         Self { cluster, ..self }
+    }
+
+    /// Where it is said that the node goes down.
+    #[must_use]
+    pub fn going_down(self, going_down: GoingDown) -> Self {
+        Self { going_down, ..self }
     }
 
     /// Where it is said that the process is to start again.
@@ -94,19 +117,47 @@ impl Node {
     }
 }
 
-/// Serves the admin service on its socket in the data directory. Where that is not possible, the node does without it and says so.
-pub fn serve(node: Node, shard: ShardHandle) {
+/// The admin service while it runs.
+pub struct Served {
+    going_down: GoingDown,
+    close: Arc<watch::Sender<bool>>,
+    ended: Receiver<()>,
+}
+
+impl Served {
+    /// Ends it: those who watch the node's health hear of it, and answers that are on their way arrive.
+    pub fn close(self) {
+        self.going_down.say();
+        self.close.send_replace(true);
+        // Its thread may not have started, or may have ended before.
+        let _ = self.ended.recv_timeout(CLOSING);
+    }
+}
+
+/// Serves the admin service on its socket in the data directory, and to users from elsewhere if there is a door for them. Where the socket is not
+/// possible, the node does without it and says so.
+pub fn serve(node: Node, shard: ShardHandle, remote: Option<RemoteDoor>) -> Served {
     let path = node.data_dir.join(SOCKET_NAME);
-    let started = bind(&path).and_then(|socket| {
-        let service = Service::new(node, shard);
-        std::thread::Builder::new().name("admin".into()).spawn(move || run(socket, service)).map(drop)
-    });
-    match started {
-        Ok(()) => tracing::info!(socket = %path.display(), "brokerctl may connect"),
+    let socket = bind(&path);
+    match &socket {
+        Ok(_) => tracing::info!(socket = %path.display(), "brokerctl may connect"),
         Err(error) => {
             tracing::error!(socket = %path.display(), %error, "cannot open the socket of the admin service; going on without it, brokerctl cannot connect");
         }
     }
+    let close = Arc::new(watch::Sender::new(false));
+    let (alive, ended) = channel();
+    let going_down = node.going_down.clone();
+    let service = Service::new(node, shard);
+    let closing = close.clone();
+    let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
+        run(socket.ok(), remote, service, &closing);
+        drop(alive);
+    });
+    if let Err(error) = thread {
+        tracing::error!(%error, "cannot start the thread of the admin service; going on without it, brokerctl cannot connect");
+    }
+    Served { going_down, close, ended }
 }
 
 /// The data directory is locked by this process, so a socket that is there was left behind.
@@ -125,29 +176,82 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(socket.into())
 }
 
-fn run(socket: UnixListener, service: Service) {
+fn run(socket: Option<UnixListener>, remote: Option<RemoteDoor>, service: Service, close: &Arc<watch::Sender<bool>>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("admin-work")
         .build();
-    let result = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        runtime.block_on(async {
-            let listener = tokio::net::UnixListener::from_std(socket).map_err(|error| error.to_string())?;
-            let service = AdminServer::new(service)
-                .max_decoding_message_size(MESSAGE_MAX_BYTES)
-                .max_encoding_message_size(MESSAGE_MAX_BYTES);
-            Server::builder()
-                .max_concurrent_streams(STREAMS_MAX)
-                .http2_keepalive_interval(Some(KEEPALIVE))
-                .serve_with_incoming(service, UnixListenerStream::new(listener))
-                .await
-                .map_err(|error| error.to_string())
-        })
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return has_ended(&error.to_string()),
+    };
+    runtime.block_on(async {
+        let service = Arc::new(service);
+        let health = HealthServer::new(NodeHealth::new(service.clone()));
+        let mut tasks = Vec::new();
+        if let Some(socket) = socket {
+            let front = Front::new(admin_of(service.clone()), health.clone(), None);
+            tasks.push(tokio::spawn(serve_here(socket, front, close.subscribe())));
+        }
+        if let Some(RemoteDoor { listener, handshakes, logins }) = remote {
+            let front = Front::new(admin_of(Arc::new(Guard::new(service))), health, Some(logins));
+            let (sender, accepted) = mpsc::channel(1);
+            tasks.push(tokio::spawn(serve_elsewhere(accepted, front, close.subscribe())));
+            tasks.push(tokio::spawn(async move {
+                accept(listener, handshakes, sender).await.map_err(|error| error.to_string())
+            }));
+        }
+        for task in tasks {
+            if let Err(error) = task.await.unwrap_or_else(|error| Err(error.to_string())) {
+                has_ended(&error);
+            }
+        }
     });
-    if let Err(error) = result {
-        tracing::error!(error, "the admin service has ended; brokerctl cannot connect any more");
-    }
+}
+
+fn has_ended(error: &str) {
+    tracing::error!(error, "the admin service has ended; brokerctl cannot connect any more");
+}
+
+fn admin_of<A>(service: Arc<A>) -> AdminServer<A> {
+    AdminServer::from_arc(service)
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES)
+}
+
+async fn serve_here(socket: UnixListener, front: Front<Service>, close: watch::Receiver<bool>) -> Result<(), String> {
+    let listener = tokio::net::UnixListener::from_std(socket).map_err(|error| error.to_string())?;
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .serve_with_incoming_shutdown(front, UnixListenerStream::new(listener), is_closed(close))
+        .await
+        .map_err(|error| error.to_string())
+}
+
+async fn serve_elsewhere(
+    accepted: mpsc::Receiver<io::Result<RemoteStream>>,
+    front: Front<Guard>,
+    close: watch::Receiver<bool>,
+) -> Result<(), String> {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_max_header_list_size(HEADERS_MAX_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_connection_age(CONNECTION_AGE)
+        .max_connection_age_grace(CONNECTION_GRACE)
+        .serve_with_incoming_shutdown(front, ReceiverStream::new(accepted), is_closed(close))
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Comes back when the service is to end.
+async fn is_closed(mut close: watch::Receiver<bool>) {
+    // Also when nobody is left to say so.
+    let _ = close.wait_for(|closed| *closed).await;
 }
 
 #[cfg(test)]

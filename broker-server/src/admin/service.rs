@@ -16,8 +16,8 @@ use proto::admin::v1::{
     CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest, DocumentPart, Existence,
     ExportDefinitionsRequest, ForceBootRequest, ForceBootResponse, ForgetNodeRequest, ForgetNodeResponse,
     GetClusterRequest, GetStatusRequest, ImportDefinitionsResponse, JoinClusterRequest, JoinClusterResponse,
-    LeaveClusterRequest, LeaveClusterResponse, ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, Listener,
-    Outcome, PurgeQueueRequest, PutUserRequest, QueueAnswer, QueuePart, Reason, SetDrainedRequest, SetDrainedResponse,
+    LeaveClusterRequest, LeaveClusterResponse, ListCatalogRequest, ListConnectionsRequest, ListQueuesRequest, Outcome,
+    PurgeQueueRequest, PutUserRequest, QueueAnswer, QueuePart, Reason, SetDrainedRequest, SetDrainedResponse,
     Status as NodeStatus,
 };
 use proto::meta::command::Kind;
@@ -41,7 +41,7 @@ use crate::driver::admin::Request as ShardRequest;
 use crate::driver::numbers::node_in;
 
 /// Commands of one request.
-const COMMANDS_MAX: usize = 1_000;
+pub(super) const COMMANDS_MAX: usize = 1_000;
 /// Octets of a document in one message.
 const DOCUMENT_PART_BYTES: usize = 256 * 1024;
 /// Parts of a list that wait for the client.
@@ -49,8 +49,8 @@ const PARTS_WAITING: usize = 2;
 /// The version of RabbitMQ that tools are told.
 const RABBITMQ_VERSION: &str = "3.10.8";
 
-type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-type Reply<T> = Result<Response<T>, Status>;
+pub(super) type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Reply<T> = Result<Response<T>, Status>;
 
 /// See the module's page.
 pub struct Service {
@@ -64,7 +64,7 @@ impl Service {
         Self { node, shard }
     }
 
-    async fn catalog(&self) -> Result<Catalog, Status> {
+    pub(super) async fn catalog(&self) -> Result<Catalog, Status> {
         Ok(self.shard.ask(ShardRequest::Catalog).await?)
     }
 
@@ -118,11 +118,6 @@ impl Admin for Service {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Reply<NodeStatus> {
         let catalog = self.catalog().await?;
         let totals = self.shard.ask(ShardRequest::Totals).await?;
-        let listener = |(address, port): &(String, u16)| Listener {
-            protocol: "amqp".into(),
-            address: address.clone(),
-            port: (*port).into(),
-        };
         let topology = catalog.topology();
         Ok(Response::new(NodeStatus {
             node: self.node.name.clone(),
@@ -139,7 +134,7 @@ impl Admin for Service {
             messages_ready: totals.ready,
             messages_unacknowledged: totals.unacknowledged,
             alarms: Some(self.alarms()),
-            listeners: self.node.listeners.iter().map(listener).collect(),
+            listeners: self.node.listeners.clone(),
             vhosts: topology.vhosts().count() as u64,
             queues_here: topology.queues().filter(|record| record.node == self.shard.node()).count() as u64,
             nodes: catalog.members().len().max(1) as u64,
@@ -432,7 +427,7 @@ fn stream_of<T: Send + 'static>(items: impl Iterator<Item = T> + Send + 'static)
 }
 
 /// Work that takes long, away from the thread that answers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
 }
 

@@ -3,6 +3,7 @@
 //! Keys without `broker.` or `cluster.` in front are RabbitMQ's and mean what they mean there. The table is the source
 //! of docs/operating/configuration.md: a test compares the two.
 
+mod admin;
 mod cluster;
 mod tls;
 
@@ -59,6 +60,7 @@ pub(super) struct Draft {
     listeners: Vec<Listener>,
     listeners_off: bool,
     tls: tls::TlsDraft,
+    admin: admin::AdminDraft,
     cluster: cluster::ClusterDraft,
     mechanisms: Vec<(u64, String)>,
     mechanisms_left_out: bool,
@@ -123,6 +125,8 @@ impl Draft {
         self.finish_access()?;
         let cluster = std::mem::take(&mut self.cluster);
         self.config.cluster = cluster.finish(&self.config.node.name, &self.config.listeners, warnings)?;
+        let admin = std::mem::take(&mut self.admin);
+        self.config.admin = admin.finish(&self.config.tls, &self.config.listeners, warnings)?;
         self.finish_log();
         if let Some(bytes) = self.memory_absolute {
             self.config.alarm.memory_watermark = MemoryWatermark::Absolute(bytes);
@@ -905,6 +909,12 @@ pub const KEYS: &[Key] = &[
     cluster::PAUSE_NODE,
     cluster::RECOVER,
     cluster::LOCATOR,
+    admin::LISTENER,
+    admin::CERTIFICATE,
+    admin::PRIVATE_KEY,
+    admin::AUTHORITIES,
+    admin::VERIFY,
+    admin::REQUIRE,
     Key {
         meaning: "Whether to log to the console.",
         unit: "boolean",

@@ -6,6 +6,7 @@
 //! warning with the reason; any other unknown key is an error with the nearest name. The table of keys is in
 //! [`keys`]; docs/operating/configuration.md is made from it.
 
+pub mod admin;
 mod advanced;
 pub mod cluster;
 pub mod document;
@@ -23,6 +24,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use admin::AdminConfig;
 pub use cluster::ClusterConfig;
 pub use environment::Environment;
 pub use error::{Complaint, ConfigErrors, Origin};
@@ -51,6 +53,8 @@ pub struct Config {
     pub authentication: AuthenticationConfig,
     /// The cluster this node belongs to.
     pub cluster: ClusterConfig,
+    /// The admin service beyond its socket.
+    pub admin: AdminConfig,
     /// What is logged, and where to.
     pub log: LogConfig,
     /// Definitions to import at boot.
@@ -332,6 +336,7 @@ impl Default for Config {
                 login_failures_max: Some(5),
             },
             cluster: ClusterConfig::default(),
+            admin: AdminConfig::default(),
             log: LogConfig { console: Some(DEFAULT_LOG_OUTPUT), console_stream: ConsoleStream::Stderr, file: None },
             definitions: DefinitionsConfig::default(),
         }

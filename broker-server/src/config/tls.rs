@@ -7,9 +7,11 @@ use rustls::CipherSuite;
 
 use super::Secret;
 
-/// TLS of the AMQP listeners.
+/// TLS of the AMQP listeners, or of another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
+    /// Where it was said.
+    pub keys: KeyNames,
     /// PEM file with the node's certificate and, behind it, those that lead to its authority.
     pub certificate: Option<PathBuf>,
     /// PEM file with the certificate's private key.
@@ -37,6 +39,33 @@ pub struct TlsConfig {
     /// Which name of a client's certificate is its user's, for the mechanism EXTERNAL.
     pub login_from: LoginFrom,
 }
+
+/// Names of the keys, for complaints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyNames {
+    /// Of the listeners.
+    pub listener: &'static str,
+    /// Of the certificate.
+    pub certificate: &'static str,
+    /// Of its key.
+    pub key: &'static str,
+    /// Of the authorities.
+    pub authorities: &'static str,
+    /// Of whether clients are asked for a certificate.
+    pub verify: &'static str,
+    /// Of whether they must have one.
+    pub require: &'static str,
+}
+
+/// The keys of the AMQP listeners.
+pub const AMQP_KEYS: KeyNames = KeyNames {
+    listener: "listeners.ssl",
+    certificate: "ssl_options.certfile",
+    key: "ssl_options.keyfile",
+    authorities: "ssl_options.cacertfile",
+    verify: "ssl_options.verify",
+    require: "ssl_options.fail_if_no_peer_cert",
+};
 
 /// Versions of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +229,7 @@ impl Default for TlsConfig {
     /// RabbitMQ's defaults.
     fn default() -> Self {
         Self {
+            keys: AMQP_KEYS,
             certificate: None,
             key: None,
             key_password: None,

@@ -1,31 +1,22 @@
-//! What all TLS listeners of a node share: the certificate in use, and how its clients are named.
+//! What all TLS listeners for AMQP share: their handshakes, and the settings of connections over TLS.
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use broker_amqp::Settings;
 use mio::net::TcpStream;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 
 use super::files::FileProblem;
-use super::server::server_config;
+use super::handshakes::Handshakes;
 use super::stream::TlsStream;
 use crate::config::TlsConfig;
-use crate::config::tls::LoginFrom;
 
 /// See the module's page.
 pub struct Endpoint {
-    current: ArcSwap<Current>,
+    handshakes: Arc<Handshakes>,
     settings: Arc<Settings>,
-}
-
-/// What the next handshake uses.
-struct Current {
-    server: Arc<ServerConfig>,
-    handshake_timeout: Duration,
-    login_from: LoginFrom,
 }
 
 impl Endpoint {
@@ -34,16 +25,7 @@ impl Endpoint {
     /// # Errors
     /// A file is missing or wrong.
     pub fn new(config: &TlsConfig, settings: Arc<Settings>) -> Result<Self, FileProblem> {
-        Ok(Self { current: ArcSwap::from_pointee(Current::read(config)?), settings })
-    }
-
-    /// Reads the files again. New handshakes use what they hold; open connections stay as they are.
-    ///
-    /// # Errors
-    /// A file is missing or wrong; what was in use stays.
-    pub fn reload(&self, config: &TlsConfig) -> Result<(), FileProblem> {
-        self.current.store(Arc::new(Current::read(config)?));
-        Ok(())
+        Ok(Self { handshakes: Arc::new(Handshakes::new(config, &[])?), settings })
     }
 
     /// Limits and texts of connections over TLS.
@@ -52,10 +34,10 @@ impl Endpoint {
         &self.settings
     }
 
-    /// What the next handshake uses.
+    /// Where certificates are read again.
     #[must_use]
-    pub fn server(&self) -> Arc<ServerConfig> {
-        self.current.load().server.clone()
+    pub fn handshakes(&self) -> &Arc<Handshakes> {
+        &self.handshakes
     }
 
     /// Begins a session on a socket that was just accepted.
@@ -63,18 +45,8 @@ impl Endpoint {
     /// # Errors
     /// The session cannot be made, for want of random numbers.
     pub fn begin(&self, socket: TcpStream, now: Instant) -> io::Result<TlsStream> {
-        let current = self.current.load();
+        let current = self.handshakes.current();
         let session = ServerConnection::new(current.server.clone()).map_err(io::Error::other)?;
-        Ok(TlsStream::new(socket, session, now + current.handshake_timeout, current.login_from))
-    }
-}
-
-impl Current {
-    fn read(config: &TlsConfig) -> Result<Self, FileProblem> {
-        Ok(Self {
-            server: Arc::new(server_config(config)?),
-            handshake_timeout: config.handshake_timeout,
-            login_from: config.login_from,
-        })
+        Ok(TlsStream::new(socket, session, now + current.timeout, current.login_from))
     }
 }

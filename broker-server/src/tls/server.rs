@@ -17,36 +17,33 @@ use super::files::{self, FileProblem, problem};
 use crate::config::TlsConfig;
 use crate::config::tls::TlsVersion;
 
-const CERTIFICATE: &str = "ssl_options.certfile";
-const KEY: &str = "ssl_options.keyfile";
-const AUTHORITIES: &str = "ssl_options.cacertfile";
-
 /// Reads the files and puts together what handshakes need.
 pub fn server_config(config: &TlsConfig) -> Result<ServerConfig, FileProblem> {
     let missing = Path::new("");
+    let keys = config.keys;
     let certificate_path = config.certificate.as_deref().unwrap_or(missing);
     let key_path = config.key.as_deref().unwrap_or(missing);
-    let chain = files::certificates(CERTIFICATE, certificate_path)?;
-    let key = files::private_key(KEY, key_path)?;
+    let chain = files::certificates(keys.certificate, certificate_path)?;
+    let key = files::private_key(keys.key, key_path)?;
     warn_of_age(certificate_path, chain.first());
 
     let provider = Arc::new(provider(config));
     let versions = versions(config);
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions);
     let text = "the cipher suites of ssl_options.ciphers belong to none of the versions of ssl_options.versions";
-    let builder = builder.map_err(|_| problem(CERTIFICATE, certificate_path, text))?;
+    let builder = builder.map_err(|_| problem(keys.certificate, certificate_path, text))?;
     let builder = match verifier(config, provider)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_single_cert(chain, key).map_err(|error| match error {
         Error::InconsistentKeys(_) => problem(
-            KEY,
+            keys.key,
             key_path,
             &format!("the key does not belong to the certificate of {}", certificate_path.display()),
         ),
-        error => files::encrypted_if_so(KEY, key_path).unwrap_or_else(|| {
-            problem(CERTIFICATE, certificate_path, &format!("certificate or key are of no use: {error}"))
+        error => files::encrypted_if_so(keys.key, key_path).unwrap_or_else(|| {
+            problem(keys.certificate, certificate_path, &format!("certificate or key are of no use: {error}"))
         }),
     })?;
     server.ignore_client_order = config.honor_cipher_order;
@@ -81,10 +78,10 @@ fn verifier(
         return Ok(None);
     }
     let path = config.authorities.as_deref().unwrap_or(Path::new(""));
-    let authorities = Arc::new(files::authorities(AUTHORITIES, path)?);
+    let authorities = Arc::new(files::authorities(config.keys.authorities, path)?);
     let builder = WebPkiClientVerifier::builder_with_provider(authorities, provider);
     let builder = if config.require_certificate { builder } else { builder.allow_unauthenticated() };
-    let inner = builder.build().map_err(|error| problem(AUTHORITIES, path, &error.to_string()))?;
+    let inner = builder.build().map_err(|error| problem(config.keys.authorities, path, &error.to_string()))?;
     Ok(Some(Arc::new(Bounded { inner, depth: config.depth })))
 }
 

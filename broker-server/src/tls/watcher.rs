@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use super::endpoint::Endpoint;
 use super::files::FileState;
+use super::handshakes::Handshakes;
 use crate::config::TlsConfig;
 
 /// The files are looked at so often.
@@ -23,15 +23,15 @@ pub struct FileWatcher {
 }
 
 impl FileWatcher {
-    /// Starts the thread. `config` is what `endpoint` was made with.
+    /// Starts the thread. `config` is what `handshakes` were made with.
     ///
     /// # Errors
     /// The operating system refuses the thread.
-    pub fn start(endpoint: Arc<Endpoint>, config: TlsConfig, look_every: Duration) -> io::Result<Self> {
+    pub fn start(handshakes: Arc<Handshakes>, config: TlsConfig, look_every: Duration) -> io::Result<Self> {
         let (orders, receiver) = sync_channel(WAITING_MAX);
         // What changes from now on is noticed, also before the thread runs.
         let seen = states(&config);
-        let watch = move || watch(&endpoint, config, seen, &receiver, look_every);
+        let watch = move || watch(&handshakes, config, seen, &receiver, look_every);
         thread::Builder::new().name("certificates".into()).spawn(watch)?;
         Ok(Self { orders })
     }
@@ -45,7 +45,7 @@ impl FileWatcher {
 }
 
 fn watch(
-    endpoint: &Endpoint,
+    handshakes: &Handshakes,
     mut config: TlsConfig,
     mut seen: [FileState; 3],
     orders: &Receiver<TlsConfig>,
@@ -64,8 +64,11 @@ fn watch(
         }
         // Also what is wrong is not read again until it changes: a key may follow its certificate a moment later.
         seen = now;
-        match endpoint.reload(wanted) {
-            Ok(()) => tracing::info!("read the TLS certificates again; new connections use them"),
+        match handshakes.reload(wanted) {
+            Ok(()) => tracing::info!(
+                listener = wanted.keys.listener,
+                "read the TLS certificates again; new connections use them"
+            ),
             Err(problem) => tracing::error!("TLS certificates not taken over, the ones in use stay: {problem}"),
         }
         if let Some(next) = ordered {
@@ -86,7 +89,6 @@ mod tests {
     use std::fs;
     use std::time::Instant;
 
-    use broker_amqp::Settings;
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
@@ -112,16 +114,16 @@ mod tests {
         let path = |name| Some(directory.path().join(name));
         let config = TlsConfig { certificate: path("crt"), key: path("key"), ..TlsConfig::default() };
         write_pair(&config);
-        let endpoint = Arc::new(Endpoint::new(&config, Arc::new(Settings::default())).unwrap());
-        let first = endpoint.server();
-        let _watcher = FileWatcher::start(endpoint.clone(), config.clone(), Duration::from_millis(10)).unwrap();
+        let handshakes = Arc::new(Handshakes::new(&config, &[]).unwrap());
+        let first = handshakes.current();
+        let _watcher = FileWatcher::start(handshakes.clone(), config.clone(), Duration::from_millis(10)).unwrap();
 
         fs::write(config.key.as_ref().unwrap(), "nothing of use").unwrap();
         thread::sleep(Duration::from_millis(100));
-        assert!(Arc::ptr_eq(&first, &endpoint.server()), "what is wrong is not taken over, nor what did not change");
+        assert!(Arc::ptr_eq(&first, &handshakes.current()), "what is wrong is not taken over, nor what did not change");
 
         write_pair(&config);
-        wait_until("the new certificate is taken over", || !Arc::ptr_eq(&first, &endpoint.server()));
+        wait_until("the new certificate is taken over", || !Arc::ptr_eq(&first, &handshakes.current()));
     }
 
     #[test]
@@ -130,10 +132,10 @@ mod tests {
         let path = |name| Some(directory.path().join(name));
         let config = TlsConfig { certificate: path("crt"), key: path("key"), ..TlsConfig::default() };
         write_pair(&config);
-        let endpoint = Arc::new(Endpoint::new(&config, Arc::new(Settings::default())).unwrap());
-        let first = endpoint.server();
-        let watcher = FileWatcher::start(endpoint.clone(), config.clone(), LOOK_EVERY).unwrap();
+        let handshakes = Arc::new(Handshakes::new(&config, &[]).unwrap());
+        let first = handshakes.current();
+        let watcher = FileWatcher::start(handshakes.clone(), config.clone(), LOOK_EVERY).unwrap();
         watcher.reload(config);
-        wait_until("the order is carried out", || !Arc::ptr_eq(&first, &endpoint.server()));
+        wait_until("the order is carried out", || !Arc::ptr_eq(&first, &handshakes.current()));
     }
 }

@@ -4,6 +4,7 @@
 //! broker when it asks. `tests/clients.rs` asserts every case. [`crash`] strikes brokers under load and checks what is left.
 
 pub mod brokerctl;
+pub mod certificates;
 mod client_program;
 pub mod crash;
 mod small_disk;

@@ -70,20 +70,22 @@ impl TlsDraft {
 }
 
 /// What listeners need.
-fn complete(config: &TlsConfig) -> Result<(), (&'static str, String)> {
-    let missing = |what: &str| Err(("listeners.ssl", format!("TLS listeners need {what}, a PEM file")));
+pub(super) fn complete(config: &TlsConfig) -> Result<(), (&'static str, String)> {
+    let keys = config.keys;
+    let missing = |what: &str| Err((keys.listener, format!("TLS listeners need {what}, a PEM file")));
     if config.certificate.is_none() {
-        return missing("ssl_options.certfile");
+        return missing(keys.certificate);
     }
     if config.key.is_none() {
-        return missing("ssl_options.keyfile");
+        return missing(keys.key);
     }
     if config.verify_peer && config.authorities.is_none() {
-        return Err(("ssl_options.verify", "verify_peer needs ssl_options.cacertfile, a PEM file".into()));
+        return Err((keys.verify, format!("verify_peer needs {}, a PEM file", keys.authorities)));
     }
     if config.require_certificate && !config.verify_peer {
-        let text = "fail_if_no_peer_cert needs ssl_options.verify = verify_peer: else no certificate is asked for";
-        return Err(("ssl_options.fail_if_no_peer_cert", text.into()));
+        let text =
+            format!("fail_if_no_peer_cert needs {} = verify_peer: else no certificate is asked for", keys.verify);
+        return Err((keys.require, text));
     }
     Ok(())
 }
@@ -418,11 +420,11 @@ pub(super) const ALTERNATIVE_INDEX: Key = Key {
     )
 };
 
-fn path(given: &Given<'_>) -> Result<PathBuf, String> {
+pub(super) fn path(given: &Given<'_>) -> Result<PathBuf, String> {
     not_empty(given.value).map(PathBuf::from)
 }
 
-fn shown_path(key: &str, path: Option<&PathBuf>) -> Vec<Shown> {
+pub(super) fn shown_path(key: &str, path: Option<&PathBuf>) -> Vec<Shown> {
     optional(key, path.map(|path| path.display()))
 }
 

@@ -9,10 +9,11 @@ use rustls::CipherSuite;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::admin::{ADMIN_KEYS, AdminConfig, AdminListener};
 use crate::config::cluster::{
     ClusterConfig, ClusterListener, ClusterTls, PartitionHandling, PeerDiscovery, QueueMasterLocator, Recovery, Seed,
 };
-use crate::config::tls::{AlternativeName, LoginFrom, TlsVersion};
+use crate::config::tls::{AMQP_KEYS, AlternativeName, LoginFrom, TlsVersion};
 use crate::config::{DiskFreeLimit, Listener, LogFormat, LogLevel, MemoryWatermark, Secret, TlsConfig};
 
 /// Loads a configuration file with this text and these variables.
@@ -116,6 +117,7 @@ fn tls_options_are_those_of_rabbitmq() {
     let Config { listeners, tls, .. } = loaded.config;
     assert_eq!(listeners, [Listener { name: "default".into(), ip: None, port: 5671, tls: true }]);
     let expected = TlsConfig {
+        keys: AMQP_KEYS,
         certificate: Some("/cert.pem".into()),
         key: Some("/key.pem".into()),
         key_password: Some(Secret::new("secret")),
@@ -158,6 +160,61 @@ fn tls_options_that_cannot_be_met_are_errors() {
     ] {
         let errors = errors_of(text);
         assert!(errors.len() == 1 && errors[0].contains(error), "{text}: {errors:?}");
+    }
+}
+
+const ADMIN: &str = "broker.admin.listener = 127.0.0.1:15680\n";
+const AMQP_FILES: &str = "ssl_options.certfile = c\nssl_options.keyfile = k\nssl_options.cacertfile = a\n";
+
+#[test]
+fn the_admin_service_takes_over_what_is_said_of_tls_for_amqp() {
+    let config = config_of(&format!("{ADMIN}{AMQP_FILES}ssl_options.versions.1 = tlsv1.3\n"));
+    let AdminConfig { listener, tls } = config.admin;
+    assert_eq!(listener, Some(AdminListener { ip: Some([127, 0, 0, 1].into()), port: 15_680 }));
+    let expected = TlsConfig {
+        keys: ADMIN_KEYS,
+        certificate: Some("c".into()),
+        key: Some("k".into()),
+        authorities: Some("a".into()),
+        versions: vec![TlsVersion::V13],
+        ..TlsConfig::default()
+    };
+    assert_eq!(tls, expected);
+    let own = "broker.admin.ssl_options.certfile = ac\nbroker.admin.ssl_options.keyfile = ak\n\
+               broker.admin.ssl_options.verify = verify_peer\nbroker.admin.ssl_options.fail_if_no_peer_cert = true\n";
+    let config = config_of(&format!("{ADMIN}{AMQP_FILES}{own}"));
+    let expected = TlsConfig {
+        certificate: Some("ac".into()),
+        key: Some("ak".into()),
+        verify_peer: true,
+        require_certificate: true,
+        versions: Vec::new(),
+        ..expected
+    };
+    assert_eq!(config.admin.tls, expected);
+    assert!(!config.tls.verify_peer, "that of AMQP stays");
+    let first = load_text(&format!("{ADMIN}{AMQP_FILES}{own}"), &[]).unwrap();
+    let again = load_text(&first.print().replace(REDACTED, "guest"), &[]).unwrap();
+    assert_eq!(first.config, again.config);
+}
+
+#[test]
+fn the_admin_service_is_off_or_has_tls_and_a_port_of_its_own() {
+    assert_eq!(config_of("heartbeat = 5").admin, AdminConfig::default());
+    let loaded = load_text("broker.admin.ssl_options.verify = verify_none\n", &[]).unwrap();
+    assert!(loaded.warnings[0].to_string().contains("has no effect without broker.admin.listener"));
+    for (text, error) in [
+        (ADMIN.to_owned(), "rabbitmq.conf:1: TLS listeners need broker.admin.ssl_options.certfile, a PEM file"),
+        (
+            format!("{ADMIN}{AMQP_FILES}broker.admin.ssl_options.keyfile = x"),
+            "rabbitmq.conf:5: broker.admin.ssl_options.certfile and broker.admin.ssl_options.keyfile go together",
+        ),
+        (
+            format!("{ADMIN}{AMQP_FILES}listeners.tcp.x = 15680"),
+            "rabbitmq.conf:1: listeners.tcp.x and broker.admin.listener both take port 15680",
+        ),
+    ] {
+        assert_eq!(errors_of(&text), [error], "{text}");
     }
 }
 

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod certificates;
 mod session;
 
 use std::fs;
@@ -21,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion, StreamOwned, SupportedProtocolVersion};
 
-use certificates::{Authority, Pair};
+use e2e::certificates::{Authority, Pair};
 use session::Session;
 
 /// How long anything may take on a busy machine.

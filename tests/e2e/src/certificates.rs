@@ -1,4 +1,5 @@
 //! Authorities and certificates, made anew for each test.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,14 @@ pub struct Authority {
 /// Files of a certificate and its key.
 #[derive(Clone)]
 pub struct Pair {
+    /// The certificate.
     pub certificate: PathBuf,
+    /// Its key.
     pub key: PathBuf,
 }
 
 impl Authority {
+    /// One of that name.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,6 +41,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem, directory: TempDir::with_prefix("tls-").unwrap() }
     }
 
+    /// Where its files are.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -48,16 +53,19 @@ impl Authority {
         path
     }
 
+    /// A certificate for `localhost`.
     pub fn server(&self, file: &str) -> Pair {
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.distinguished_name = named(&[(DnType::CommonName, file)]);
         self.make(params, file)
     }
 
+    /// A certificate of a client with that subject.
     pub fn client(&self, file: &str, subject: &[(DnType, &str)]) -> Pair {
         self.make(client_params(subject), file)
     }
 
+    /// The same, out of date.
     pub fn expired_client(&self, file: &str) -> Pair {
         let mut params = client_params(&[(DnType::CommonName, "ann")]);
         params.not_before = OffsetDateTime::now_utc() - Duration::days(3);
