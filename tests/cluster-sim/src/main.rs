@@ -1,39 +1,102 @@
-//! probe
-mod net;
-mod node;
-mod random;
-use std::os::unix::fs::PermissionsExt;
-fn main() {
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).without_time().init();
-    let seed: u64 = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(1);
-    mad_turmoil::rand::set_rng(<rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed));
-    let root = std::path::PathBuf::from(format!("/dev/shm/cs-{}", std::process::id()));
-    std::fs::create_dir_all(&root).unwrap();
-    let s = root.join("secret");
-    std::fs::write(&s, [b'x'; 32]).unwrap();
-    std::fs::set_permissions(&s, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let net = net::Net::new(seed);
-    let mut nodes: Vec<_> = (1..=3).map(|n| node::Node::new(n, 3, &root, &net).unwrap()).collect();
-    for n in &mut nodes {
-        n.start().unwrap();
+//! `cluster-sim [--seeds N] [--from SEED] [--broken RULE]`: lives through many seeds, each in a process of its own, and says in which a promise was broken.
+//! `cluster-sim one SEED [--broken RULE] [--trace]`: one seed.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::{fs, io};
+
+use cluster_sim::broken::Broken;
+use cluster_sim::world;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let rule = value("--broken");
+    let broken = rule.as_deref().and_then(Broken::of);
+    if rule.is_some() && broken.is_none() {
+        eprintln!("rules that can be broken: {:?}", Broken::ALL.iter().map(|(name, _)| name).collect::<Vec<_>>());
+        return ExitCode::from(2);
     }
-    for ms in 0..20_000 {
-        net.step();
-        for n in &mut nodes {
-            let b = n.state;
-            let _ = n.tick().unwrap();
-            if n.state != b {
-                println!("{ms} {} {:?} {}", n.number, n.state, n.why);
-                if let Some(h) = n.handle() {
-                    println!("{} {} {:?}", h.cluster_id(), h.node().0, h.status());
-                }
+    if let [command, seed, ..] = arguments.as_slice()
+        && command == "one"
+        && let Ok(seed) = seed.parse()
+    {
+        return one(seed, broken, arguments.iter().any(|argument| argument == "--trace"));
+    }
+    let number = |name: &str, otherwise: u64| value(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+    let (from, seeds) = (number("--from", 0), number("--seeds", 100));
+    let rule: Vec<String> = rule.into_iter().flat_map(|rule| ["--broken".to_owned(), rule]).collect();
+    let mut bad = 0;
+    for seed in from..from + seeds {
+        match child(seed, &rule) {
+            Ok(true) => {}
+            Ok(false) => bad += 1,
+            Err(error) => {
+                eprintln!("seed {seed} was not begun: {error}");
+                return ExitCode::from(2);
             }
         }
     }
-    for n in &nodes {
-        if let Some(h) = n.handle() {
-            println!("{:?} {:?}", h.status(), h.seen());
+    println!("{seeds} seeds from {from}, {bad} broken");
+    ExitCode::from(u8::from(bad > 0))
+}
+
+fn child(seed: u64, rule: &[String]) -> io::Result<bool> {
+    let output = Command::new(std::env::current_exe()?)
+        .arg("one")
+        .arg(seed.to_string())
+        .args(rule)
+        .env("RUST_BACKTRACE", "0")
+        .output()?;
+    if !output.status.success() {
+        let told = [output.stdout, output.stderr].concat();
+        print!("{}", String::from_utf8_lossy(&told));
+        let rule = rule.join(" ");
+        println!(
+            "seed {seed} ended with {}; again: cargo run -p cluster-sim -- one {seed} {rule} --trace",
+            output.status
+        );
+    }
+    Ok(output.status.success())
+}
+
+fn one(seed: u64, broken: Option<Broken>, trace: bool) -> ExitCode {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
+    }
+    let memory = PathBuf::from("/dev/shm");
+    let root = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let root = root.join(format!("cluster-sim-{}", std::process::id()));
+    // What is made of chance in this process comes after it, on a thread that has none yet: hash maps, Raft's timers, the choices of tokio.
+    mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
+    let outcome = std::thread::scope(|scope| {
+        let lived = scope.spawn(|| fs::create_dir_all(&root).and_then(|()| world::run(seed, broken, &root)));
+        lived.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
+    });
+    drop(fs::remove_dir_all(&root));
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            println!("seed {seed} was not lived through: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if trace {
+        outcome.trace.iter().for_each(|line| println!("{line}"));
+    }
+    let (faults, acknowledged) = (outcome.faults, outcome.acknowledged);
+    println!("seed {seed}: {faults} faults, {acknowledged} changes acknowledged");
+    match outcome.wrong {
+        None => ExitCode::SUCCESS,
+        Some(what) => {
+            println!("seed {seed} broke a promise: {what}");
+            ExitCode::FAILURE
         }
     }
-    let _ = std::fs::remove_dir_all(&root);
 }

@@ -43,6 +43,8 @@ struct State {
     next_stream: u64,
     boxes: BTreeMap<usize, Letters>,
     sent: u64,
+    /// A broken rule: what nodes say of themselves is not spread.
+    facts_stay: bool,
 }
 
 #[derive(Default)]
@@ -92,12 +94,18 @@ impl Net {
             next_stream: 0,
             boxes: BTreeMap::new(),
             sent: 0,
+            facts_stay: false,
         })))
     }
 
     /// What a node stands on.
     pub fn of(&self, node: usize) -> Arc<dyn Given> {
         Arc::new(Place { net: self.clone(), node })
+    }
+
+    /// Whether datagrams that carry what nodes say of themselves are lost.
+    pub fn break_facts(&self, stay: bool) {
+        self.lock().facts_stay = stay;
     }
 
     /// Cuts one direction.
@@ -325,7 +333,8 @@ impl GivenDatagrams for Place {
         let mut state = self.net.lock();
         let (to, loss) = (node_at(to), state.loss);
         let is_lost = state.random.below(1000) < loss;
-        if state.cut.contains(&(self.node, to)) || is_lost {
+        let is_kept = state.facts_stay && octets.get(5).is_some_and(|kind| *kind != 1);
+        if state.cut.contains(&(self.node, to)) || is_lost || is_kept {
             return Ok(());
         }
         let twice = loss > 0 && state.random.one_in(20);

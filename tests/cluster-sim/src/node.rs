@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
+use broker_core::name::NodeId;
 use broker_meta::Catalog;
+use broker_meta::raft::{Identity, create_log};
 use broker_server::cluster::ground::Ground;
-use broker_server::cluster::{Handle, start_on};
+use broker_server::cluster::{Handle, plan_to_be_blank, start_on};
 use broker_server::config::Config;
 use broker_server::config::cluster::Seed;
 use broker_server::driver::events::Event;
@@ -17,6 +19,7 @@ use broker_server::exit::Failure;
 use mio::{Poll, Token, Waker};
 use tokio::runtime::Runtime;
 
+use crate::links::Links;
 use crate::net::{Net, PORT};
 
 type Starting = Pin<Box<dyn Future<Output = Result<Option<Handle>, Failure>>>>;
@@ -53,6 +56,7 @@ pub struct Node {
     starting: Option<Starting>,
     handle: Option<Handle>,
     inbox: Option<(Inbox, Poll)>,
+    links: Links,
     runtime: Option<Runtime>,
 }
 
@@ -80,6 +84,7 @@ impl Node {
             starting: None,
             handle: None,
             inbox: None,
+            links: Links::default(),
             runtime: None,
         })
     }
@@ -135,13 +140,17 @@ impl Node {
                 let poll = Poll::new()?;
                 let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), Token(0))?);
                 let _entered = runtime.enter();
-                handle.go_live(&mailbox, &self.config, Box::new(|_, _, _| Ok(())));
+                self.links = Links::default();
+                handle.go_live(&mailbox, &self.config, self.links.taker(runtime.handle().clone()));
                 self.handle = Some(handle);
                 self.inbox = Some((inbox, poll));
                 self.state = State::Live;
             }
             Some(Ok(None)) => self.refuse("it is to start again".into()),
             Some(Err(failure)) => self.refuse(failure.message),
+        }
+        if let Some(handle) = &self.handle {
+            self.links.ended().into_iter().for_each(|node| handle.link_is_down(NodeId(node)));
         }
         let Some((inbox, _)) = &self.inbox else { return Ok(Vec::new()) };
         Ok(std::iter::from_fn(|| inbox.take()).collect())
@@ -174,22 +183,29 @@ impl Node {
         fs::create_dir_all(&self.directory)
     }
 
-    /// Keeps a copy of the disk of a node that is down.
-    pub fn keep(&self) -> io::Result<()> {
-        let kept = self.directory.with_extension("kept");
-        drop(fs::remove_dir_all(&kept));
-        copy(&self.directory, &kept)
+    /// To which nodes it has a link.
+    pub fn links(&self) -> Vec<u64> {
+        self.links.up()
     }
 
-    /// Puts the copy back while it is down; false if there is none.
-    pub fn put_back(&self) -> io::Result<bool> {
-        let kept = self.directory.with_extension("kept");
-        if !kept.exists() {
-            return Ok(false);
+    /// An operator has it forget another node.
+    pub fn forget(&self, name: &str) {
+        if let (Some(runtime), Some(handle)) = (&self.runtime, self.handle.clone()) {
+            let name = name.to_owned();
+            runtime.spawn(async move { drop(handle.forget(&name).await) });
         }
-        fs::remove_dir_all(&self.directory)?;
-        copy(&kept, &self.directory)?;
-        Ok(true)
+    }
+
+    /// A broken rule: it founds a cluster at its next start, whatever it is told of others.
+    pub fn plan_to_found(&self) -> io::Result<()> {
+        plan_to_be_blank(&self.directory).map_err(|failure| io::Error::other(failure.message))
+    }
+
+    /// A broken rule: with its disk empty it takes up the number it had.
+    pub fn take_up(&self, cluster: [u8; 16], node: u64) -> io::Result<()> {
+        let directory = self.directory.join("catalog");
+        fs::create_dir_all(&directory)?;
+        create_log(&directory, &Identity { cluster, node }).map_err(io::Error::other)
     }
 
     /// Whether it has the log of a member.
