@@ -9,6 +9,8 @@ pub enum Broken {
     EmptiedVotes,
     /// What nodes say of themselves is not spread.
     FactsStay,
+    /// A copy of a disk is put back after its node has started once more since; of that nothing is promised.
+    OldDisk,
     /// The shard is not told of one entry in twenty.
     FeedSkips,
 }
@@ -19,6 +21,7 @@ impl Broken {
         ("emptied-founds", Broken::EmptiedFounds),
         ("emptied-votes", Broken::EmptiedVotes),
         ("facts-stay", Broken::FactsStay),
+        ("old-disk", Broken::OldDisk),
         ("feed-skips", Broken::FeedSkips),
     ];
 

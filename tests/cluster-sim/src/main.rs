@@ -1,12 +1,11 @@
 //! `cluster-sim [--seeds N] [--from SEED] [--broken RULE]`: lives through many seeds, each in a process of its own, and says in which a promise was broken.
 //! `cluster-sim one SEED [--broken RULE] [--trace]`: one seed.
 
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::{fs, io};
 
 use cluster_sim::broken::Broken;
-use cluster_sim::world;
+use cluster_sim::{disks_of, world};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -47,12 +46,12 @@ fn main() -> ExitCode {
 }
 
 fn child(seed: u64, rule: &[String]) -> io::Result<bool> {
-    let output = Command::new(std::env::current_exe()?)
-        .arg("one")
-        .arg(seed.to_string())
-        .args(rule)
-        .env("RUST_BACKTRACE", "0")
-        .output()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("one").arg(seed.to_string()).args(rule).env("RUST_BACKTRACE", "0");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let disks = disks_of(child.id());
+    let output = child.wait_with_output()?;
+    drop(fs::remove_dir_all(disks));
     if !output.status.success() {
         let told = [output.stdout, output.stderr].concat();
         print!("{}", String::from_utf8_lossy(&told));
@@ -70,9 +69,7 @@ fn one(seed: u64, broken: Option<Broken>, trace: bool) -> ExitCode {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
     }
-    let memory = PathBuf::from("/dev/shm");
-    let root = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let root = root.join(format!("cluster-sim-{}", std::process::id()));
+    let root = disks_of(std::process::id());
     // What is made of chance in this process comes after it, on a thread that has none yet: hash maps, Raft's timers, the choices of tokio.
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     let outcome = std::thread::scope(|scope| {

@@ -183,6 +183,17 @@ impl Node {
         fs::create_dir_all(&self.directory)
     }
 
+    /// Keeps a copy of the disk while it is down.
+    pub fn keep(&self) -> io::Result<()> {
+        copy(&self.directory, &self.directory.with_extension("kept"))
+    }
+
+    /// Puts the copy back while it is down.
+    pub fn put_back(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.directory)?;
+        copy(&self.directory.with_extension("kept"), &self.directory)
+    }
+
     /// To which nodes it has a link.
     pub fn links(&self) -> Vec<u64> {
         self.links.up()

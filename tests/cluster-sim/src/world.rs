@@ -55,6 +55,8 @@ struct World {
     /// When a node that does not run or stands still goes on.
     goes_on: Vec<Option<u64>>,
     emptied: Option<usize>,
+    /// Of whose disk there is a copy.
+    kept: Option<usize>,
     /// An operator has had the emptied node forgotten.
     forgotten: bool,
     /// Numbers and clusters, for the broken rule.
@@ -85,6 +87,7 @@ pub fn run(seed: u64, broken: Option<Broken>, root: &Path) -> io::Result<Outcome
         alarms_elsewhere: vec![false; count],
         goes_on: vec![None; count],
         emptied: None,
+        kept: None,
         forgotten: false,
         belonged: vec![None; count],
         faults: 0,
@@ -347,6 +350,20 @@ impl World {
         self.goes_on[at] = Some(self.now + rests);
         let name = self.name(at);
         self.tell(&format!("fault: {name} is killed for {rests} ms"));
+        if self.broken == Some(Broken::OldDisk) && self.emptied.is_none() && self.belonged[at].is_some() {
+            match self.kept {
+                None => {
+                    self.nodes[at].keep()?;
+                    self.kept = Some(at);
+                }
+                Some(kept) if kept == at => {
+                    self.nodes[at].put_back()?;
+                    self.emptied = Some(at);
+                    self.tell(&format!("fault: an older copy of the disk of {name} is put back"));
+                }
+                Some(_) => {}
+            }
+        }
         Ok(())
     }
 

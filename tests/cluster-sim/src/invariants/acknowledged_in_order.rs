@@ -37,7 +37,7 @@ mod tests {
         let proposal =
             |began, at, index| Proposal { change: Change::Create("x".into()), began, acknowledged: Some((at, index)) };
         let mut history = History::default();
-        history.proposals = vec![proposal(1, 5, 3), proposal(4, 9, 2), proposal(6, 8, 4)];
+        history.proposals.extend([proposal(1, 5, 3), proposal(4, 9, 2), proposal(6, 8, 4)]);
         assert_eq!(check(&history), Ok(()));
         history.proposals.push(proposal(10, 12, 4));
         assert!(check(&history).is_err());

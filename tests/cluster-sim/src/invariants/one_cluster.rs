@@ -18,7 +18,7 @@ mod tests {
     #[test]
     fn a_second_cluster_is_seen() {
         let mut history = History::default();
-        history.belonged = vec![("a".into(), "1".into(), 1), ("b".into(), "1".into(), 2)];
+        history.belonged.extend([("a".into(), "1".into(), 1), ("b".into(), "1".into(), 2)]);
         assert_eq!(check(&history), Ok(()));
         history.belonged.push(("b".into(), "2".into(), 1));
         assert!(check(&history).is_err());
