@@ -393,5 +393,9 @@ fn damaged(why: Meaningless) -> io::Error {
 
 /// Away from the threads that answer other nodes.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    // On a runtime of one thread everything waits for it anyway, and in a simulation no second thread may decide what comes first.
+    if tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
+        return work();
+    }
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

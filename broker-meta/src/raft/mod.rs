@@ -45,7 +45,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub use forced::{Forced, Lost, force_boot};
 pub use machine::{Applied, Listener};
 pub use network::{Kind, NotReached, Transport};
-pub use store::{Identity, OpenError};
+pub use store::{Identity, OpenError, Writing};
 pub use types::{Meaningless, Node};
 
 use crate::catalog::Catalog;
@@ -170,6 +170,17 @@ impl<T: Transport> CatalogRaft<T> {
         transport: Arc<T>,
         listener: Listener,
     ) -> Result<CatalogRaft<T>, OpenError> {
+        Self::open_with(directory, pace, transport, listener, Writing::Thread).await
+    }
+
+    /// The same, with a word on who writes the log.
+    pub async fn open_with(
+        directory: &Path,
+        pace: Pace,
+        transport: Arc<T>,
+        listener: Listener,
+        writing: Writing,
+    ) -> Result<CatalogRaft<T>, OpenError> {
         let millis = |time: Duration| time.as_millis() as u64;
         let config = Config {
             cluster_name: "catalog".into(),
@@ -186,7 +197,7 @@ impl<T: Transport> CatalogRaft<T> {
             ..Config::default()
         };
         let config = config.validate().map_err(io::Error::other)?;
-        let (store, identity, incarnation) = LogStore::open(directory)?;
+        let (store, identity, incarnation) = LogStore::open_with(directory, writing)?;
         // Raft asks the others as soon as it is there.
         transport.carries_for(&identity, incarnation);
         let machine = Machine::open(directory, listener)?;

@@ -39,6 +39,15 @@ const FILE: &str = "raft.redb";
 /// Written together at most.
 const TOGETHER_MAX: usize = 1024;
 
+/// Who writes a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// A thread of its own: nobody waits for the disk who does not have to.
+    Thread,
+    /// Whoever has something to be written. In a simulation no second thread may decide what comes first.
+    Here,
+}
+
 /// Whose log it is. A log is never taken up by another node, nor by the same one after its disk was emptied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -75,8 +84,17 @@ struct Shared {
     database: RwLock<Option<Database>>,
     /// Entries whose transaction is not on the disk yet.
     unwritten: Mutex<BTreeMap<u64, EntryOf>>,
-    work: Mutex<Option<Sender<Work>>>,
+    work: Mutex<Option<Way>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How what is asked for comes to be written.
+#[derive(Debug)]
+enum Way {
+    /// By a thread.
+    Thread(Sender<Work>),
+    /// At once, by whoever asks; after a failed write it says why.
+    Here(Option<String>),
 }
 
 type Done = oneshot::Sender<io::Result<()>>;
@@ -144,6 +162,11 @@ impl LogStore {
 
     /// Opens the log in a directory and counts this start. A log that is missing is not made: who lost it has no vote any more.
     pub(super) fn open(directory: &Path) -> Result<(LogStore, Identity, u64), OpenError> {
+        Self::open_with(directory, Writing::Thread)
+    }
+
+    /// The same, with a word on who writes.
+    pub(super) fn open_with(directory: &Path, writing: Writing) -> Result<(LogStore, Identity, u64), OpenError> {
         let path = directory.join(FILE);
         if !path.try_exists()? {
             return Err(OpenError::Missing(path));
@@ -174,12 +197,16 @@ impl LogStore {
         let identity = identity.and_then(|octets| Identity::from_octets(&octets));
         let identity = identity.ok_or_else(|| damaged(Meaningless("its identity is damaged")))?;
         let (work, receiver) = channel();
+        let way = if writing == Writing::Here { Way::Here(None) } else { Way::Thread(work) };
         let shared = Arc::new(Shared {
             database: RwLock::new(Some(database)),
             unwritten: Mutex::default(),
-            work: Mutex::new(Some(work)),
+            work: Mutex::new(Some(way)),
             thread: Mutex::default(),
         });
+        if writing == Writing::Here {
+            return Ok((LogStore(shared), identity, incarnation));
+        }
         let writer = shared.clone();
         let thread = std::thread::Builder::new().name("catalog log".into()).spawn(move || writer.run(&receiver))?;
         *lock(&shared.thread) = Some(thread);
@@ -199,8 +226,14 @@ impl LogStore {
     }
 
     fn send(&self, work: Work) -> io::Result<()> {
-        let sent = lock(&self.0.work).as_ref().is_some_and(|sender| sender.send(work).is_ok());
-        if sent { Ok(()) } else { Err(closed()) }
+        match &mut *lock(&self.0.work) {
+            Some(Way::Thread(sender)) => sender.send(work).map_err(|_| closed()),
+            Some(Way::Here(failed)) => {
+                self.0.carry_out(vec![work], failed);
+                Ok(())
+            }
+            None => Err(closed()),
+        }
     }
 
     async fn and_wait(&self, work: impl FnOnce(Done) -> Work) -> io::Result<()> {
@@ -274,29 +307,34 @@ impl Shared {
         let mut failed: Option<String> = None;
         while let Ok(first) = work.recv() {
             let together: Vec<Work> = std::iter::once(first).chain(work.try_iter().take(TOGETHER_MAX)).collect();
-            let result = match &failed {
-                Some(why) => Err(io::Error::other(why.clone())),
-                None => self.write(&together),
-            };
-            if let Err(error) = &result {
-                failed.get_or_insert_with(|| format!("an earlier write of the catalog's log failed: {error}"));
-            }
-            let answer = || match &result {
-                Ok(()) => Ok(()),
-                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            };
-            for piece in together {
-                match piece {
-                    Work::Append(entries, flushed) => {
-                        if result.is_ok() {
-                            self.forget_written(&entries);
-                        }
-                        flushed.io_completed(answer());
+            self.carry_out(together, &mut failed);
+        }
+    }
+
+    /// Writes, and answers whoever asked.
+    fn carry_out(&self, together: Vec<Work>, failed: &mut Option<String>) {
+        let result = match failed {
+            Some(why) => Err(io::Error::other(why.clone())),
+            None => self.write(&together),
+        };
+        if let Err(error) = &result {
+            failed.get_or_insert_with(|| format!("an earlier write of the catalog's log failed: {error}"));
+        }
+        let answer = || match &result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        for piece in together {
+            match piece {
+                Work::Append(entries, flushed) => {
+                    if result.is_ok() {
+                        self.forget_written(&entries);
                     }
-                    // Who asked may have gone.
-                    Work::Set(_, _, done) | Work::Truncate(_, done) | Work::Purge(_, done) => {
-                        let _ = done.send(answer());
-                    }
+                    flushed.io_completed(answer());
+                }
+                // Who asked may have gone.
+                Work::Set(_, _, done) | Work::Truncate(_, done) | Work::Purge(_, done) => {
+                    let _ = done.send(answer());
                 }
             }
         }

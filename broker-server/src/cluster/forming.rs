@@ -48,7 +48,7 @@ pub async fn find_place(config: &Config, gate: &Arc<Gate>, has_data: bool) -> Re
     let (name, own_address) = (&config.node.name, config.cluster.advertised_address(&config.node.name));
     let mut told_at: Option<Instant> = None;
     loop {
-        let seeds = seeds(config).await;
+        let seeds = seeds(config, gate).await;
         let others = seeds.iter().filter(|seed| !seed.is_this_node).count();
         if others == 0 && config.cluster.dns_hostname.is_none() {
             return Ok(Place::Found);
@@ -118,7 +118,7 @@ pub async fn who(gate: &Arc<Gate>, address: &str) -> Result<WhoAnswer, String> {
 }
 
 /// The nodes that the configuration names, this one among them.
-async fn seeds(config: &Config) -> Vec<Seed> {
+async fn seeds(config: &Config, gate: &Gate) -> Vec<Seed> {
     let (cluster, own_name) = (&config.cluster, &config.node.name);
     let own_address = cluster.advertised_address(own_name);
     if cluster.peer_discovery_backend == PeerDiscovery::ClassicConfig {
@@ -129,10 +129,7 @@ async fn seeds(config: &Config) -> Vec<Seed> {
         return listed.collect();
     }
     let Some(hostname) = &cluster.dns_hostname else { return Vec::new() };
-    let resolve = |host: String| async move {
-        let found = tokio::net::lookup_host(host).await.map(Iterator::collect::<Vec<_>>);
-        found.unwrap_or_default()
-    };
+    let resolve = |host: String| async move { gate.ground().resolve(&host).await };
     let own = resolve(own_address).await;
     let found = resolve(format!("{hostname}:{}", cluster.listener.port)).await;
     let seed = |address: std::net::SocketAddr| {

@@ -1,6 +1,7 @@
 //! Keeps one link to every other node: of two nodes the one with the higher number opens it. What travels on it is the shard's.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// That one cannot be reached is said so often.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
+/// Whoever drives the streams of links: they are handed to it with the other node's number and start.
+pub type Taker = Box<dyn Fn(NodeId, u64, NodeStream) -> io::Result<()> + Send>;
+
+/// The shard takes them as sockets.
+pub fn to_shard(mailbox: Mailbox) -> Taker {
+    Box::new(move |node, incarnation, stream| {
+        let (stream, tls) = stream.into_parts()?;
+        mailbox.send(Event::Link { node, incarnation, stream, tls });
+        Ok(())
+    })
+}
+
 /// Which links there are.
 #[derive(Clone, Default)]
 pub struct Links(Arc<Mutex<State>>);
@@ -28,15 +41,14 @@ struct State {
     up: BTreeSet<u64>,
     connecting: BTreeSet<u64>,
     /// None until the shard takes links over.
-    mailbox: Option<Mailbox>,
+    taker: Option<Taker>,
 }
 
 impl State {
     fn hand_over(&mut self, node: u64, incarnation: u64, stream: NodeStream) {
-        let Some(mailbox) = &self.mailbox else { return };
-        match stream.into_parts() {
-            Ok((stream, tls)) => {
-                mailbox.send(Event::Link { node: NodeId(node), incarnation, stream, tls });
+        let Some(taker) = &self.taker else { return };
+        match taker(NodeId(node), incarnation, stream) {
+            Ok(()) => {
                 self.up.insert(node);
             }
             Err(error) => tracing::warn!(node, %error, "a link to another node was lost before it began"),
@@ -46,13 +58,13 @@ impl State {
 
 impl Links {
     /// The shard takes links over from now on.
-    pub fn go_live(&self, mailbox: Mailbox) {
-        self.lock().mailbox = Some(mailbox);
+    pub fn go_live(&self, taker: Taker) {
+        self.lock().taker = Some(taker);
     }
 
     /// Whether it does.
     pub fn are_live(&self) -> bool {
-        self.lock().mailbox.is_some()
+        self.lock().taker.is_some()
     }
 
     /// The shard has lost a link.
@@ -80,7 +92,7 @@ impl Links {
                 let node = member.node.0;
                 {
                     let mut state = self.lock();
-                    if state.mailbox.is_none() || state.up.contains(&node) || !state.connecting.insert(node) {
+                    if state.taker.is_none() || state.up.contains(&node) || !state.connecting.insert(node) {
                         continue;
                     }
                 }

@@ -9,6 +9,7 @@
 //!  feed       from the log to the shard                            proposals  from the shard to the log
 //!  lead       what the leader of the catalog sees to
 //!  sight      who answers: gossip
+//!  ground     the network and chance: the machine's or a simulation's
 //!  attend     what a node does that sees too few
 //! ```
 //!
@@ -19,8 +20,9 @@ mod attend;
 mod control;
 mod feed;
 mod forming;
+pub mod ground;
 mod lead;
-mod links;
+pub mod links;
 mod operating;
 mod others;
 mod plan;
@@ -28,7 +30,7 @@ mod proposals;
 pub mod secret;
 mod sight;
 mod streams;
-mod tls;
+pub mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -45,7 +47,6 @@ use broker_meta::membership::{Facts, Gossip, Me};
 use broker_meta::peer::{Identity, Refusal};
 use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, Status, create_log};
 use broker_meta::{Catalog, command};
-use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -56,11 +57,11 @@ use crate::admin::ShardHandle;
 use crate::config::Config;
 use crate::driver::mailbox::Mailbox;
 use crate::exit::{Code, Failure};
-use crate::node::random;
 use control::{Answers, PeerStream, Peers, Raft};
 use feed::Feed;
 use forming::Place;
-use links::Links;
+use ground::{Datagrams, Ground};
+use links::{Links, Taker};
 use plan::{Plan, Planned};
 use sight::Sight;
 use streams::{Gate, Purpose, StreamError};
@@ -100,8 +101,6 @@ pub enum Start {
 pub struct Cluster {
     runtime: Runtime,
     handle: Handle,
-    /// Where what other nodes ask of this one's queues and connections is answered.
-    local: Arc<OnceLock<ShardHandle>>,
 }
 
 /// What others in the process may ask of it.
@@ -114,6 +113,8 @@ pub struct Handle {
     sight: Arc<Sight>,
     links: Links,
     proposals: Proposals,
+    /// Where what other nodes ask of this one's queues and connections is answered.
+    local: Arc<OnceLock<ShardHandle>>,
     /// What this node says of itself.
     said: Arc<Mutex<Facts>>,
     about: Arc<About>,
@@ -153,6 +154,44 @@ impl Cluster {
         data_dir: &Path,
         alone: impl FnOnce() -> Result<Catalog, Failure>,
     ) -> Result<Start, Failure> {
+        let Some(ready) = Ready::new(config, data_dir, Ground::Machine)? else { return Ok(Start::Alone) };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("cluster")
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Code::Software, format!("cannot start the cluster's threads: {error}")))?;
+        let handle = runtime.block_on(take_part(config, data_dir, ready.ear, ready.plan, alone))?;
+        Ok(handle.map_or(Start::Again, |handle| Start::Member(Box::new(Cluster { runtime, handle }))))
+    }
+
+    /// What others may ask of it.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The shard takes over: it is told of everything that comes after the catalog that is returned.
+    pub fn go_live(&self, mailbox: &Mailbox, config: &Config) -> Catalog {
+        self.handle.go_live(mailbox, config, links::to_shard(mailbox.clone()))
+    }
+
+    /// Ends it: what was answered is on the disk.
+    pub fn stop(self) {
+        self.handle.gate.close();
+        self.runtime.block_on(self.handle.raft.stop());
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+/// A node before it has anything to do with others: what its configuration and its next start come to.
+struct Ready {
+    ear: Ear,
+    plan: Option<Plan>,
+}
+
+impl Ready {
+    /// None if it has no secret, and so nothing to do with other nodes.
+    fn new(config: &Config, data_dir: &Path, ground: Ground) -> Result<Option<Ready>, Failure> {
         let directory = data_dir.join(CATALOG);
         let mut planned = Planned::read(data_dir)?;
         if let Some(planned) = &mut planned {
@@ -179,7 +218,7 @@ impl Cluster {
                 ));
             }
             plan::remove(data_dir)?;
-            return Ok(Start::Alone);
+            return Ok(None);
         };
         let secret = secret::read(secret_file)?;
         let tls = config.cluster.tls.as_ref().map(tls::NodeTls::new).transpose()?;
@@ -190,14 +229,8 @@ impl Cluster {
             name: config.node.name.clone(),
             software: concat!("brokerd ", env!("CARGO_PKG_VERSION")).into(),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("cluster")
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::new(Code::Software, format!("cannot start the cluster's threads: {error}")))?;
         let ear = Ear {
-            gate: Arc::new(Gate::new(secret, tls, identity)),
+            gate: Arc::new(Gate::new(ground, secret, tls, identity)),
             raft: Arc::default(),
             proposals: Arc::default(),
             sight: Arc::default(),
@@ -205,38 +238,34 @@ impl Cluster {
             local: Arc::default(),
             moving: Arc::default(),
         };
-        let local = ear.local.clone();
-        let plan = planned.map(|planned| planned.plan);
-        let handle = runtime.block_on(take_part(config, data_dir, ear, plan, alone))?;
-        Ok(handle.map_or(Start::Again, |handle| Start::Member(Box::new(Cluster { runtime, handle, local }))))
-    }
-
-    /// What others may ask of it.
-    pub fn handle(&self) -> &Handle {
-        &self.handle
-    }
-
-    /// The shard takes over: it is told of everything that comes after the catalog that is returned.
-    pub fn go_live(&self, mailbox: &Mailbox, config: &Config) -> Catalog {
-        let live = self.handle.feed.go_live(mailbox.clone());
-        drop(self.local.set(ShardHandle::new(mailbox.clone(), self.handle.node())));
-        self.handle.links.go_live(mailbox.clone());
-        let handle = &self.handle;
-        let links = handle.links.clone().run(handle.gate.clone(), handle.feed.clone(), handle.node().0);
-        self.runtime.spawn(links);
-        self.runtime.spawn(attend::run(handle.clone(), config.cluster.partition_handling.clone(), mailbox.clone()));
-        live
-    }
-
-    /// Ends it: what was answered is on the disk.
-    pub fn stop(self) {
-        self.handle.gate.close();
-        self.runtime.block_on(self.handle.raft.stop());
-        self.runtime.shutdown_timeout(Duration::from_secs(1));
+        Ok(Some(Ready { ear, plan: planned.map(|planned| planned.plan) }))
     }
 }
 
+/// Has a node take part on a runtime that is there and over another network, as [`Cluster::start`] does on its own; none if an operator
+/// has said meanwhile that it is to start again.
+pub async fn start_on(
+    ground: Ground,
+    config: &Config,
+    data_dir: &Path,
+    alone: impl FnOnce() -> Result<Catalog, Failure>,
+) -> Result<Option<Handle>, Failure> {
+    let no_secret = || Failure::new(Code::Config, "this node has no secret");
+    let ready = Ready::new(config, data_dir, ground)?.ok_or_else(no_secret)?;
+    take_part(config, data_dir, ready.ear, ready.plan, alone).await
+}
+
 impl Handle {
+    /// Whoever has the mailbox is told of everything that comes after the catalog that is returned, and is handed the streams of links.
+    pub fn go_live(&self, mailbox: &Mailbox, config: &Config, links: Taker) -> Catalog {
+        let live = self.feed.go_live(mailbox.clone());
+        drop(self.local.set(ShardHandle::new(mailbox.clone(), self.node())));
+        self.links.go_live(links);
+        self.runtime.spawn(self.links.clone().run(self.gate.clone(), self.feed.clone(), self.node().0));
+        self.runtime.spawn(attend::run(self.clone(), config.cluster.partition_handling.clone(), mailbox.clone()));
+        live
+    }
+
     /// This node.
     pub fn node(&self) -> NodeId {
         NodeId(self.raft.identity().node)
@@ -364,7 +393,7 @@ async fn take_part(
             Place::Found => {
                 fs::create_dir_all(&directory).map_err(io_failure("create", &directory))?;
                 write_synced(&founding, b"")?;
-                let identity = LogIdentity { cluster: random()?, node: FOUNDER };
+                let identity = LogIdentity { cluster: by_chance(&ear.gate)?, node: FOUNDER };
                 create_log(&directory, &identity).map_err(log_failure)?;
                 tracing::info!("a cluster is founded");
             }
@@ -379,7 +408,10 @@ async fn take_part(
 
     let feed = Feed::new();
     let peers = Arc::new(Peers::new(ear.gate.clone()));
-    let raft = Raft::open(&directory, Pace::default(), peers.clone(), feed.listener()).await.map_err(log_failure)?;
+    let raft =
+        Raft::open_with(&directory, Pace::default(), peers.clone(), feed.listener(), ear.gate.ground().writing())
+            .await
+            .map_err(log_failure)?;
     let raft = Arc::new(raft);
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));
@@ -392,6 +424,7 @@ async fn take_part(
         sight: ear.sight,
         links: ear.links,
         proposals,
+        local: ear.local,
         said: Arc::default(),
         about: Arc::new(About {
             name: config.node.name.clone(),
@@ -423,7 +456,7 @@ async fn take_part(
 }
 
 /// Opens the port for other nodes, and answers.
-async fn listen(config: &Config, ear: &Ear) -> Result<UdpSocket, Failure> {
+async fn listen(config: &Config, ear: &Ear) -> Result<Datagrams, Failure> {
     let port = config.cluster.listener.port;
     let address = SocketAddr::new(config.cluster.listener.ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), port);
     let failed = |error: io::Error| {
@@ -434,14 +467,14 @@ async fn listen(config: &Config, ear: &Ear) -> Result<UdpSocket, Failure> {
     };
     let v4 = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port);
     let any = config.cluster.listener.ip.is_none();
-    let listener = match TcpListener::bind(address).await {
+    let ground = ear.gate.ground();
+    let opened = match ground.listen(address).await {
         // A machine without IPv6.
-        Err(_) if any => TcpListener::bind(v4).await,
-        listener => listener,
+        Err(_) if any => ground.listen(v4).await,
+        opened => opened,
     };
-    let listener = listener.map_err(failed)?;
-    let udp = UdpSocket::bind(listener.local_addr().map_err(failed)?).await.map_err(failed)?;
-    tracing::info!(address = %listener.local_addr().map_err(failed)?, "listening for other nodes");
+    let (listener, udp, address) = opened.map_err(failed)?;
+    tracing::info!(%address, "listening for other nodes");
     let answers = Answers {
         gate: ear.gate.clone(),
         raft: ear.raft.clone(),
@@ -520,9 +553,9 @@ async fn found(
     move_alone_files(directory, &directory.join(ALONE))
 }
 
-async fn begin_to_gossip(config: &Config, handle: &Handle, udp: UdpSocket) -> Result<(), Failure> {
+async fn begin_to_gossip(config: &Config, handle: &Handle, udp: Datagrams) -> Result<(), Failure> {
     let advertised = config.cluster.advertised_address(&config.node.name);
-    let resolved = resolve(&advertised).await;
+    let resolved = handle.gate.ground().resolve(&advertised).await.first().copied();
     let Some(address) = resolved else {
         return Err(Failure::new(
             Code::Config,
@@ -533,14 +566,14 @@ async fn begin_to_gossip(config: &Config, handle: &Handle, udp: UdpSocket) -> Re
     };
     let identity = handle.raft.identity();
     let me = Me { cluster: identity.cluster, node: identity.node, incarnation: handle.raft.incarnation(), address };
-    let seed = u64::from_le_bytes(random()?);
+    let seed = u64::from_le_bytes(by_chance(&handle.gate)?);
     let gossip = Gossip::new(Instant::now().into_std(), me.clone(), handle.gate.secret().clone(), seed);
     handle.sight.start(udp, me, gossip, || {});
     Ok(())
 }
 
-async fn resolve(address: &str) -> Option<SocketAddr> {
-    tokio::net::lookup_host(address).await.ok()?.next()
+fn by_chance<const N: usize>(gate: &Gate) -> Result<[u8; N], Failure> {
+    gate.ground().random().map_err(|error| Failure::new(Code::Software, format!("cannot get random numbers: {error}")))
 }
 
 /// Tells whoever has to know who belongs to the cluster and where they are. Names may come to mean other addresses.
@@ -555,7 +588,7 @@ async fn follow_members(handle: Handle) {
         }
         let mut places = Vec::new();
         for member in members.iter() {
-            if let Some(address) = resolve(&member.address).await {
+            if let Some(address) = handle.gate.ground().resolve(&member.address).await.first().copied() {
                 places.push((member.node.0, address));
             }
         }

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_meta::membership::{DATAGRAM_MAX_BYTES, Facts, Gossip, Input, Me, Output, Rejection};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+
+use super::ground::Datagrams;
 
 /// When nothing is to be done, the time is looked at so often.
 const IDLE: Duration = Duration::from_secs(1);
@@ -108,7 +109,7 @@ impl Sight {
     }
 
     /// Starts to gossip.
-    pub fn start(self: &Arc<Sight>, socket: UdpSocket, me: Me, gossip: Gossip, on_change: impl Fn() + Send + 'static) {
+    pub fn start(self: &Arc<Sight>, socket: Datagrams, me: Me, gossip: Gossip, on_change: impl Fn() + Send + 'static) {
         let (sender, orders) = mpsc::unbounded_channel();
         *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         self.lock().me = me.node;
@@ -137,7 +138,7 @@ impl Sight {
 
 async fn run(
     sight: Arc<Sight>,
-    socket: UdpSocket,
+    socket: Datagrams,
     mut gossip: Gossip,
     mut orders: mpsc::UnboundedReceiver<Order>,
     on_change: impl Fn(),
@@ -148,8 +149,8 @@ async fn run(
         let due = gossip.next_timeout().map_or_else(|| Instant::now() + IDLE, Instant::from_std);
         let now = || Instant::now().into_std();
         tokio::select! {
-            received = socket.recv_from(&mut buffer) => match received {
-                Ok((octets, _)) => {
+            received = socket.receive(&mut buffer) => match received {
+                Ok(octets) => {
                     gossip.step(now(), Input::Datagram(buffer.get(..octets).unwrap_or_default()), &mut out);
                 }
                 // That an earlier datagram met a closed port.
@@ -167,7 +168,7 @@ async fn run(
             match output {
                 Output::Send { to, octets } => {
                     // What is lost comes again.
-                    if let Err(error) = socket.try_send_to(&octets, to) {
+                    if let Err(error) = socket.send(&octets, to) {
                         tracing::trace!(%to, %error, "a datagram was not sent");
                     }
                 }

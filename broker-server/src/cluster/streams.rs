@@ -11,18 +11,14 @@ use std::time::Duration;
 use broker_core::name::NodeId;
 use broker_meta::catalog::Members;
 use broker_meta::peer::{HANDSHAKE_TIME, Handshake, Identity, Output, Peer, Refusal, Secret};
-use rustix::rand::{GetRandomFlags, getrandom};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::ground::{Ground, Stream};
 use super::tls::{NodeStream, NodeTls};
 
 /// So long a connection to another node may take to come about.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// A stream whose octets are not taken for so long has failed: the other machine is gone, and does not say so.
-const SILENCE: Duration = Duration::from_secs(5);
 /// The acceptor's last word.
 const GO: u8 = 1;
 
@@ -38,6 +34,7 @@ pub enum Purpose {
 
 /// What this node says of itself, and whom it talks to.
 pub struct Gate {
+    ground: Ground,
     secret: Secret,
     tls: Option<NodeTls>,
     state: Mutex<State>,
@@ -76,15 +73,20 @@ pub enum StreamError {
 
 impl Gate {
     /// A node that belongs to no cluster yet, or to that of its identity.
-    pub fn new(secret: Secret, tls: Option<NodeTls>, identity: Identity) -> Gate {
+    pub fn new(ground: Ground, secret: Secret, tls: Option<NodeTls>, identity: Identity) -> Gate {
         let (members, incarnations) = (Members::default(), BTreeMap::new());
-        Gate { secret, tls, state: Mutex::new(State { identity, members, incarnations, closed: false }) }
+        Gate { ground, secret, tls, state: Mutex::new(State { identity, members, incarnations, closed: false }) }
     }
 
     /// One that belongs to no cluster, for the same node: the nodes of a cluster talk to no member of another.
     pub fn of_nobody(&self) -> Gate {
         let identity = Identity { cluster: None, node: 0, incarnation: 0, ..self.identity() };
-        Gate::new(self.secret.clone(), self.tls.clone(), identity)
+        Gate::new(self.ground.clone(), self.secret.clone(), self.tls.clone(), identity)
+    }
+
+    /// The network on which it talks, and its chance.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// The secret that all nodes hold.
@@ -156,8 +158,7 @@ impl Gate {
 /// Opens a stream to the node at an address.
 pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(NodeStream, Peer), StreamError> {
     let silent = |_| StreamError::Silent(CONNECT_TIME);
-    let stream = timeout(CONNECT_TIME, TcpStream::connect(address)).await.map_err(silent)??;
-    prepare(&stream)?;
+    let stream = timeout(CONNECT_TIME, gate.ground.connect(address)).await.map_err(silent)??;
     let mut stream = match &gate.tls {
         Some(tls) => {
             timeout(HANDSHAKE_TIME, tls.connect(address, stream)).await.map_err(in_time)?.map_err(StreamError::Tls)?
@@ -165,7 +166,8 @@ pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(No
         None => NodeStream::Plain(stream),
     };
     let mut out = Vec::new();
-    let handshake = Handshake::connect(now(), gate.secret_for(&stream)?, gate.identity(), nonce()?, &mut out);
+    let handshake =
+        Handshake::connect(now(), gate.secret_for(&stream)?, gate.identity(), gate.ground.random()?, &mut out);
     let (peer, rest) = shake_hands(&mut stream, handshake, out, gate).await?;
     let until = Instant::now() + HANDSHAKE_TIME;
     let late = |_| StreamError::Silent(HANDSHAKE_TIME);
@@ -180,16 +182,16 @@ pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(No
 
 /// Answers whoever opened a stream. What it is for may not be taken at the moment: it is closed then.
 pub async fn accept(
-    stream: TcpStream,
+    stream: Stream,
     gate: &Gate,
     takes: impl Fn(Purpose) -> bool,
 ) -> Result<(NodeStream, Peer, Purpose), StreamError> {
-    prepare(&stream)?;
+    let stream = stream.prepare()?;
     let mut stream = match &gate.tls {
         Some(tls) => timeout(HANDSHAKE_TIME, tls.accept(stream)).await.map_err(in_time)?.map_err(StreamError::Tls)?,
         None => NodeStream::Plain(stream),
     };
-    let handshake = Handshake::accept(now(), gate.secret_for(&stream)?, gate.identity(), nonce()?);
+    let handshake = Handshake::accept(now(), gate.secret_for(&stream)?, gate.identity(), gate.ground.random()?);
     let (peer, mut rest) = shake_hands(&mut stream, handshake, Vec::new(), gate).await?;
     if rest.is_empty() {
         let mut purpose = [0];
@@ -240,25 +242,10 @@ async fn shake_hands(
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(2)).with_interval(Duration::from_secs(1));
-    socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
-    socket.set_tcp_user_timeout(Some(SILENCE))
-}
-
 fn in_time(_: tokio::time::error::Elapsed) -> StreamError {
     StreamError::Silent(HANDSHAKE_TIME)
 }
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
-}
-
-/// Random octets, different each time.
-fn nonce() -> io::Result<[u8; 32]> {
-    let mut octets = [0; 32];
-    getrandom(&mut octets, GetRandomFlags::empty())?;
-    Ok(octets)
 }

@@ -14,9 +14,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::ground::Stream;
 use crate::config::cluster::ClusterTls;
 use crate::exit::{Code, Failure};
 use crate::tls::files::{FileProblem, authorities, certificates, private_key, problem};
@@ -65,7 +65,7 @@ impl NodeTls {
     }
 
     /// Begins a session with the node at an address, `host:port`.
-    pub async fn connect(&self, address: &str, stream: TcpStream) -> io::Result<NodeStream> {
+    pub async fn connect(&self, address: &str, stream: Stream) -> io::Result<NodeStream> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(io::Error::other)?;
         let stream = self.connector.connect(name, stream).await?;
@@ -73,7 +73,7 @@ impl NodeTls {
     }
 
     /// Answers a node that begins one.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<NodeStream> {
+    pub async fn accept(&self, stream: Stream) -> io::Result<NodeStream> {
         let stream = self.acceptor.accept(stream).await?;
         Ok(NodeStream::Tls(Box::new(stream.into())))
     }
@@ -82,9 +82,9 @@ impl NodeTls {
 /// A stream between nodes.
 pub enum NodeStream {
     /// As it is.
-    Plain(TcpStream),
+    Plain(Stream),
     /// In a TLS session.
-    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+    Tls(Box<tokio_rustls::TlsStream<Stream>>),
 }
 
 impl NodeStream {
@@ -101,7 +101,7 @@ impl NodeStream {
     /// The socket and the session, for whoever drives them without tokio.
     pub fn into_parts(self) -> io::Result<(std::net::TcpStream, Option<Box<rustls::Connection>>)> {
         match self {
-            NodeStream::Plain(stream) => Ok((stream.into_std()?, None)),
+            NodeStream::Plain(stream) => Ok((stream.into_socket()?, None)),
             NodeStream::Tls(stream) => {
                 let (stream, session) = match *stream {
                     tokio_rustls::TlsStream::Client(stream) => {
@@ -113,7 +113,7 @@ impl NodeStream {
                         (stream, rustls::Connection::Server(session))
                     }
                 };
-                Ok((stream.into_std()?, Some(Box::new(session))))
+                Ok((stream.into_socket()?, Some(Box::new(session))))
             }
         }
     }

@@ -28,7 +28,7 @@ const FLOORS: &[Floor] = &[
 ];
 
 /// The crates under tests/: they may use anything, and nothing but one another may use them.
-const TESTS: &[&str] = &["harness", "access", "sim", "e2e", "conformance", "clients", "bench", "tidy"];
+const TESTS: &[&str] = &["harness", "access", "sim", "cluster-sim", "e2e", "conformance", "clients", "bench", "tidy"];
 
 /// A crate of the workspace and what its Cargo.toml asks for.
 #[derive(Debug)]

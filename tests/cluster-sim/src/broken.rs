@@ -1,0 +1,32 @@
+//! Rules that are broken on purpose, so that it is seen that the simulation notices.
+
+/// A rule that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// A node whose disk was emptied founds a cluster although it is told of others.
+    EmptiedFounds,
+    /// A node whose disk was emptied votes on under the number it had.
+    EmptiedVotes,
+    /// What nodes say of themselves is not spread.
+    FactsStay,
+    /// A copy of a disk is put back after its node has started once more since; of that nothing is promised.
+    OldDisk,
+    /// The shard is not told of one entry in twenty.
+    FeedSkips,
+}
+
+impl Broken {
+    /// All of them by name.
+    pub const ALL: &[(&str, Broken)] = &[
+        ("emptied-founds", Broken::EmptiedFounds),
+        ("emptied-votes", Broken::EmptiedVotes),
+        ("facts-stay", Broken::FactsStay),
+        ("old-disk", Broken::OldDisk),
+        ("feed-skips", Broken::FeedSkips),
+    ];
+
+    /// The one of this name.
+    pub fn of(name: &str) -> Option<Broken> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, broken)| *broken)
+    }
+}

@@ -1,0 +1,32 @@
+//! What must hold of every history, each in a file of its own, with a history of which it does not hold.
+
+pub mod acknowledged_in_order;
+pub mod alarms_reach_everyone;
+pub mod convergence;
+pub mod nothing_acknowledged_lost;
+pub mod nothing_passed_over;
+pub mod numbers_given_once;
+pub mod one_cluster;
+pub mod one_history;
+
+use crate::history::History;
+
+/// An invariant: what is wrong, if something is.
+pub type Check = fn(&History) -> Result<(), String>;
+
+/// All of them by name. The last ones are about the time after the heal.
+pub const ALL: &[(&str, Check)] = &[
+    ("one_cluster", one_cluster::check),
+    ("numbers_given_once", numbers_given_once::check),
+    ("one_history", one_history::check),
+    ("nothing_passed_over", nothing_passed_over::check),
+    ("acknowledged_in_order", acknowledged_in_order::check),
+    ("convergence", convergence::check),
+    ("nothing_acknowledged_lost", nothing_acknowledged_lost::check),
+    ("alarms_reach_everyone", alarms_reach_everyone::check),
+];
+
+/// The first that does not hold.
+pub fn check(history: &History) -> Result<(), String> {
+    ALL.iter().try_for_each(|(name, check)| check(history).map_err(|what| format!("{name}: {what}")))
+}

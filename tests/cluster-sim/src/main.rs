@@ -1,0 +1,99 @@
+//! `cluster-sim [--seeds N] [--from SEED] [--broken RULE]`: lives through many seeds, each in a process of its own, and says in which a promise was broken.
+//! `cluster-sim one SEED [--broken RULE] [--trace]`: one seed.
+
+use std::process::{Command, ExitCode, Stdio};
+use std::{fs, io};
+
+use cluster_sim::broken::Broken;
+use cluster_sim::{disks_of, world};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let rule = value("--broken");
+    let broken = rule.as_deref().and_then(Broken::of);
+    if rule.is_some() && broken.is_none() {
+        eprintln!("rules that can be broken: {:?}", Broken::ALL.iter().map(|(name, _)| name).collect::<Vec<_>>());
+        return ExitCode::from(2);
+    }
+    if let [command, seed, ..] = arguments.as_slice()
+        && command == "one"
+        && let Ok(seed) = seed.parse()
+    {
+        return one(seed, broken, arguments.iter().any(|argument| argument == "--trace"));
+    }
+    let number = |name: &str, otherwise: u64| value(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+    let (from, seeds) = (number("--from", 0), number("--seeds", 100));
+    let rule: Vec<String> = rule.into_iter().flat_map(|rule| ["--broken".to_owned(), rule]).collect();
+    let mut bad = 0;
+    for seed in from..from + seeds {
+        match child(seed, &rule) {
+            Ok(true) => {}
+            Ok(false) => bad += 1,
+            Err(error) => {
+                eprintln!("seed {seed} was not begun: {error}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    println!("{seeds} seeds from {from}, {bad} broken");
+    ExitCode::from(u8::from(bad > 0))
+}
+
+fn child(seed: u64, rule: &[String]) -> io::Result<bool> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("one").arg(seed.to_string()).args(rule).env("RUST_BACKTRACE", "0");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let disks = disks_of(child.id());
+    let output = child.wait_with_output()?;
+    drop(fs::remove_dir_all(disks));
+    if !output.status.success() {
+        let told = [output.stdout, output.stderr].concat();
+        print!("{}", String::from_utf8_lossy(&told));
+        let rule = rule.join(" ");
+        println!(
+            "seed {seed} ended with {}; again: cargo run -p cluster-sim -- one {seed} {rule} --trace",
+            output.status
+        );
+    }
+    Ok(output.status.success())
+}
+
+fn one(seed: u64, broken: Option<Broken>, trace: bool) -> ExitCode {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
+    }
+    let root = disks_of(std::process::id());
+    // What is made of chance in this process comes after it, on a thread that has none yet: hash maps, Raft's timers, the choices of tokio.
+    mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
+    let outcome = std::thread::scope(|scope| {
+        let lived = scope.spawn(|| fs::create_dir_all(&root).and_then(|()| world::run(seed, broken, &root)));
+        lived.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
+    });
+    drop(fs::remove_dir_all(&root));
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            println!("seed {seed} was not lived through: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if trace {
+        outcome.trace.iter().for_each(|line| println!("{line}"));
+    }
+    let (faults, acknowledged) = (outcome.faults, outcome.acknowledged);
+    println!("seed {seed}: {faults} faults, {acknowledged} changes acknowledged");
+    match outcome.wrong {
+        None => ExitCode::SUCCESS,
+        Some(what) => {
+            println!("seed {seed} broke a promise: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
