@@ -10,7 +10,6 @@ pub mod invariants;
 mod links;
 mod net;
 mod node;
-mod random;
 pub mod world;
 
 /// Where the nodes of a process have their disks: in memory, if there is such a place. Whoever started the process removes it, for brokerd's code may end it.

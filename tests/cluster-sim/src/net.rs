@@ -14,7 +14,7 @@ use std::time::Duration;
 use broker_server::cluster::ground::{Duplex, Given, GivenDatagrams, GivenListener, Pending};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::random::Random;
+use harness::random::Random;
 
 /// Nodes listen here.
 pub const PORT: u16 = 25_672;

@@ -16,7 +16,7 @@ use crate::history::{Change, History, Proposal, Standing};
 use crate::invariants;
 use crate::net::Net;
 use crate::node::{Node, State};
-use crate::random::Random;
+use harness::random::Random;
 
 /// Until then nodes find each other, in milliseconds.
 const FOUNDED_MS: u64 = 6_000;

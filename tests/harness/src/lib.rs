@@ -23,6 +23,7 @@ mod options;
 mod port;
 mod process;
 mod rabbitmq;
+pub mod random;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 //! `cargo run -p sim --release -- store --seeds N` as many as wanted.
 
 pub mod imports;
-pub mod random;
+pub use harness::random;
 pub mod state;
 pub mod store;
 pub mod tampered;
