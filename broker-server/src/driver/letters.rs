@@ -95,9 +95,7 @@ impl Shard {
         route.queues.retain(|id| self.is_there(*id));
         if matches!(reason, Reason::Expired | Reason::MaxLength | Reason::DeliveryLimit) {
             route.queues.retain(|id| {
-                let target =
-                    self.queues.get(id).map(|local| &local.record).or_else(|| self.parts.topology.queue_by_id(*id));
-                let cycle = target.is_some_and(|target| dead_letter::is_cycle(&letter, &target.name));
+                let cycle = self.record_of(*id).is_some_and(|target| dead_letter::is_cycle(&letter, &target.name));
                 if cycle {
                     tracing::warn!(
                         queue = record.name.as_str(),

@@ -202,7 +202,7 @@ impl Links {
         }
     }
 
-    /// Sends a node a direct reply. Copies that are sent to others as well are told apart from by the address. False if there is no link any more.
+    /// Sends a node a direct reply. One whose routing key is not the address follows an operation that says the address. False if it cannot be sent.
     pub(super) fn reply(&mut self, node: NodeId, address: &[u8], content: Content<'_>, me: NodeId) -> bool {
         let Some(link) = self.by_node.get_mut(&node.0) else { return false };
         let publish = Publish { channel: on_the_wire(LETTERS, me), publish_seq: 0, content };

@@ -169,6 +169,10 @@ impl Tally {
 impl Shard {
     /// Tells the other nodes what has changed; whether there was anything.
     pub(super) fn tell_tally(&mut self) -> bool {
+        if !self.links.any() {
+            // Nobody has to be told: a link that comes up is told everything.
+            self.tally.changed.clear();
+        }
         if self.tally.changed.is_empty() {
             return false;
         }

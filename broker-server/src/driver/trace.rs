@@ -121,7 +121,7 @@ impl Shard {
     }
 
     /// A queue here, or one elsewhere.
-    fn record_of(&self, id: QueueId) -> Option<&Arc<QueueRecord>> {
+    pub(super) fn record_of(&self, id: QueueId) -> Option<&Arc<QueueRecord>> {
         self.queues.get(&id).map(|local| &local.record).or_else(|| self.parts.topology.queue_by_id(id))
     }
 

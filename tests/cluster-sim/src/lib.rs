@@ -2,7 +2,9 @@
 //!
 //! See docs/internals/cluster-simulation.md. Everything random in the process follows from the seed, so a process lives through one seed only.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::{fs, io};
 
 pub mod broken;
 pub mod history;
@@ -11,6 +13,20 @@ mod links;
 mod net;
 mod node;
 pub mod world;
+
+/// Has the program of this crate live through a seed, in a process of its own; with more arguments of `one`, if any.
+///
+/// # Errors
+/// It could not be started.
+pub fn in_a_process(program: &Path, seed: u64, more: &[&str]) -> io::Result<Output> {
+    let mut command = Command::new(program);
+    command.arg("one").arg(seed.to_string()).args(more).env("RUST_BACKTRACE", "0");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let disks = disks_of(child.id());
+    let output = child.wait_with_output()?;
+    drop(fs::remove_dir_all(disks));
+    Ok(output)
+}
 
 /// Where the nodes of a process have their disks: in memory, if there is such a place. Whoever started the process removes it, for brokerd's code may end it.
 pub fn disks_of(process: u32) -> PathBuf {

@@ -1,11 +1,11 @@
 //! `cluster-sim [--seeds N] [--from SEED] [--broken RULE]`: lives through many seeds, each in a process of its own, and says in which a promise was broken.
 //! `cluster-sim one SEED [--broken RULE] [--trace]`: one seed.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::{fs, io};
 
 use cluster_sim::broken::Broken;
-use cluster_sim::{disks_of, world};
+use cluster_sim::{disks_of, in_a_process, world};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
     let number = |name: &str, otherwise: u64| value(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
     let (from, seeds) = (number("--from", 0), number("--seeds", 100));
-    let rule: Vec<String> = rule.into_iter().flat_map(|rule| ["--broken".to_owned(), rule]).collect();
+    let rule: Vec<&str> = rule.iter().flat_map(|rule| ["--broken", rule]).collect();
     let mut bad = 0;
     for seed in from..from + seeds {
         match child(seed, &rule) {
@@ -45,13 +45,8 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(bad > 0))
 }
 
-fn child(seed: u64, rule: &[String]) -> io::Result<bool> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("one").arg(seed.to_string()).args(rule).env("RUST_BACKTRACE", "0");
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let disks = disks_of(child.id());
-    let output = child.wait_with_output()?;
-    drop(fs::remove_dir_all(disks));
+fn child(seed: u64, rule: &[&str]) -> io::Result<bool> {
+    let output = in_a_process(&std::env::current_exe()?, seed, rule)?;
     if !output.status.success() {
         let told = [output.stdout, output.stderr].concat();
         print!("{}", String::from_utf8_lossy(&told));

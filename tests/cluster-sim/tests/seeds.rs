@@ -1,16 +1,9 @@
 //! A few seeds of whole nodes with every test, each in a process of its own; the long run is `./dev cluster-sim --seeds N`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::process::{Command, Stdio};
-
 /// Whether a seed held all promises, and what was told.
 fn live(seed: u64, more: &[&str]) -> (bool, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cluster-sim"));
-    command.arg("one").arg(seed.to_string()).args(more).env("RUST_BACKTRACE", "0");
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let disks = cluster_sim::disks_of(child.id());
-    let output = child.wait_with_output().unwrap();
-    drop(std::fs::remove_dir_all(disks));
+    let output = cluster_sim::in_a_process(env!("CARGO_BIN_EXE_cluster-sim").as_ref(), seed, more).unwrap();
     let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     (output.status.success(), told)
 }
