@@ -24,15 +24,16 @@ use crate::command::binding_message;
 /// The highest bit of the number of a queue that is in no log.
 const ANNOUNCED: u64 = 1 << 63;
 const NODE_BITS: u32 = 12;
-const INCARNATION_BITS: u32 = 19;
+const START_BITS: u32 = 19;
 const COUNTER_BITS: u32 = 32;
 
-/// The number of the queue that a node announces after so many others in a start. After four thousand million it begins anew: those are gone.
-pub fn announced_id(node: NodeId, incarnation: u64, counter: u64) -> QueueId {
+/// The number of the queue that a node announces after so many others in a start, of which there were so many. After four thousand million it begins anew:
+/// those are gone.
+pub fn announced_id(node: NodeId, starts: u64, counter: u64) -> QueueId {
     let bits = |value: u64, bits: u32| value & ((1 << bits) - 1);
-    let node = bits(node.0, NODE_BITS) << (INCARNATION_BITS + COUNTER_BITS);
-    let incarnation = bits(incarnation, INCARNATION_BITS) << COUNTER_BITS;
-    QueueId(ANNOUNCED | node | incarnation | bits(counter, COUNTER_BITS))
+    let node = bits(node.0, NODE_BITS) << (START_BITS + COUNTER_BITS);
+    let starts = bits(starts, START_BITS) << COUNTER_BITS;
+    QueueId(ANNOUNCED | node | starts | bits(counter, COUNTER_BITS))
 }
 
 /// Whether a queue is in no log.

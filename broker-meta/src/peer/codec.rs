@@ -96,28 +96,37 @@ fn take_text(octets: &[u8], max: usize) -> Option<(String, &[u8])> {
     (!text.chars().any(char::is_control)).then(|| (text.into(), rest))
 }
 
-/// 0 is no refusal.
-pub(super) fn put_verdict(verdict: &Result<(), Refusal>) -> u8 {
-    match verdict {
-        Ok(()) => 0,
-        Err(Refusal::NotAuthenticated) => 1,
-        Err(Refusal::Versions { .. }) => 2,
-        Err(Refusal::AnotherCluster) => 3,
-        Err(Refusal::Itself) => 4,
-        Err(Refusal::NotAMember) => 5,
-        Err(Refusal::Taken) => 6,
-        Err(Refusal::Outdated) => 7,
-        Err(Refusal::NotNow) => 8,
-        Err(Refusal::TookTooLong) => 9,
-        Err(Refusal::NoNode) => 10,
-        Err(Refusal::Unknown(number)) => *number,
+/// Number 0 is no refusal: the last start of the other that was heard of follows.
+pub(super) fn put_verdict(verdict: &Result<u64, Refusal>) -> Vec<u8> {
+    let (number, knows) = match verdict {
+        Ok(knows) => (0, *knows),
+        Err(why) => (number_of(why), 0),
+    };
+    [&[number][..], &knows.to_be_bytes()].concat()
+}
+
+fn number_of(why: &Refusal) -> u8 {
+    match why {
+        Refusal::NotAuthenticated => 1,
+        Refusal::Versions { .. } => 2,
+        Refusal::AnotherCluster => 3,
+        Refusal::Itself => 4,
+        Refusal::NotAMember => 5,
+        Refusal::Taken => 6,
+        Refusal::Outdated => 7,
+        Refusal::NotNow => 8,
+        Refusal::TookTooLong => 9,
+        Refusal::NoNode => 10,
+        Refusal::Unknown(number) => *number,
     }
 }
 
 /// What another node's verdict means here.
-pub(super) fn take_verdict(number: u8, versions: &Refusal) -> Result<(), Refusal> {
-    Err(match number {
-        0 => return Ok(()),
+pub(super) fn take_verdict(octets: &[u8], versions: &Refusal) -> Option<Result<u64, Refusal>> {
+    let (&number, knows) = octets.split_first()?;
+    let knows = u64::from_be_bytes(knows.try_into().ok()?);
+    Some(Err(match number {
+        0 => return Some(Ok(knows)),
         1 => Refusal::NotAuthenticated,
         2 => versions.clone(),
         3 => Refusal::AnotherCluster,
@@ -129,5 +138,5 @@ pub(super) fn take_verdict(number: u8, versions: &Refusal) -> Result<(), Refusal
         9 => Refusal::TookTooLong,
         10 => Refusal::NoNode,
         number => Refusal::Unknown(number),
-    })
+    }))
 }

@@ -64,6 +64,8 @@ pub struct Handshake {
     pending: Vec<u8>,
     received: usize,
     said: Said,
+    /// The last start of this node that the other had heard of.
+    knows: u64,
     peer: Option<Peer>,
 }
 
@@ -136,7 +138,8 @@ impl Handshake {
             Role::Acceptor => said.acceptor_hello = hello,
         }
         let deadline = now + HANDSHAKE_TIME;
-        Handshake { role, secret, versions, ours, deadline, step, pending: Vec::new(), received: 0, said, peer: None }
+        let (pending, peer) = (Vec::new(), None);
+        Handshake { role, secret, versions, ours, deadline, step, pending, received: 0, said, knows: 0, peer }
     }
 
     pub(super) fn begin(&self, out: &mut Vec<Output>) {
@@ -180,19 +183,19 @@ impl Handshake {
         }
     }
 
-    /// The answer to [`Output::Judge`].
-    pub fn judge(&mut self, verdict: Result<(), Refusal>, out: &mut Vec<Output>) {
+    /// The answer to [`Output::Judge`]: the last start of the other that this node has heard of, 0 for none, or why they do not talk.
+    pub fn judge(&mut self, verdict: Result<u64, Refusal>, out: &mut Vec<Output>) {
         if self.step != Step::Judgement {
             return;
         }
         self.pronounce(&verdict, out);
         match (verdict, self.role) {
             (Err(why), _) => self.end(why, true, out),
-            (Ok(()), Role::Acceptor) => {
+            (Ok(_), Role::Acceptor) => {
                 self.step = Step::Verdict;
                 self.receive(&[], out);
             }
-            (Ok(()), Role::Connector) => self.done(out),
+            (Ok(_), Role::Connector) => self.done(out),
         }
     }
 
@@ -247,10 +250,8 @@ impl Handshake {
         let (answer, proof) = split_proof(fields)?;
         self.said.answer = answer.to_vec();
         self.check(ACCEPTOR_ANSWER, proof)?;
-        let (identity, &[verdict]) = codec::take_identity(answer).ok_or(Refusal::NoNode)? else {
-            return Err(Refusal::NoNode);
-        };
-        match self.heard(verdict) {
+        let (identity, verdict) = codec::take_identity(answer).ok_or(Refusal::NoNode)?;
+        match self.heard(verdict)? {
             Ok(()) => self.consider(identity, out),
             Err(why) => self.end(why, false, out),
         }
@@ -259,13 +260,12 @@ impl Handshake {
 
     fn take_verdict(&mut self, fields: &[u8], out: &mut Vec<Output>) -> Result<(), Refusal> {
         let (verdict, proof) = split_proof(fields)?;
-        let &[number] = verdict else { return Err(Refusal::NoNode) };
         let parts = self.said.parts();
         let said = [&parts[..], &[verdict]].concat();
         if !self.secret.proves(CONNECTOR_VERDICT, &said, proof) {
             return Err(Refusal::NotAuthenticated);
         }
-        match self.heard(number) {
+        match self.heard(verdict)? {
             Ok(()) => self.done(out),
             Err(why) => self.end(why, false, out),
         }
@@ -316,7 +316,7 @@ impl Handshake {
             Role::Connector => (connector, acceptor),
             Role::Acceptor => (acceptor, connector),
         };
-        Ok(Peer { identity, version, its_key, our_key })
+        Ok(Peer { identity, knows: 0, version, its_key, our_key })
     }
 
     fn their_versions(&self) -> RangeInclusive<u16> {
@@ -329,25 +329,26 @@ impl Handshake {
     }
 
     /// What the other's verdict means here.
-    fn heard(&self, number: u8) -> Result<(), Refusal> {
+    fn heard(&mut self, verdict: &[u8]) -> Result<Result<(), Refusal>, Refusal> {
         let versions = Refusal::Versions { theirs: self.their_versions(), ours: self.versions.clone() };
-        codec::take_verdict(number, &versions)
+        let verdict = codec::take_verdict(verdict, &versions).ok_or(Refusal::NoNode)?;
+        Ok(verdict.map(|knows| self.knows = knows))
     }
 
     /// Tells the other, which has proved itself, what is made of it.
-    fn pronounce(&mut self, verdict: &Result<(), Refusal>, out: &mut Vec<Output>) {
-        let number = [codec::put_verdict(verdict)];
+    fn pronounce(&mut self, verdict: &Result<u64, Refusal>, out: &mut Vec<Output>) {
+        let verdict = codec::put_verdict(verdict);
         match self.role {
             Role::Acceptor => {
-                self.said.answer = [codec::put_identity(&self.ours), number.to_vec()].concat();
+                self.said.answer = [codec::put_identity(&self.ours), verdict].concat();
                 let proof = self.secret.sign(ACCEPTOR_ANSWER, &self.said.parts());
                 out.push(Output::Send(put_message(ANSWER, &[&self.said.answer, &proof])));
             }
             Role::Connector => {
                 let parts = self.said.parts();
-                let said = [&parts[..], &[&number]].concat();
+                let said = [&parts[..], &[&verdict]].concat();
                 let proof = self.secret.sign(CONNECTOR_VERDICT, &said);
-                out.push(Output::Send(put_message(VERDICT, &[&number, &proof])));
+                out.push(Output::Send(put_message(VERDICT, &[&verdict, &proof])));
             }
         }
     }
@@ -363,6 +364,7 @@ impl Handshake {
     fn done(&mut self, out: &mut Vec<Output>) {
         self.step = Step::Over;
         let Some(peer) = self.peer.take() else { return };
+        let peer = Peer { knows: self.knows, ..peer };
         out.push(Output::Done { peer, rest: std::mem::take(&mut self.pending) });
     }
 

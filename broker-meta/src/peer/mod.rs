@@ -40,7 +40,7 @@ pub struct Identity {
     pub cluster: Option<[u8; 16]>,
     /// Its number in the cluster; 0 before it has one.
     pub node: u64,
-    /// Of its start: higher than that of its earlier ones.
+    /// Of its start: higher than that of its earlier ones ([`Starts`](crate::raft::Starts)).
     pub incarnation: u64,
     /// As in `rabbit@host`, of at most [`NAME_MAX_BYTES`].
     pub name: String,
@@ -53,6 +53,8 @@ pub struct Identity {
 pub struct Peer {
     /// What it says of itself.
     pub identity: Identity,
+    /// The last start of this node that it had heard of, 0 for none.
+    pub knows: u64,
     /// The highest number of the protocol that both speak.
     pub version: u16,
     /// With this key it signs what it sends, where there is no TLS.

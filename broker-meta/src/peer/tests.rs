@@ -32,7 +32,7 @@ type Outcome = Result<(Peer, Vec<u8>), (Refusal, bool)>;
 /// One end, and what came of it.
 struct End {
     handshake: Handshake,
-    verdict: Result<(), Refusal>,
+    verdict: Result<u64, Refusal>,
     /// Written and not read by the other yet.
     wire: Vec<u8>,
     /// Everything it ever wrote.
@@ -44,7 +44,8 @@ struct End {
 impl End {
     fn new(role: Role, secret: Secret, ours: Identity, versions: RangeInclusive<u16>, nonce: u8) -> End {
         let handshake = Handshake::new(role, Instant::now(), secret, ours, versions, [nonce; 32]);
-        let mut end = End { handshake, verdict: Ok(()), wire: Vec::new(), said: Vec::new(), outcome: None, judged: 0 };
+        let verdict = Ok(u64::from(nonce) * 100);
+        let mut end = End { handshake, verdict, wire: Vec::new(), said: Vec::new(), outcome: None, judged: 0 };
         let mut out = Vec::new();
         if role == Role::Connector {
             end.handshake.begin(&mut out);
@@ -127,6 +128,7 @@ fn both_know_each_other_however_the_octets_are_cut() {
         let (theirs, ours) = (connector.peer(), acceptor.peer());
         assert_eq!((&theirs.identity, &ours.identity), (&identity(2), &identity(1)));
         assert_eq!((theirs.version, ours.version), (1, 1));
+        assert_eq!((theirs.knows, ours.knows), (200, 100), "each says what it knows of the other");
         assert!(theirs.our_key == ours.its_key && theirs.its_key == ours.our_key && theirs.our_key != theirs.its_key);
         assert!(connector.said.len().max(acceptor.said.len()) < HANDSHAKE_MAX_BYTES);
         assert_eq!((connector.judged, acceptor.judged), (1, 1));

@@ -12,7 +12,7 @@ use broker_core::name::NodeId;
 use openraft::Membership;
 
 use super::machine::State;
-use super::store::{Identity, LogStore, OpenError};
+use super::store::{Begun, Identity, LogStore, OpenError, Writing};
 use super::types::{Node, StoredMembershipOf, log_id, own_vote};
 use crate::command;
 
@@ -45,7 +45,9 @@ pub struct Lost {
 /// Makes the log and the snapshot of a new cluster, in which this node is alone, out of those of a node that does not run. `from` is left as it is, but for the
 /// count of its starts; `to` is empty. When this has returned, what is in `to` is on the disk.
 pub fn force_boot(from: &Path, to: &Path, cluster: [u8; 16]) -> Result<Forced, OpenError> {
-    let (store, identity, incarnation) = LogStore::open(from)?;
+    // A disk that is an older copy is better than none.
+    let chance = u32::from_be_bytes(cluster.first_chunk().copied().unwrap_or_default());
+    let (store, Begun { identity, starts, .. }) = LogStore::open(from, Writing::Thread, chance)?;
     let read = read_all(&store, from);
     store.close();
     let (mut state, last_term, uncertain) = read?;
@@ -71,7 +73,7 @@ pub fn force_boot(from: &Path, to: &Path, cluster: [u8; 16]) -> Result<Forced, O
     state.write(to)?;
     let node = identity.node;
     let new = Identity { cluster, node };
-    LogStore::create_after(to, &new, incarnation, &own_vote(term, node), &last)?;
+    LogStore::create_after(to, &new, &starts, &own_vote(term, node), &last)?;
     Ok(Forced { node, name: place.name, old_cluster: identity.cluster, lost, uncertain })
 }
 

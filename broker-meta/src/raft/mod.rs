@@ -20,6 +20,7 @@ mod check;
 mod forced;
 mod machine;
 mod network;
+mod starts;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub use forced::{Forced, Lost, force_boot};
 pub use machine::{Applied, Listener};
 pub use network::{Kind, NotReached, Transport};
+pub use starts::{Starts, count_of};
 pub use store::{Identity, OpenError, Writing};
 pub use types::{Meaningless, Node};
 
@@ -53,7 +55,7 @@ use crate::command::{Command, is_known};
 use check::Sent;
 use machine::{Machine, Shared};
 use network::Peers;
-use store::LogStore;
+use store::{Begun, LogStore};
 use types::{Batch, LogIdOf, TypeConfig, VoteOf};
 
 /// Entries after which the catalog is written as a snapshot. Tests see it happen sooner.
@@ -78,6 +80,17 @@ impl Default for Pace {
     fn default() -> Self {
         Pace { heartbeat: Duration::from_millis(250), election: Duration::from_millis(750) }
     }
+}
+
+/// How a log is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// How fast Raft is.
+    pub pace: Pace,
+    /// Who writes the log.
+    pub writing: Writing,
+    /// By chance: it tells this start from one of a copy of the disk.
+    pub chance: u32,
 }
 
 /// Why a change did not come about, as far as this node knows.
@@ -146,7 +159,7 @@ pub struct CatalogRaft<T> {
     store: LogStore,
     transport: Arc<T>,
     identity: Identity,
-    incarnation: u64,
+    starts: Arc<Starts>,
     stopping: AtomicBool,
     /// The snapshot that another node is sending.
     incoming: Mutex<Incoming>,
@@ -166,20 +179,9 @@ impl<T: Transport> CatalogRaft<T> {
     /// [`CatalogRaft::found`].
     pub async fn open(
         directory: &Path,
-        pace: Pace,
+        Opening { pace, writing, chance }: Opening,
         transport: Arc<T>,
         listener: Listener,
-    ) -> Result<CatalogRaft<T>, OpenError> {
-        Self::open_with(directory, pace, transport, listener, Writing::Thread).await
-    }
-
-    /// The same, with a word on who writes the log.
-    pub async fn open_with(
-        directory: &Path,
-        pace: Pace,
-        transport: Arc<T>,
-        listener: Listener,
-        writing: Writing,
     ) -> Result<CatalogRaft<T>, OpenError> {
         let millis = |time: Duration| time.as_millis() as u64;
         let config = Config {
@@ -197,16 +199,20 @@ impl<T: Transport> CatalogRaft<T> {
             ..Config::default()
         };
         let config = config.validate().map_err(io::Error::other)?;
-        let (store, identity, incarnation) = LogStore::open_with(directory, writing)?;
+        let (store, Begun { identity, starts, heard, is_outdated }) = LogStore::open(directory, writing, chance)?;
+        if is_outdated {
+            return Err(OpenError::Outdated(directory.into()));
+        }
+        let starts = Arc::new(Starts::new(store.clone(), starts, heard));
         // Raft asks the others as soon as it is there.
-        transport.carries_for(&identity, incarnation);
+        transport.carries_for(&identity, &starts);
         let machine = Machine::open(directory, listener)?;
         let shared = machine.shared();
-        let peers = Peers { transport: transport.clone() };
+        let peers = Peers::new(transport.clone());
         let raft = Raft::new(identity.node, Arc::new(config), peers, store.clone(), machine).await;
         let raft = raft.map_err(io::Error::other)?;
         let (incoming, sent, stopping) = (Mutex::default(), std::sync::Mutex::default(), AtomicBool::new(false));
-        Ok(CatalogRaft { raft, shared, store, transport, identity, incarnation, stopping, incoming, sent })
+        Ok(CatalogRaft { raft, shared, store, transport, identity, starts, stopping, incoming, sent })
     }
 
     /// Founds a cluster of these nodes. To be called on one node, once in the life of a cluster, when none of them belongs to one.
@@ -225,7 +231,12 @@ impl<T: Transport> CatalogRaft<T> {
 
     /// Of this start: higher than that of earlier ones.
     pub fn incarnation(&self) -> u64 {
-        self.incarnation
+        self.starts.this()
+    }
+
+    /// The starts that it knows of, its own and those of other nodes.
+    pub fn starts(&self) -> &Starts {
+        &self.starts
     }
 
     /// The catalog as far as this node has applied it.
@@ -236,7 +247,7 @@ impl<T: Transport> CatalogRaft<T> {
     /// Has commands carried out, and waits until this node has applied them; what they did was told to the listener by then. `number` counts the
     /// proposals of this start upwards, and there is one at a time.
     pub async fn propose(&self, number: u64, commands: Vec<Command>, wait: Duration) -> Result<(), ProposeError> {
-        let origin = cluster::Origin { node: self.identity.node, incarnation: self.incarnation, number };
+        let origin = cluster::Origin { node: self.identity.node, incarnation: self.incarnation(), number };
         let batch = cluster::Batch { origin: Some(origin), commands };
         let until = Instant::now() + wait;
         loop {

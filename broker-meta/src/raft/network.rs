@@ -1,9 +1,10 @@
 //! Raft between nodes: requests as octets, over whatever carries them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -14,7 +15,8 @@ use openraft::raft::{
 use prost::Message;
 use proto::cluster;
 
-use super::store::Identity;
+use super::starts::Starts;
+use super::store::{Identity, lock};
 use super::types::{
     Meaningless, Node, TypeConfig, VoteOf, put_entry, put_log_id, put_vote, take_entry, take_log_id, take_vote,
 };
@@ -52,7 +54,10 @@ pub struct NotReached {
 /// Carries requests to other nodes. Each is answered by [`CatalogRaft::handle`](super::CatalogRaft::handle) there.
 pub trait Transport: Send + Sync + 'static {
     /// Whose requests it carries, and of which start. Told once, before the first.
-    fn carries_for(&self, _node: &Identity, _incarnation: u64) {}
+    fn carries_for(&self, _node: &Identity, _starts: &Arc<Starts>) {}
+
+    /// A node's log does not hold any more what this leader was told it holds: its disk is an older copy, or was lost.
+    fn log_went_back(&self, _node: u64) {}
 
     /// Asks a node and waits for its answer, for as long as the caller does.
     fn request(
@@ -66,7 +71,17 @@ pub trait Transport: Send + Sync + 'static {
 
 /// Makes a [`Peer`] for each node.
 pub(super) struct Peers<T> {
-    pub(super) transport: Arc<T>,
+    transport: Arc<T>,
+    holding: Holding,
+}
+
+/// What each node's log holds, by what it has answered to the leader with this vote. While it follows that leader it cannot lose any of it.
+type Holding = Arc<Mutex<BTreeMap<u64, (VoteOf, u64)>>>;
+
+impl<T> Peers<T> {
+    pub(super) fn new(transport: Arc<T>) -> Peers<T> {
+        Peers { transport, holding: Holding::default() }
+    }
 }
 
 /// One other node.
@@ -74,13 +89,14 @@ pub(super) struct Peer<T> {
     transport: Arc<T>,
     to: u64,
     node: Node,
+    holding: Holding,
 }
 
 impl<T: Transport> RaftNetworkFactory<TypeConfig> for Peers<T> {
     type Network = Peer<T>;
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Peer<T> {
-        Peer { transport: self.transport.clone(), to: target, node: node.clone() }
+        Peer { transport: self.transport.clone(), to: target, node: node.clone(), holding: self.holding.clone() }
     }
 }
 
@@ -107,6 +123,27 @@ impl<T: Transport> Peer<T> {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         take_vote_answer(self.ask(kind, put_vote_request(rpc), option).await?).map_err(meaningless)
     }
+
+    /// Whether an answer is in keeping with those before it.
+    fn still_holds(&self, rpc: &AppendEntriesRequest<TypeConfig>, answer: &AppendEntriesResponse<TypeConfig>) -> bool {
+        let previous = rpc.prev_log_id.map_or(0, |id| id.index);
+        let holds = match answer {
+            AppendEntriesResponse::Success => rpc.entries.last().map_or(previous, |entry| entry.log_id.index),
+            AppendEntriesResponse::PartialSuccess(id) => id.map_or(0, |id| id.index),
+            AppendEntriesResponse::Conflict => {
+                return lock(&self.holding)
+                    .get(&self.to)
+                    .is_none_or(|(vote, held)| *vote != rpc.vote || previous > *held);
+            }
+            AppendEntriesResponse::HigherVote(_) => return true,
+        };
+        let mut holding = lock(&self.holding);
+        match holding.get_mut(&self.to) {
+            Some((vote, held)) if *vote == rpc.vote => *held = holds.max(*held),
+            _ => drop(holding.insert(self.to, (rpc.vote, holds))),
+        }
+        true
+    }
 }
 
 fn meaningless(why: Meaningless) -> RPCError<TypeConfig> {
@@ -122,7 +159,14 @@ impl<T: Transport> RaftNetworkV2<TypeConfig> for Peer<T> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let answer: cluster::AppendResponse = self.ask(Kind::Append, put_append(&rpc), &option).await?;
-        take_append_answer(answer).map_err(meaningless)
+        let answer = take_append_answer(answer).map_err(meaningless)?;
+        if !self.still_holds(&rpc, &answer) {
+            self.transport.log_went_back(self.to);
+            // Raft takes it for a fault of its own, and panics in a debug build.
+            let why = "its log does not hold any more what it was known to hold";
+            return Err(RPCError::Unreachable(Unreachable::new(&NotReached { node: self.to, why: why.into() })));
+        }
+        Ok(answer)
     }
 
     async fn vote(

@@ -21,6 +21,7 @@ use proto::cluster;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
 
+use super::starts::one_more;
 use super::types::{
     EntryOf, LogIdOf, Meaningless, TypeConfig, VoteOf, put_entry, put_log_id, put_vote, take_entry, take_log_id,
     take_vote,
@@ -34,7 +35,12 @@ const VOTE: &str = "vote";
 const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
 const IDENTITY: &str = "identity";
-const INCARNATION: &str = "incarnation";
+/// The starts of this disk, 8 octets each.
+const STARTS: &str = "starts";
+/// Other nodes and the start of each that was last heard of, 8 octets each.
+pub(super) const HEARD: &str = "heard";
+/// It is there once this disk has turned out to be an older copy.
+pub(super) const OUTDATED: &str = "outdated";
 const FILE: &str = "raft.redb";
 /// Written together at most.
 const TOGETHER_MAX: usize = 1024;
@@ -72,6 +78,48 @@ pub enum OpenError {
         .0.display()
     )]
     Missing(PathBuf),
+    /// It is an older copy of a disk that others know better.
+    #[error(
+        "{} is an older copy: others know a later start of this node, and what it has agreed to since is not in it. Have the cluster forget the node (brokerctl cluster forget), move its data directory away, and let it join as a new one",
+        .0.display()
+    )]
+    Outdated(PathBuf),
+}
+
+/// A start of a log.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// Whose log it is.
+    pub(super) identity: Identity,
+    /// The starts of this disk, this one at the end.
+    pub(super) starts: Vec<u64>,
+    /// The last start of each other node that was heard of.
+    pub(super) heard: BTreeMap<u64, u64>,
+    /// It has turned out that this disk is an older copy.
+    pub(super) is_outdated: bool,
+}
+
+impl Begun {
+    fn new(database: &Database, chance: u32) -> io::Result<Begun> {
+        let transaction = database.begin_write().map_err(io::Error::other)?;
+        let begun = {
+            let state = transaction.open_table(STATE).map_err(io::Error::other)?;
+            let get = |name| -> io::Result<Option<Vec<u8>>> {
+                Ok(state.get(name).map_err(io::Error::other)?.map(|octets| octets.value().to_vec()))
+            };
+            let identity = get(IDENTITY)?.and_then(|octets| Identity::from_octets(&octets));
+            let identity = identity.ok_or_else(|| damaged(Meaningless("its identity is damaged")))?;
+            let (starts, heard) = (take_numbers(get(STARTS)?)?, take_numbers(get(HEARD)?)?);
+            let heard = heard.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.last()?))).collect();
+            Begun { identity, starts: one_more(starts, chance), heard, is_outdated: get(OUTDATED)?.is_some() }
+        };
+        {
+            let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;
+            state.insert(STARTS, put_numbers(&begun.starts).as_slice()).map_err(io::Error::other)?;
+        }
+        transaction.commit().map_err(io::Error::other)?;
+        Ok(begun)
+    }
 }
 
 /// The handle that openraft writes and reads with.
@@ -118,13 +166,13 @@ impl LogStore {
     pub(super) fn create_after(
         directory: &Path,
         identity: &Identity,
-        incarnation: u64,
+        starts: &[u64],
         vote: &VoteOf,
         last: &LogIdOf,
     ) -> Result<(), OpenError> {
         let last = put_log_id(last).encode_to_vec();
         let state = [
-            (INCARNATION, incarnation.to_be_bytes().to_vec()),
+            (STARTS, put_numbers(starts)),
             (VOTE, put_vote(vote).encode_to_vec()),
             (COMMITTED, last.clone()),
             (PURGED, last),
@@ -160,42 +208,15 @@ impl LogStore {
         Ok(())
     }
 
-    /// Opens the log in a directory and counts this start. A log that is missing is not made: who lost it has no vote any more.
-    pub(super) fn open(directory: &Path) -> Result<(LogStore, Identity, u64), OpenError> {
-        Self::open_with(directory, Writing::Thread)
-    }
-
-    /// The same, with a word on who writes.
-    pub(super) fn open_with(directory: &Path, writing: Writing) -> Result<(LogStore, Identity, u64), OpenError> {
+    /// Opens the log in a directory and counts this start, to which `chance` belongs. A log that is missing is not made: who lost it has no vote any
+    /// more.
+    pub(super) fn open(directory: &Path, writing: Writing, chance: u32) -> Result<(LogStore, Begun), OpenError> {
         let path = directory.join(FILE);
         if !path.try_exists()? {
             return Err(OpenError::Missing(path));
         }
-        let database = Database::open(path).map_err(io::Error::other)?;
-        let begin = || -> io::Result<(Option<Vec<u8>>, u64)> {
-            let transaction = database.begin_write().map_err(io::Error::other)?;
-            let found = {
-                let mut state = transaction.open_table(STATE).map_err(io::Error::other)?;
-                let identity = state.get(IDENTITY).map_err(io::Error::other)?.map(|octets| octets.value().to_vec());
-                let before = state.get(INCARNATION).map_err(io::Error::other)?.map(|octets| octets.value().to_vec());
-                let before = match before {
-                    None => 0,
-                    Some(octets) => {
-                        let octets =
-                            octets.try_into().map_err(|_| damaged(Meaningless("its incarnation is damaged")))?;
-                        u64::from_be_bytes(octets)
-                    }
-                };
-                let incarnation = before + 1;
-                state.insert(INCARNATION, incarnation.to_be_bytes().as_slice()).map_err(io::Error::other)?;
-                (identity, incarnation)
-            };
-            transaction.commit().map_err(io::Error::other)?;
-            Ok(found)
-        };
-        let (identity, incarnation) = begin()?;
-        let identity = identity.and_then(|octets| Identity::from_octets(&octets));
-        let identity = identity.ok_or_else(|| damaged(Meaningless("its identity is damaged")))?;
+        let database = Database::open(&path).map_err(io::Error::other)?;
+        let begun = Begun::new(&database, chance)?;
         let (work, receiver) = channel();
         let way = if writing == Writing::Here { Way::Here(None) } else { Way::Thread(work) };
         let shared = Arc::new(Shared {
@@ -205,12 +226,12 @@ impl LogStore {
             thread: Mutex::default(),
         });
         if writing == Writing::Here {
-            return Ok((LogStore(shared), identity, incarnation));
+            return Ok((LogStore(shared), begun));
         }
         let writer = shared.clone();
         let thread = std::thread::Builder::new().name("catalog log".into()).spawn(move || writer.run(&receiver))?;
         *lock(&shared.thread) = Some(thread);
-        Ok((LogStore(shared), identity, incarnation))
+        Ok((LogStore(shared), begun))
     }
 
     /// Writes what is still to be written and closes the file. Nothing can be written afterwards.
@@ -234,6 +255,11 @@ impl LogStore {
             }
             None => Err(closed()),
         }
+    }
+
+    /// Writes something that is known by name. When it returns it is on the disk.
+    pub(super) async fn set(&self, name: &'static str, octets: Vec<u8>) -> io::Result<()> {
+        self.and_wait(|done| Work::Set(name, octets, done)).await
     }
 
     async fn and_wait(&self, work: impl FnOnce(Done) -> Work) -> io::Result<()> {
@@ -415,7 +441,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &VoteOf) -> Result<(), io::Error> {
         let octets = put_vote(vote).encode_to_vec();
-        self.and_wait(|done| Work::Set(VOTE, octets, done)).await
+        self.set(VOTE, octets).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf>) -> Result<(), io::Error> {
@@ -480,11 +506,23 @@ fn damaged(why: Meaningless) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the log of the catalog: {why}"))
 }
 
+pub(super) fn put_numbers(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
+fn take_numbers(octets: Option<Vec<u8>>) -> io::Result<Vec<u64>> {
+    let octets = octets.unwrap_or_default();
+    let (numbers, []) = octets.as_chunks::<8>() else {
+        return Err(damaged(Meaningless("its list of starts is damaged")));
+    };
+    Ok(numbers.iter().map(|number| u64::from_be_bytes(*number)).collect())
+}
+
 fn closed() -> io::Error {
     io::Error::other("the log of the catalog is closed")
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nobody panics while holding it, and what it holds is never half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,7 +12,7 @@ use broker_core::name::NodeId;
 use broker_core::store::QueueId;
 use broker_meta::command;
 use broker_meta::peer::Peer;
-use broker_meta::raft::{CatalogRaft, HandleError, Identity as LogIdentity, Kind, Node, NotReached, Transport};
+use broker_meta::raft::{CatalogRaft, HandleError, Identity as LogIdentity, Kind, Node, NotReached, Starts, Transport};
 use hyper_util::rt::TokioIo;
 use proto::admin::v1::{
     ChannelPart, CloseConnectionsRequest, CloseConnectionsResponse, ConnectionPart, ConsumerPart, DeleteQueueRequest,
@@ -88,9 +88,24 @@ impl Peers {
 }
 
 impl Transport for Peers {
-    fn carries_for(&self, node: &LogIdentity, incarnation: u64) {
+    fn carries_for(&self, node: &LogIdentity, starts: &Arc<Starts>) {
         // A stream that was opened before would be that of a stranger for as long as it lasts.
-        self.gate.belongs(node.cluster, node.node, incarnation);
+        self.gate.belongs(node.cluster, node.node, starts.clone());
+    }
+
+    fn log_went_back(&self, node: u64) {
+        tracing::error!(
+            node,
+            "the catalog's log of another node does not hold any more what it held: an older copy of its disk was put back while it was down, or its disk loses what it was to keep. The node is taken for outdated"
+        );
+        // It is told so when it is reached again.
+        self.lock().remove(&node);
+        let gate = self.gate.clone();
+        tokio::spawn(async move {
+            if let Err(error) = gate.bar(node).await {
+                tracing::error!(node, %error, "that a node is outdated cannot be written down");
+            }
+        });
     }
 
     async fn request(&self, to: u64, node: &Node, kind: Kind, octets: Vec<u8>) -> Result<Vec<u8>, NotReached> {

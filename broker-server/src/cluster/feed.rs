@@ -70,11 +70,11 @@ impl Feed {
         state.view.catalog().clone()
     }
 
-    /// The number of the next queue that this node announces.
-    pub fn announced_id(&self, node: NodeId, incarnation: u64) -> QueueId {
+    /// The number of the next queue that this node announces after so many starts.
+    pub fn announced_id(&self, node: NodeId, starts: u64) -> QueueId {
         let mut state = self.lock();
         state.counter += 1;
-        announced_id(node, incarnation, state.counter)
+        announced_id(node, starts, state.counter)
     }
 
     /// A node, this one or another, says something of its exclusive queues. The shard hears what it did under the number of its proposal.

@@ -45,6 +45,8 @@ pub trait Given: Send + Sync {
     fn resolve(&self, address: &str) -> Vec<SocketAddr>;
     /// Fills octets by chance.
     fn random(&self, octets: &mut [u8]);
+    /// The node cannot go on: on a machine the process would end.
+    fn failed(&self, why: &str);
 }
 
 /// Where streams come in.
@@ -131,6 +133,14 @@ impl Ground {
             Ground::Given(given) => given.random(&mut octets),
         }
         Ok(octets)
+    }
+
+    /// The node cannot go on.
+    pub fn failed(&self, why: &str) {
+        match self {
+            Ground::Machine => crate::driver::fatal(why),
+            Ground::Given(given) => given.failed(why),
+        }
     }
 
     /// Who writes the log of the catalog.

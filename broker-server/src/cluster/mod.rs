@@ -45,7 +45,7 @@ use broker_core::store::QueueId;
 use broker_meta::command::Announcement;
 use broker_meta::membership::{Facts, Gossip, Me};
 use broker_meta::peer::{Identity, Refusal};
-use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Pace, Status, create_log};
+use broker_meta::raft::{Identity as LogIdentity, Node, OpenError, Opening, Pace, Status, count_of, create_log};
 use broker_meta::{Catalog, command};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -350,7 +350,7 @@ impl Handle {
 
     /// The number of the next exclusive queue of this node.
     pub fn announced_id(&self) -> QueueId {
-        self.feed.announced_id(self.node(), self.raft.incarnation())
+        self.feed.announced_id(self.node(), count_of(self.raft.incarnation()))
     }
 
     /// This node or another says something of its exclusive queues; the shard hears what it did under this number, as of a proposal.
@@ -408,10 +408,9 @@ async fn take_part(
 
     let feed = Feed::new();
     let peers = Arc::new(Peers::new(ear.gate.clone()));
-    let raft =
-        Raft::open_with(&directory, Pace::default(), peers.clone(), feed.listener(), ear.gate.ground().writing())
-            .await
-            .map_err(log_failure)?;
+    let chance = u32::from_ne_bytes(by_chance(&ear.gate)?);
+    let opening = Opening { pace: Pace::default(), writing: ear.gate.ground().writing(), chance };
+    let raft = Raft::open(&directory, opening, peers.clone(), feed.listener()).await.map_err(log_failure)?;
     let raft = Arc::new(raft);
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));
@@ -444,7 +443,7 @@ async fn take_part(
     drop(ear.proposals.set(handle.proposals.clone()));
     begin_to_gossip(config, &handle, udp).await?;
     tokio::spawn(follow_members(handle.clone()));
-    tokio::spawn(watch_for_failure(handle.raft.clone()));
+    tokio::spawn(watch_for_failure(handle.clone()));
     let leading = lead::run(handle.raft.clone(), handle.feed.clone(), handle.proposals.clone(), handle.sight.clone());
     tokio::spawn(leading);
     if !catch_up(&handle).await? {
@@ -605,15 +604,19 @@ async fn follow_members(handle: Handle) {
     }
 }
 
-/// After a failure of the log the process has to end: the next start reads what is there.
-async fn watch_for_failure(raft: Arc<Raft>) {
+/// After a failure of the log the process has to end: the next start reads what is there. So it has to when the disk turns out to be an older copy.
+async fn watch_for_failure(handle: Handle) {
+    let failed = |why: &str| handle.gate.ground().failed(why);
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        if let Some(why) = raft.failed() {
-            if raft.is_stopping() {
-                return;
+        if let Some(why) = handle.raft.failed() {
+            if !handle.raft.is_stopping() {
+                failed(&format!("the catalog's log has failed: {why}"));
             }
-            crate::driver::fatal(&format!("the catalog's log has failed: {why}"));
+            return;
+        }
+        if handle.raft.starts().is_outdated() {
+            return failed(&OpenError::Outdated(handle.data_dir.join(CATALOG)).to_string());
         }
     }
 }
@@ -710,7 +713,7 @@ fn io_failure(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Failure
 fn log_failure(error: OpenError) -> Failure {
     let code = match error {
         OpenError::Io(_) => Code::Io,
-        OpenError::Exists(_) | OpenError::Missing(_) => Code::Data,
+        OpenError::Exists(_) | OpenError::Missing(_) | OpenError::Outdated(_) => Code::Data,
     };
     Failure::new(code, error.to_string())
 }

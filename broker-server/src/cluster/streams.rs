@@ -3,14 +3,14 @@
 //! Behind the handshake the connector says in one octet what the stream is for, and the acceptor answers with one: from then on the stream is that of
 //! gRPC ([`Purpose::Control`]) or of a link ([`Purpose::Link`]).
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_core::name::NodeId;
 use broker_meta::catalog::Members;
 use broker_meta::peer::{HANDSHAKE_TIME, Handshake, Identity, Output, Peer, Refusal, Secret};
+use broker_meta::raft::Starts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -43,8 +43,8 @@ pub struct Gate {
 struct State {
     identity: Identity,
     members: Members,
-    /// The latest start of each node that was heard of.
-    incarnations: BTreeMap<u64, u64>,
+    /// The starts of this node and of others, once it belongs to a cluster.
+    starts: Option<Arc<Starts>>,
     /// It takes no part at the moment.
     closed: bool,
 }
@@ -74,8 +74,8 @@ pub enum StreamError {
 impl Gate {
     /// A node that belongs to no cluster yet, or to that of its identity.
     pub fn new(ground: Ground, secret: Secret, tls: Option<NodeTls>, identity: Identity) -> Gate {
-        let (members, incarnations) = (Members::default(), BTreeMap::new());
-        Gate { ground, secret, tls, state: Mutex::new(State { identity, members, incarnations, closed: false }) }
+        let members = Members::default();
+        Gate { ground, secret, tls, state: Mutex::new(State { identity, members, starts: None, closed: false }) }
     }
 
     /// One that belongs to no cluster, for the same node: the nodes of a cluster talk to no member of another.
@@ -105,10 +105,11 @@ impl Gate {
     }
 
     /// It belongs to a cluster from now on.
-    pub fn belongs(&self, cluster: [u8; 16], node: u64, incarnation: u64) {
+    pub fn belongs(&self, cluster: [u8; 16], node: u64, starts: Arc<Starts>) {
         let mut state = self.lock();
         state.identity.cluster = Some(cluster);
-        (state.identity.node, state.identity.incarnation) = (node, incarnation);
+        (state.identity.node, state.identity.incarnation) = (node, starts.this());
+        state.starts = Some(starts);
     }
 
     /// Who belongs to the cluster has changed.
@@ -121,15 +122,15 @@ impl Gate {
         self.lock().closed = true;
     }
 
-    /// Whether a node that has proved that it holds the secret is one to talk to.
-    fn judge(&self, peer: &Identity) -> Result<(), Refusal> {
-        let mut state = self.lock();
+    /// Whether a node that has proved that it holds the secret is one to talk to, and if so the last start of it that was heard of.
+    fn judge(&self, peer: &Identity) -> Result<u64, Refusal> {
+        let state = self.lock();
         if state.closed {
             return Err(Refusal::NotNow);
         }
         if peer.cluster.is_none() || state.identity.cluster.is_none() {
             // One of them is looking for a cluster: what it may ask for is decided request by request.
-            return Ok(());
+            return Ok(0);
         }
         if peer.node == state.identity.node || peer.name == state.identity.name {
             return Err(Refusal::Taken);
@@ -141,12 +142,56 @@ impl Gate {
             None if state.members.knows_of(peer.node) => return Err(Refusal::NotAMember),
             None => {}
         }
-        let known = state.incarnations.entry(peer.node).or_default();
-        if peer.incarnation < *known {
-            return Err(Refusal::Outdated);
+        match &state.starts {
+            Some(starts) if !starts.may_be(peer.node, peer.incarnation) => Err(Refusal::Outdated),
+            Some(starts) => Ok(starts.known(peer.node)),
+            None => Ok(0),
         }
-        *known = peer.incarnation;
-        Ok(())
+    }
+
+    /// The starts, if both belong to a cluster.
+    fn starts_for(&self, peer: &Identity) -> Option<Arc<Starts>> {
+        self.lock().starts.clone().filter(|_| peer.cluster.is_some())
+    }
+
+    /// The other has said that it knows a start of this node that its disk has never seen, or a later one: the disk is an older copy.
+    async fn give_up(&self) -> io::Result<()> {
+        let starts = self.lock().starts.clone();
+        match starts {
+            Some(starts) => starts.give_up().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The start that another node is in is not to go on.
+    pub async fn bar(&self, node: u64) -> io::Result<()> {
+        let starts = self.lock().starts.clone();
+        match starts {
+            Some(starts) => starts.bar(node).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this node has seen what the other knows of its starts.
+    async fn recognizes(&self, peer: &Peer) -> Result<(), StreamError> {
+        match self.starts_for(&peer.identity) {
+            Some(starts) if !starts.has_seen(peer.knows) => {
+                self.give_up().await?;
+                Err(StreamError::Refused { why: Refusal::Outdated, by_us: true })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Both talk: the other's start is on the disk before anything comes of it.
+    async fn hear(&self, peer: &Identity) -> Result<(), StreamError> {
+        match self.starts_for(peer) {
+            Some(starts) if !starts.may_be(peer.node, peer.incarnation) => {
+                Err(StreamError::Refused { why: Refusal::Outdated, by_us: true })
+            }
+            Some(starts) => Ok(starts.hear(peer.node, peer.incarnation).await?),
+            None => Ok(()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,6 +222,8 @@ pub async fn connect(address: &str, gate: &Gate, purpose: Purpose) -> Result<(No
     if !rest.is_empty() || answer != [GO] {
         return Err(StreamError::Refused { why: Refusal::NoNode, by_us: true });
     }
+    // Only now: the other, too, may have found that its disk is an older copy.
+    gate.hear(&peer.identity).await?;
     Ok((stream, peer))
 }
 
@@ -207,6 +254,7 @@ pub async fn accept(
     if !takes(purpose) {
         return Err(StreamError::Refused { why: Refusal::NotNow, by_us: true });
     }
+    gate.hear(&peer.identity).await?;
     stream.write_all(&[GO]).await?;
     Ok((stream, peer, purpose))
 }
@@ -224,8 +272,16 @@ async fn shake_hands(
             match output {
                 Output::Send(octets) => stream.write_all(&octets).await?,
                 Output::Judge(peer) => verdict = Some(gate.judge(&peer.identity)),
-                Output::Done { peer, rest } => return Ok((peer, rest)),
-                Output::Refused { why, by_us } => return Err(StreamError::Refused { why, by_us }),
+                Output::Done { peer, rest } => {
+                    gate.recognizes(&peer).await?;
+                    return Ok((peer, rest));
+                }
+                Output::Refused { why, by_us } => {
+                    if why == Refusal::Outdated && !by_us {
+                        gate.give_up().await?;
+                    }
+                    return Err(StreamError::Refused { why, by_us });
+                }
             }
         }
         if let Some(verdict) = verdict {

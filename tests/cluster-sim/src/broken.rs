@@ -9,8 +9,6 @@ pub enum Broken {
     EmptiedVotes,
     /// What nodes say of themselves is not spread.
     FactsStay,
-    /// A copy of a disk is put back after its node has started once more since; of that nothing is promised.
-    OldDisk,
     /// The shard is not told of one entry in twenty.
     FeedSkips,
 }
@@ -21,7 +19,6 @@ impl Broken {
         ("emptied-founds", Broken::EmptiedFounds),
         ("emptied-votes", Broken::EmptiedVotes),
         ("facts-stay", Broken::FactsStay),
-        ("old-disk", Broken::OldDisk),
         ("feed-skips", Broken::FeedSkips),
     ];
 

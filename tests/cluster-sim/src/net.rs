@@ -42,6 +42,8 @@ struct State {
     streams: BTreeMap<u64, Stream>,
     next_stream: u64,
     boxes: BTreeMap<usize, Letters>,
+    /// Nodes that cannot go on, and why.
+    failed: BTreeMap<usize, String>,
     sent: u64,
     /// A broken rule: what nodes say of themselves is not spread.
     facts_stay: bool,
@@ -93,6 +95,7 @@ impl Net {
             streams: BTreeMap::new(),
             next_stream: 0,
             boxes: BTreeMap::new(),
+            failed: BTreeMap::new(),
             sent: 0,
             facts_stay: false,
         })))
@@ -141,6 +144,11 @@ impl Net {
         let mut state = self.lock();
         state.doors.remove(&node);
         state.boxes.remove(&node);
+    }
+
+    /// Why a node cannot go on, if it has said so.
+    pub fn failed(&self, node: usize) -> Option<String> {
+        self.lock().failed.remove(&node)
     }
 
     /// A millisecond later.
@@ -294,6 +302,10 @@ impl Given for Place {
     fn random(&self, octets: &mut [u8]) {
         let mut state = self.net.lock();
         octets.fill_with(|| state.random.draw() as u8);
+    }
+
+    fn failed(&self, why: &str) {
+        self.net.lock().failed.insert(self.node, why.into());
     }
 }
 

@@ -149,6 +149,9 @@ impl Node {
             Some(Ok(None)) => self.refuse("it is to start again".into()),
             Some(Err(failure)) => self.refuse(failure.message),
         }
+        if let Some(why) = self.net.failed(self.number) {
+            self.refuse(why);
+        }
         if let Some(handle) = &self.handle {
             self.links.ended().into_iter().for_each(|node| handle.link_is_down(NodeId(node)));
         }
@@ -217,6 +220,11 @@ impl Node {
         let directory = self.directory.join("catalog");
         fs::create_dir_all(&directory)?;
         create_log(&directory, &Identity { cluster, node }).map_err(io::Error::other)
+    }
+
+    /// Whether it has found that its disk is an older copy.
+    pub fn is_outdated(&self) -> bool {
+        self.state == State::Refused && self.why.contains("is an older copy")
     }
 
     /// Whether it has the log of a member.

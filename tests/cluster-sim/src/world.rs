@@ -131,7 +131,7 @@ impl World {
                 self.heal();
             }
             if self.now > HEALED_MS && self.now.is_multiple_of(2_000) {
-                self.mend();
+                self.mend()?;
             }
             if self.now < QUIET_MS && self.random.one_in(200) {
                 self.propose();
@@ -350,18 +350,19 @@ impl World {
         self.goes_on[at] = Some(self.now + rests);
         let name = self.name(at);
         self.tell(&format!("fault: {name} is killed for {rests} ms"));
-        if self.broken == Some(Broken::OldDisk) && self.emptied.is_none() && self.belonged[at].is_some() {
+        if self.emptied.is_none() && self.belonged[at].is_some() {
             match self.kept {
-                None => {
+                None if self.random.one_in(2) => {
                     self.nodes[at].keep()?;
                     self.kept = Some(at);
                 }
-                Some(kept) if kept == at => {
+                // It has started since.
+                Some(kept) if kept == at && self.random.one_in(2) => {
                     self.nodes[at].put_back()?;
                     self.emptied = Some(at);
                     self.tell(&format!("fault: an older copy of the disk of {name} is put back"));
                 }
-                Some(_) => {}
+                _ => {}
             }
         }
         Ok(())
@@ -398,14 +399,20 @@ impl World {
         self.tell("all is well again");
     }
 
-    /// An operator has the cluster forget a node that has lost its disk, so that it can come as a new one.
-    fn mend(&mut self) {
-        let Some(at) = self.emptied else { return };
+    /// An operator has the cluster forget a node that has lost its disk, so that it can come as a new one; so a node whose disk is an older copy,
+    /// once it has said so.
+    fn mend(&mut self) -> io::Result<()> {
+        let Some(at) = self.emptied else { return Ok(()) };
+        if self.nodes[at].is_outdated() {
+            let name = self.name(at);
+            self.nodes[at].empty()?;
+            self.tell(&format!("an operator has emptied the disk of {name}, which was an older copy"));
+        }
         if self.forgotten || self.nodes[at].has_log() {
-            return;
+            return Ok(());
         }
         let live: Vec<usize> = self.those(|node| node.state == State::Live);
-        let Some(&other) = live.iter().find(|other| **other != at) else { return };
+        let Some(&other) = live.iter().find(|other| **other != at) else { return Ok(()) };
         let name = format!("rabbit@{}", self.name(at));
         let is_member =
             self.nodes[other].handle().is_some_and(|handle| handle.catalog().members().named(&name).is_some());
@@ -413,6 +420,7 @@ impl World {
             self.nodes[other].forget(&name);
             self.tell(&format!("an operator has {name} forgotten"));
         }
+        Ok(())
     }
 
     fn standing(&self, at: usize) -> Option<Standing> {

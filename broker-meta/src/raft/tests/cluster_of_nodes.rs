@@ -1,6 +1,7 @@
 //! Nodes in one process: their network can be cut in each direction, and lose and delay what it carries.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,11 +16,19 @@ use crate::command;
 pub(super) const WAIT: Duration = Duration::from_secs(20);
 pub(super) const CLUSTER: [u8; 16] = [1; 16];
 /// Fast, and slow enough for a busy machine.
+/// How the tests open a log.
+pub(super) fn opening(pace: Pace) -> Opening {
+    static CHANCE: AtomicU32 = AtomicU32::new(1);
+    Opening { pace, writing: Writing::Thread, chance: CHANCE.fetch_add(1, Ordering::Relaxed) }
+}
+
 pub(super) const PACE: Pace = Pace { heartbeat: Duration::from_millis(60), election: Duration::from_millis(400) };
 
 /// The network between all nodes.
 #[derive(Default)]
 pub(super) struct Net {
+    /// Nodes whose log a leader has found to have gone back.
+    pub(super) went_back: Mutex<BTreeSet<u64>>,
     nodes: Mutex<BTreeMap<u64, Arc<CatalogRaft<Wire>>>>,
     /// From, to: nothing passes.
     cuts: Mutex<BTreeSet<(u64, u64)>>,
@@ -71,9 +80,13 @@ impl Net {
 }
 
 impl Transport for Wire {
-    fn carries_for(&self, node: &Identity, _: u64) {
+    fn carries_for(&self, node: &Identity, _: &Arc<Starts>) {
         assert_eq!(node.node, self.from);
         self.told.store(true, Ordering::SeqCst);
+    }
+
+    fn log_went_back(&self, node: u64) {
+        self.net.went_back.lock().unwrap().insert(node);
     }
 
     async fn request(&self, to: u64, _: &Node, kind: Kind, octets: Vec<u8>) -> Result<Vec<u8>, NotReached> {
@@ -146,7 +159,7 @@ impl World {
             Applied::Snapshot { .. } => *snapshots.lock().unwrap() += 1,
         });
         let wire = Arc::new(Wire { from: node, net: self.net.clone(), told: AtomicBool::new(false) });
-        let raft = CatalogRaft::open(member.directory.path(), PACE, wire, listener).await.unwrap();
+        let raft = CatalogRaft::open(member.directory.path(), opening(PACE), wire, listener).await.unwrap();
         self.net.nodes.lock().unwrap().insert(node, Arc::new(raft));
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::super::{CatalogRaft, KEPT_ENTRIES, OpenError, Pace, ProposeError, Role, SNAPSHOT_AFTER};
-use super::cluster_of_nodes::{WAIT, Wire, World, place};
+use super::cluster_of_nodes::{WAIT, Wire, World, opening, place};
 
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -211,7 +211,7 @@ async fn a_node_with_an_emptied_disk_has_no_vote() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
     }
     let wire = std::sync::Arc::new(Wire { from: emptied, net: world.net.clone(), told: Default::default() });
-    let opened = CatalogRaft::open(world.directory(emptied), Pace::default(), wire, Box::new(|_| {})).await;
+    let opened = CatalogRaft::open(world.directory(emptied), opening(Pace::default()), wire, Box::new(|_| {})).await;
     assert!(matches!(opened, Err(OpenError::Missing(_))));
     // The third asks to lead, in vain: it has one vote of three.
     world.net.heal();
@@ -222,4 +222,34 @@ async fn a_node_with_an_emptied_disk_has_no_vote() {
     world.create(leader, "afterwards", WAIT).await.unwrap();
     world.agree_among([leader, third]).await;
     assert!(world.vhosts(third).contains("acknowledged"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_went_back_is_noticed_and_the_leader_goes_on() {
+    let world = World::cluster(3).await;
+    let leader = world.leader().await;
+    let (older, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    world.agree().await;
+    world.stop(older).await;
+    let kept = tempfile::TempDir::new().unwrap();
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        for file in std::fs::read_dir(from).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    };
+    copy(world.directory(older), kept.path());
+    world.start(older).await;
+    for round in 0..5 {
+        world.create(leader, &format!("v{round}"), WAIT).await.unwrap();
+    }
+    world.agree().await;
+    assert_eq!((world.leader().await, world.net.went_back.lock().unwrap().len()), (leader, 0));
+    world.stop(older).await;
+    copy(kept.path(), world.directory(older));
+    world.start(older).await;
+    world.until("the log to be missed", || world.net.went_back.lock().unwrap().contains(&older).then_some(())).await;
+    world.create(third, "afterwards", WAIT).await.unwrap();
+    assert_eq!(world.at(leader).failed(), None);
+    assert_eq!(world.at(leader).status().role, Role::Leader);
 }

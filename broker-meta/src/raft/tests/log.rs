@@ -11,7 +11,8 @@ use proto::cluster;
 use tempfile::TempDir;
 
 use super::super::machine::{Machine, meta_of};
-use super::super::store::{Identity, LogStore, OpenError};
+use super::super::starts::{Starts, count_of};
+use super::super::store::{Begun, Identity, LogStore, OpenError, Writing};
 use super::super::types::{EntryOf, TypeConfig, take_entry, take_vote};
 
 const IDENTITY: Identity = Identity { cluster: [7; 16], node: 1 };
@@ -21,7 +22,11 @@ fn open(directory: &Path) -> LogStore {
     if !directory.join("raft.redb").exists() {
         LogStore::create(directory, &IDENTITY).unwrap();
     }
-    LogStore::open(directory).unwrap().0
+    opened(directory).unwrap().0
+}
+
+fn opened(directory: &Path) -> Result<(LogStore, Begun), OpenError> {
+    LogStore::open(directory, Writing::Thread, 9)
 }
 
 struct Builder;
@@ -104,18 +109,51 @@ async fn a_log_is_made_once_and_says_whose_it_is() {
     let directory = TempDir::new().unwrap();
     // What a crash left of a log being made means nothing.
     std::fs::write(directory.path().join("raft.redb.new"), "half").unwrap();
-    assert!(matches!(LogStore::open(directory.path()), Err(OpenError::Missing(_))));
+    assert!(matches!(opened(directory.path()), Err(OpenError::Missing(_))));
     for start in 1..4 {
         open(directory.path()).close();
-        let (store, identity, incarnation) = LogStore::open(directory.path()).unwrap();
+        let (store, Begun { identity, starts, .. }) = opened(directory.path()).unwrap();
         store.close();
-        assert_eq!((identity, incarnation), (IDENTITY, 2 * start), "each start counts");
+        let counts: Vec<u64> = starts.iter().map(|start| count_of(*start)).collect();
+        assert_eq!((identity, counts), (IDENTITY, (1..=2 * start).collect()), "each start counts");
     }
     let other = Identity { node: 2, ..IDENTITY };
     assert!(matches!(LogStore::create(directory.path(), &other), Err(OpenError::Exists(_))));
-    let (store, identity, _) = LogStore::open(directory.path()).unwrap();
+    let (store, Begun { identity, .. }) = opened(directory.path()).unwrap();
     store.close();
     assert_eq!(identity, IDENTITY);
+}
+
+#[tokio::test]
+async fn what_was_heard_of_starts_is_on_the_disk() {
+    let directory = TempDir::new().unwrap();
+    let start = || {
+        LogStore::create(directory.path(), &IDENTITY).unwrap_or_default();
+        let (store, Begun { starts, heard, is_outdated, .. }) = opened(directory.path()).unwrap();
+        (Starts::new(store.clone(), starts, heard), store, is_outdated)
+    };
+    let (starts, store, is_outdated) = start();
+    let theirs = |count: u64, chance: u64| count << 32 | chance;
+    assert!(!is_outdated && starts.may_be(2, theirs(1, 5)));
+    starts.hear(2, theirs(3, 5)).await.unwrap();
+    starts.hear(3, theirs(1, 1)).await.unwrap();
+    store.close();
+    let (starts, store, _) = start();
+    assert_eq!((starts.known(2), starts.known(3), starts.known(4)), (theirs(3, 5), theirs(1, 1), 0));
+    assert!(starts.may_be(2, theirs(3, 5)) && starts.may_be(2, theirs(4, 1)));
+    assert!(!starts.may_be(2, theirs(3, 6)), "the same count from a copy of its disk");
+    assert!(!starts.may_be(2, theirs(2, 5)));
+    // What others may know of this node: nothing, its starts, and none of a copy however high it counts.
+    let own = starts.this();
+    assert!(starts.has_seen(0) && starts.has_seen(own) && starts.has_seen(own - (1 << 32)));
+    assert!(!starts.has_seen(own + 1) && !starts.has_seen(own - 1) && !starts.has_seen(own + (1 << 32)));
+    starts.bar(2).await.unwrap();
+    assert!(!starts.may_be(2, theirs(3, 5)) && starts.may_be(2, theirs(4, 1)), "only a later start may come");
+    starts.give_up().await.unwrap();
+    store.close();
+    let (_, store, is_outdated) = start();
+    assert!(is_outdated, "whatever it counts up to, it stays an older copy");
+    store.close();
 }
 
 #[tokio::test]

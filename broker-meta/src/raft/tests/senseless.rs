@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::super::check::NUMBER_MAX;
 use super::super::types::{EntryOf, take_entry, take_log_id, take_vote};
 use super::super::*;
-use super::cluster_of_nodes::{WAIT, World, place};
+use super::cluster_of_nodes::{WAIT, World, opening, place};
 use crate::command;
 
 const LEADER: cluster::Vote = cluster::Vote { term: 9, voted_for: 2, committed: true };
@@ -376,7 +376,7 @@ async fn a_listener_that_panics_counts_as_failed() {
     let listener: Listener = Box::new(|_| panic!("as a test wants it"));
     let pace = Pace { heartbeat: Duration::from_millis(20), election: Duration::from_millis(60) };
     create_log(directory.path(), &identity).unwrap();
-    let node = CatalogRaft::open(directory.path(), pace, Arc::new(Nowhere), listener).await.unwrap();
+    let node = CatalogRaft::open(directory.path(), opening(pace), Arc::new(Nowhere), listener).await.unwrap();
     node.found([(1, place(1))].into()).await.unwrap();
     assert_eq!(node.failed(), None);
     let outcome = node.propose(1, vec![command::create_vhost("v", "", &[])], WAIT).await;
