@@ -133,7 +133,7 @@ fn the_journal_gives_files_up_and_uses_them_again() {
         if seq % 20 == 0 {
             journal.commit(&mut batches).unwrap();
         }
-        for (queue, through) in journal.retire_candidates() {
+        for (queue, through) in journal.retire_candidates().unwrap() {
             let entries: Vec<StoredEntry> = alive
                 .iter()
                 .filter(|alive| **alive <= through && !segments.holds(QUEUE, **alive))
@@ -163,6 +163,29 @@ fn the_journal_gives_files_up_and_uses_them_again() {
         assert_eq!(recovered.report, Vec::<String>::new());
         let found: Vec<Seq> = all(&mut segments, &recovered).into_iter().map(|(seq, _)| seq).collect();
         assert_eq!(found, alive);
+    }
+}
+
+#[test]
+fn files_of_which_all_queues_are_deleted_are_given_up_too() {
+    let disk = SimDisk::new(3);
+    let (mut journal, mut segments, _) = open(&disk);
+    let mut batches = [journal.batch()];
+    for queue in (1..6).map(QueueId) {
+        for seq in 1..=2000 {
+            batches[0].enqueue(queue, seq, false, 0, &message(seq, 500));
+            batches[0].settle(queue, seq, seq);
+            if seq % 20 == 0 {
+                journal.commit(&mut batches).unwrap();
+            }
+            for (queue, through) in journal.retire_candidates().unwrap() {
+                let state = segments.state_of(queue).unwrap();
+                journal.paged(queue, through, state).unwrap();
+            }
+        }
+        assert!(journal.disk_bytes() <= 7 * 64 * 1024, "{queue:?}: {}", journal.disk_bytes());
+        segments.drop_queue(queue).unwrap();
+        journal.forget_queue(queue).unwrap();
     }
 }
 

@@ -153,7 +153,10 @@ impl Thread {
             Err(error) => fatal(&error.to_string()),
         };
         let [batch] = batches;
-        let retire = self.journal.retire_candidates();
+        let retire = self.journal.retire_candidates().unwrap_or_else(|error| {
+            self.retired(Err(error));
+            Vec::new()
+        });
         self.mailbox.send(Event::Committed(Committed { batch, flushed, retire, full }));
         if self.retire_again {
             let result = self.journal.retire();

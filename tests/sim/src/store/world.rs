@@ -619,7 +619,10 @@ impl World {
 
     /// Plays the driver's part in giving up the oldest journal file.
     fn retire(&mut self, node: &mut Node) -> Result<(), Stop> {
-        node.asked.extend(node.journal.retire_candidates());
+        match node.journal.retire_candidates() {
+            Ok(candidates) => node.asked.extend(candidates),
+            given_up => node.retire_again |= !self.died(given_up.map(drop))?,
+        }
         if node.retire_again {
             let result = node.journal.retire();
             node.retire_again = !self.died(result)?;
