@@ -318,3 +318,43 @@ fn what_is_wrong_is_named() {
     frame::write(&mut crumbs, frame::BODY, 0, |out| out.push(1));
     assert_eq!(said(&crumbs), LinkError::Malformed("a body comes in pieces that are too small"));
 }
+
+#[test]
+fn publishes_to_the_same_queues_come_together_and_in_order() {
+    let (mut here, mut there) = (Link::new(MESSAGE_MAX), Link::new(MESSAGE_MAX));
+    let message = plain(3);
+    let queue_of = |number: u64| QueueId(1 + u64::from((40..50).contains(&number)));
+    for number in 0..100 {
+        let publish = Publish { channel: CHANNEL, publish_seq: number, content: Content::Kept(&message) };
+        here.publish(&[queue_of(number)], &publish);
+        if number == 60 {
+            here.say(&Op::Applied { index: 7 });
+        }
+    }
+    let octets = drain(&mut here);
+    // However the octets are cut, nothing is missing and nothing overtakes anything.
+    for step in [octets.len(), 1, 700] {
+        let mut runs: Vec<Vec<u64>> = Vec::new();
+        for piece in octets.chunks(step) {
+            there
+                .receive(piece, &mut |op| match op {
+                    Op::Publish { queues, publishes } => {
+                        runs.push(publishes.iter().map(|publish| publish.publish_seq).collect());
+                        for publish in publishes {
+                            assert_eq!(queues.iter().collect::<Vec<_>>(), [queue_of(publish.publish_seq)]);
+                        }
+                    }
+                    Op::Applied { index: 7 } => runs.push(Vec::new()),
+                    other => panic!("{other:?}"),
+                })
+                .unwrap();
+        }
+        assert_eq!(runs.concat(), (0..100).collect::<Vec<u64>>());
+        let before: usize = runs.iter().take_while(|run| !run.is_empty()).map(Vec::len).sum();
+        assert_eq!(before, 61);
+        if step == octets.len() {
+            let lengths: Vec<usize> = runs.iter().map(Vec::len).collect();
+            assert_eq!(lengths, [32, 8, 10, 11, 0, 32, 7]);
+        }
+    }
+}

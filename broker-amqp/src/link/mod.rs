@@ -184,14 +184,20 @@ impl Receiver {
     pub fn receive(&mut self, octets: &[u8], sink: &mut impl FnMut(Op<'_>)) -> Result<(), LinkError> {
         let granted = &mut self.granted;
         self.reader.receive(octets, &mut |op| {
-            if let Op::Publish { publish, .. } = &op {
-                if *granted <= 0 {
-                    return Err(LinkError::Overrun);
-                }
-                *granted -= publish.content.memory() as i64;
+            let Op::Publish { queues, publishes } = op else {
+                sink(op);
+                return Ok(());
+            };
+            let within = |publish: &&Publish<'_>| {
+                let may = *granted > 0;
+                *granted -= if may { publish.content.memory() as i64 } else { 0 };
+                may
+            };
+            let (taken, beyond) = publishes.split_at(publishes.iter().take_while(within).count());
+            if !taken.is_empty() {
+                sink(Op::Publish { queues, publishes: taken });
             }
-            sink(op);
-            Ok(())
+            if beyond.is_empty() { Ok(()) } else { Err(LinkError::Overrun) }
         })
     }
 

@@ -8,12 +8,12 @@ use broker_core::store::QueueId;
 #[derive(Clone, Debug)]
 pub enum Op<'a> {
     // From the client's node to that of the queue:
-    /// A message for queues of the receiver.
+    /// Messages for queues of the receiver, which came one behind the other.
     Publish {
-        /// The queues, each once.
+        /// The queues, each once: the same for all of the messages.
         queues: Queues<'a>,
-        /// The message, and who published it.
-        publish: Publish<'a>,
+        /// The messages, and who published them; at least one.
+        publishes: &'a [Publish<'a>],
     },
     /// A consumer starts. Answered by [`Op::Answer`] or [`Op::Refusal`].
     Consume {

@@ -4,6 +4,7 @@ use broker_core::message::{Content, INLINE_BODY_MAX_BYTES, Message, Passing, spl
 use broker_core::queue::{ChannelKey, ConsumerKey, Delivery, Outcome, Publish};
 use broker_core::store::QueueId;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::op::{Got, Op, Queues, TallyOf};
 use super::{CLASS, method};
@@ -14,6 +15,9 @@ const HEADER_MIN_BYTES: usize = 14;
 
 /// A piece of a body is at least this long, but for the last: what each takes besides its octets must not add up.
 const PIECE_MIN_BYTES: usize = 2 * 1024;
+
+/// So many publishes are handed on together at most.
+const RUN_MAX: usize = 32;
 
 /// Why a link cannot go on. The octets behind cannot be understood, so it is closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,13 +118,28 @@ impl Reader {
     /// Takes whole frames. Answers how many octets they were.
     fn run(&mut self, octets: &[u8], sink: &mut impl FnMut(Op<'_>) -> Taken) -> Result<usize, LinkError> {
         let mut at = 0;
+        let mut run = Run::default();
         loop {
             let rest = octets.get(at..).unwrap_or_default();
-            if self.gathering.is_none()
-                && let Some(used) = self.take_whole(rest, sink)?
-            {
-                at += used;
-                continue;
+            // What came before an error is taken all the same.
+            let whole = if self.gathering.is_none() { self.whole(rest) } else { Ok(None) };
+            match whole {
+                Ok(Some((Whole::Publish(queues, publish), used))) => {
+                    run.add(queues, publish, sink)?;
+                    at += used;
+                    continue;
+                }
+                Ok(Some((Whole::Other(op), used))) => {
+                    run.give(sink)?;
+                    sink(op)?;
+                    at += used;
+                    continue;
+                }
+                Ok(None) => run.give(sink)?,
+                Err(error) => {
+                    run.give(sink)?;
+                    return Err(error);
+                }
             }
             let Some((kind, payload, len)) = split_frame(rest)? else { return Ok(at) };
             self.take_frame(kind, payload, sink)?;
@@ -129,11 +148,7 @@ impl Reader {
     }
 
     /// A message whose frames lie here one behind the other, and whose body is small: it is not copied. Answers how many octets they were.
-    fn take_whole(
-        &mut self,
-        octets: &[u8],
-        sink: &mut impl FnMut(Op<'_>) -> Taken,
-    ) -> Result<Option<usize>, LinkError> {
+    fn whole<'a>(&self, octets: &'a [u8]) -> Result<Option<(Whole<'a>, usize)>, LinkError> {
         let Some((frame::METHOD, method, method_len)) = split_frame(octets)? else { return Ok(None) };
         let Some(carrier) = carrier(method)? else { return Ok(None) };
         let rest = octets.get(method_len..).unwrap_or_default();
@@ -153,8 +168,7 @@ impl Reader {
         let route = carrier.route()?;
         let persistent = carrier.flags & method::PERSISTENT != 0;
         let content = Content::Passing(Passing { route, header, body, persistent, shared: None });
-        sink(carrier.op(content)?)?;
-        Ok(Some(method_len + header_len + body_len))
+        Ok(Some((carrier.whole(content)?, method_len + header_len + body_len)))
     }
 
     fn take_frame(&mut self, kind: u8, payload: &[u8], sink: &mut impl FnMut(Op<'_>) -> Taken) -> Taken {
@@ -197,7 +211,10 @@ impl Reader {
         let Some(gathered) = self.gathering.take() else { return Ok(()) };
         let Some(carrier) = carrier(&gathered.method)? else { return Ok(()) };
         let message = carrier.message(&gathered.header, gathered.pieces)?;
-        sink(carrier.op(Content::Kept(&message))?)
+        match carrier.whole(Content::Kept(&message))? {
+            Whole::Publish(queues, publish) => sink(Op::Publish { queues, publishes: &[publish] }),
+            Whole::Other(op) => sink(op),
+        }
     }
 
     /// The size of the body that a content header announces.
@@ -363,27 +380,60 @@ impl<'a> Carrier<'a> {
         message.changed(route, header, hidden.iter().copied()).ok_or(BAD_KEYS)
     }
 
-    fn op(&self, content: Content<'a>) -> Result<Op<'a>, LinkError> {
+    fn whole(&self, content: Content<'a>) -> Result<Whole<'a>, LinkError> {
         let mut fields = self.fields;
         let redelivered = self.flags & method::REDELIVERED != 0;
         Ok(match self.id {
-            method::PUBLISH => Op::Publish {
-                queues: fields.queues()?,
-                publish: Publish { channel: fields.channel()?, publish_seq: fields.long()?, content },
-            },
-            method::DELIVER => Op::Deliver {
+            method::PUBLISH => {
+                let queues = fields.queues()?;
+                Whole::Publish(queues, Publish { channel: fields.channel()?, publish_seq: fields.long()?, content })
+            }
+            method::DELIVER => Whole::Other(Op::Deliver {
                 queue: fields.queue()?,
                 delivery: Delivery { key: fields.consumer()?, queue_tag: fields.long()?, redelivered, content },
-            },
-            _ => Op::Got(Got {
+            }),
+            _ => Whole::Other(Op::Got(Got {
                 queue: fields.queue()?,
                 channel: fields.channel()?,
                 queue_tag: fields.long()?,
                 redelivered,
                 remaining: fields.long()?,
                 content,
-            }),
+            })),
         })
+    }
+}
+
+/// A method with its message.
+enum Whole<'a> {
+    /// It may be one of several that lie one behind the other.
+    Publish(Queues<'a>, Publish<'a>),
+    Other(Op<'a>),
+}
+
+/// Publishes to the same queues, one behind the other: what is done for each run of them need not be done for each of them.
+#[derive(Default)]
+struct Run<'a> {
+    queues: Option<Queues<'a>>,
+    publishes: SmallVec<[Publish<'a>; RUN_MAX]>,
+}
+
+impl<'a> Run<'a> {
+    /// One more; what does not go with it is given first.
+    fn add(&mut self, queues: Queues<'a>, publish: Publish<'a>, sink: &mut impl FnMut(Op<'_>) -> Taken) -> Taken {
+        if self.queues != Some(queues) || self.publishes.len() >= RUN_MAX {
+            self.give(sink)?;
+            self.queues = Some(queues);
+        }
+        self.publishes.push(publish);
+        Ok(())
+    }
+
+    fn give(&mut self, sink: &mut impl FnMut(Op<'_>) -> Taken) -> Taken {
+        let Some(queues) = self.queues.take() else { return Ok(()) };
+        let taken = sink(Op::Publish { queues, publishes: &self.publishes });
+        self.publishes.clear();
+        taken
     }
 }
 

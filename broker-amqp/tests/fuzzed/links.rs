@@ -3,6 +3,7 @@
 use broker_amqp::frame::{self, END};
 use broker_amqp::link::{CLASS, Link, Op};
 use broker_core::message::Content;
+use broker_core::queue::Publish;
 use broker_core::store::QueueId;
 
 const MESSAGE_MAX: u64 = 100_000;
@@ -56,7 +57,10 @@ fn framed(mut octets: &[u8]) -> Vec<u8> {
 
 fn say(link: &mut Link, op: &Op<'_>) {
     match op {
-        Op::Publish { queues, publish } => link.publish(&queues.iter().collect::<Vec<QueueId>>(), publish),
+        Op::Publish { queues, publishes } => {
+            let queues: Vec<QueueId> = queues.iter().collect();
+            publishes.iter().for_each(|publish| link.publish(&queues, publish));
+        }
         Op::Deliver { queue, delivery } => link.deliver(*queue, delivery),
         Op::Got(got) => link.got(got),
         small => link.say(small),
@@ -81,14 +85,13 @@ pub fn shown_content(content: &Content<'_>) -> String {
 /// An operation with all that is in it.
 pub fn shown(op: &Op<'_>) -> String {
     match op {
-        Op::Publish { queues, publish } => {
+        Op::Publish { queues, publishes } => {
             let queues: Vec<QueueId> = queues.iter().collect();
-            format!(
-                "publish {queues:?} {:?} {} {}",
-                publish.channel,
-                publish.publish_seq,
-                shown_content(&publish.content)
-            )
+            let shown = |publish: &Publish<'_>| {
+                let content = shown_content(&publish.content);
+                format!("publish {queues:?} {:?} {} {content}", publish.channel, publish.publish_seq)
+            };
+            publishes.iter().map(shown).collect::<Vec<_>>().join("\n")
         }
         Op::Deliver { queue, delivery } => {
             let redelivered = delivery.redelivered;

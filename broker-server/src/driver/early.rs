@@ -34,8 +34,12 @@ impl Early {
             return Some(op);
         }
         let held = match op {
-            Op::Publish { queues, publish: Publish { channel, publish_seq, content } } => {
-                Held::Publish { queues: queues.octets().into(), channel, publish_seq, message: content.keep() }
+            Op::Publish { queues, publishes } => {
+                self.0.extend(publishes.iter().map(|publish| {
+                    let Publish { channel, publish_seq, content } = *publish;
+                    Held::Publish { queues: queues.octets().into(), channel, publish_seq, message: content.keep() }
+                }));
+                return None;
             }
             Op::Consume { request, queue, key, no_ack, exclusive, prefetch, priority, room_bytes } => {
                 Held::Other(Op::Consume { request, queue, key, no_ack, exclusive, prefetch, priority, room_bytes })
@@ -53,20 +57,20 @@ impl Early {
 
     /// The next one that need not wait any more.
     pub fn next(&mut self, index: u64) -> Option<Held> {
-        self.0.pop_front_if(|held| !is_early(index, &held.op()))
+        self.0.pop_front_if(|held| !held.with(|op| is_early(index, &op)))
     }
 }
 
 impl Held {
-    /// As it was said.
-    pub fn op(&self) -> Op<'_> {
+    /// Hands it on as it was said.
+    pub fn with<T>(&self, take: impl FnOnce(Op<'_>) -> T) -> T {
         match self {
             Held::Publish { queues, channel, publish_seq, message } => {
                 let content = Content::Kept(message);
                 let publish = Publish { channel: *channel, publish_seq: *publish_seq, content };
-                Op::Publish { queues: Queues::new(queues), publish }
+                take(Op::Publish { queues: Queues::new(queues), publishes: &[publish] })
             }
-            Held::Other(op) => op.clone(),
+            Held::Other(op) => take(op.clone()),
         }
     }
 }
@@ -104,7 +108,7 @@ mod tests {
         let message = message(b"m");
         let channel = ChannelKey { connection: 1, channel: 1 };
         let publish = Publish { channel, publish_seq, content: Content::Kept(&message) };
-        early.hold(index, Op::Publish { queues: Queues::new(&octets), publish }).is_none()
+        early.hold(index, Op::Publish { queues: Queues::new(&octets), publishes: &[publish] }).is_none()
     }
 
     #[test]
@@ -117,9 +121,11 @@ mod tests {
         assert!(early.hold(10, Op::Applied { index: 12 }).is_some());
         assert!(!publish(&mut early, 10, &[NO_QUEUE.0], 4), "a reply is ordered with no queue's messages");
         assert!(early.next(10).is_none());
-        let seq = |held: Held| match held.op() {
-            Op::Publish { publish, .. } => publish.publish_seq,
-            _ => 0,
+        let seq = |held: Held| {
+            held.with(|op| match op {
+                Op::Publish { publishes: [publish], .. } => publish.publish_seq,
+                _ => 0,
+            })
         };
         let order: Vec<u64> = std::iter::from_fn(|| early.next(11)).map(seq).collect();
         assert_eq!(order, [2, 3, 0]);

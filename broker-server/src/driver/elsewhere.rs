@@ -446,7 +446,8 @@ impl Shard {
     fn deliver_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
         let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
         let place = self.place_of(key.channel.connection);
-        let tracer = self.parts.topology.queue_by_id(queue).and_then(|record| self.parts.tracing.tracer(record));
+        let record = self.parts.tracing.is_on().then(|| self.parts.topology.queue_by_id(queue)).flatten();
+        let tracer = record.and_then(|record| self.parts.tracing.tracer(record));
         let client = place.and_then(|place| self.clients.get_mut(place));
         let delivery = Delivery { consumer: key.consumer, queue: queue.0, queue_tag, redelivered, content };
         let Some((client, true)) = client.map(|client| {

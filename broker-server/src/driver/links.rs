@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_amqp::link::{Got, Link, Op, Receiver, Sender};
+use broker_amqp::link::{Got, Link, Op, Queues, Receiver, Sender};
 use broker_amqp::reply_to::Address;
 use broker_amqp::{Exception, Input, Reply, ReplyCode};
 use broker_core::message::{Content, Message};
@@ -490,7 +490,7 @@ impl Shard {
         let nodes: SmallVec<[NodeId; 4]> = waiting.map(|link| link.node).collect();
         for &node in &nodes {
             while let Some(held) = self.links.by_node.get_mut(&node.0).and_then(|link| link.early.next(index)) {
-                self.carry_out_op(node, held.op());
+                held.with(|op| self.carry_out_op(node, op));
             }
         }
         if !nodes.is_empty() {
@@ -501,23 +501,7 @@ impl Shard {
 
     fn carry_out_op(&mut self, node: NodeId, op: Op<'_>) {
         match op {
-            Op::Publish { queues, publish } => {
-                // A node speaks for its own channels only.
-                if numbers::node_in(publish.channel.connection) != node {
-                    return;
-                }
-                if let Some(link) = self.links.by_node.get_mut(&node.0) {
-                    link.untaken += publish.content.memory();
-                }
-                if queues.iter().eq([NO_QUEUE]) {
-                    return self.take_for_no_queue(node, publish.content);
-                }
-                let mut route = Route { queues: queues.iter().collect(), ..Route::default() };
-                route.here = route.queues.len();
-                route.stores_all = self.any_stores_all(&route.queues);
-                let to_store = route.to_store(publish.content);
-                self.publish_to_all(&route, to_store, std::iter::once(publish));
-            }
+            Op::Publish { queues, publishes } => self.published_elsewhere(node, queues, publishes),
             Op::Consume { request, queue, key, no_ack, exclusive, prefetch, priority, room_bytes } => {
                 let settings = ConsumerSettings { key, no_ack, exclusive, prefetch, priority, room_bytes, limit: None };
                 self.consume_from_elsewhere(node, request, queue, settings);
@@ -609,6 +593,25 @@ impl Shard {
                 self.release_seen();
             }
         }
+    }
+
+    /// Channels of another node have published to queues here.
+    fn published_elsewhere(&mut self, node: NodeId, queues: Queues<'_>, publishes: &[Publish<'_>]) {
+        // A node speaks for its own channels only.
+        if !publishes.iter().all(|publish| numbers::node_in(publish.channel.connection) == node) {
+            return;
+        }
+        if let Some(link) = self.links.by_node.get_mut(&node.0) {
+            link.untaken += publishes.iter().map(|publish| publish.content.memory()).sum::<usize>();
+        }
+        if queues.iter().eq([NO_QUEUE]) {
+            return publishes.iter().for_each(|publish| self.take_for_no_queue(node, publish.content));
+        }
+        let mut route = Route { queues: queues.iter().collect(), ..Route::default() };
+        route.here = route.queues.len();
+        route.stores_all = self.any_stores_all(&route.queues);
+        let to_store = publishes.iter().map(|publish| route.to_store(publish.content)).sum();
+        self.publish_to_all(&route, to_store, publishes.iter().copied());
     }
 
     /// A message that is for no queue: a direct reply, by its routing key, if nothing else was said.
