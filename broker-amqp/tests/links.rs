@@ -161,7 +161,7 @@ fn understood(octets: &[u8], steps: &[usize]) -> Result<Vec<String>, LinkError> 
     let (mut rest, mut words) = (octets, Vec::new());
     for &step in steps.iter().cycle() {
         let (now, later) = rest.split_at(step.clamp(1, rest.len().max(1)).min(rest.len()));
-        link.receive(now, &mut |op| words.push(shown(&op)))?;
+        link.receive(now, &mut |op| words.extend(shown(&op).lines().map(String::from)))?;
         rest = later;
         if rest.is_empty() {
             break;
@@ -357,4 +357,38 @@ fn publishes_to_the_same_queues_come_together_and_in_order() {
             assert_eq!(lengths, [32, 8, 10, 11, 0, 32, 7]);
         }
     }
+}
+
+#[test]
+fn settles_of_the_same_kind_one_after_the_other_are_said_together() {
+    let (mut here, mut there) = (Link::new(MESSAGE_MAX), Link::new(MESSAGE_MAX));
+    let settle = |queue, first, last, outcome| Op::Settle { queue: QueueId(queue), first, last, outcome };
+    for tag in 1..=10 {
+        here.say(&settle(1, tag, tag, Outcome::Ack));
+    }
+    here.say(&settle(1, 12, 13, Outcome::Ack));
+    here.say(&settle(1, 14, 14, Outcome::Requeue));
+    here.say(&settle(2, 15, 15, Outcome::Requeue));
+    here.say(&Op::Cancel { queue: QueueId(2), key: CONSUMER });
+    here.say(&settle(2, 16, u64::MAX, Outcome::Requeue));
+    here.say(&settle(2, 0, 1, Outcome::Requeue));
+    let mut heard = Vec::new();
+    there
+        .receive(&drain(&mut here), &mut |op| match op {
+            Op::Settle { queue, first, last, outcome } => heard.push(Some((queue.0, first, last, outcome))),
+            Op::Cancel { .. } => heard.push(None),
+            other => panic!("{other:?}"),
+        })
+        .unwrap();
+    let expected = [
+        Some((1, 1, 10, Outcome::Ack)),
+        Some((1, 12, 13, Outcome::Ack)),
+        Some((1, 14, 14, Outcome::Requeue)),
+        Some((2, 15, 15, Outcome::Requeue)),
+        None,
+        Some((2, 16, u64::MAX, Outcome::Requeue)),
+        Some((2, 0, 1, Outcome::Requeue)),
+    ];
+    assert_eq!(heard, expected);
+    assert!(drain(&mut here).is_empty());
 }

@@ -24,7 +24,7 @@ mod op;
 mod read;
 mod write;
 
-use broker_core::queue::{Delivery, Publish};
+use broker_core::queue::{Delivery, Outcome, Publish};
 use broker_core::store::QueueId;
 
 pub use op::{Got, Op, Queues, TallyOf};
@@ -57,8 +57,19 @@ pub struct Link {
 #[derive(Debug)]
 pub struct Sender {
     send: SendBuffer,
+    /// Deliveries that are settled and may be followed by more of the same kind: they are said before anything else is.
+    settled: Option<Settled>,
     /// Octets of messages that may still be sent.
     credit: i64,
+}
+
+/// Deliveries of a queue, one after the other, of which the same becomes.
+#[derive(Debug)]
+struct Settled {
+    queue: QueueId,
+    first: u64,
+    last: u64,
+    outcome: Outcome,
 }
 
 /// What is heard on it.
@@ -75,7 +86,7 @@ impl Link {
     /// A link that has just come up. No body is longer than `message_max` octets.
     pub fn new(message_max: u64) -> Link {
         Link {
-            sender: Sender { send: SendBuffer::default(), credit: CREDIT_BYTES },
+            sender: Sender { send: SendBuffer::default(), settled: None, credit: CREDIT_BYTES },
             receiver: Receiver { reader: Reader::new(message_max), granted: CREDIT_BYTES, taken: 0 },
         }
     }
@@ -140,6 +151,9 @@ impl Link {
 impl Sender {
     /// What is to be written to the socket.
     pub fn send_buffer(&mut self) -> &mut SendBuffer {
+        if let Some(Settled { queue, first, last, outcome }) = self.settled.take() {
+            write::say(&mut self.send, &Op::Settle { queue, first, last, outcome });
+        }
         &mut self.send
     }
 
@@ -152,23 +166,31 @@ impl Sender {
     pub fn publish(&mut self, queues: &[QueueId], publish: &Publish<'_>) {
         for queues in queues.chunks(QUEUES_TOGETHER) {
             self.credit -= publish.content.memory() as i64;
-            write::publish(&mut self.send, queues, publish);
+            write::publish(self.send_buffer(), queues, publish);
         }
     }
 
     /// Sends a consumer of the peer a message.
     pub fn deliver(&mut self, queue: QueueId, delivery: &Delivery<'_>) {
-        write::deliver(&mut self.send, queue, delivery);
+        write::deliver(self.send_buffer(), queue, delivery);
     }
 
     /// Sends a message to whom asked for one.
     pub fn got(&mut self, got: &Got<'_>) {
-        write::got(&mut self.send, got);
+        write::got(self.send_buffer(), got);
     }
 
     /// Says everything that carries no message; what does is passed over.
     pub fn say(&mut self, op: &Op<'_>) {
-        write::say(&mut self.send, op);
+        let Op::Settle { queue, first, last, outcome } = *op else { return write::say(self.send_buffer(), op) };
+        if let Some(settled) = &mut self.settled
+            && (settled.queue, settled.outcome, settled.last.checked_add(1)) == (queue, outcome, Some(first))
+        {
+            settled.last = last;
+            return;
+        }
+        self.send_buffer();
+        self.settled = Some(Settled { queue, first, last, outcome });
     }
 
     /// The peer has taken so many octets more: the content of [`Op::Credit`].

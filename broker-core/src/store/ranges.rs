@@ -46,6 +46,24 @@ impl Ranges {
         self.last_of.insert(first, last);
     }
 
+    /// Takes everything from `first` to `last` out, both included.
+    pub fn remove(&mut self, first: Seq, last: Seq) {
+        if last < first {
+            return;
+        }
+        let start = self.last_of.range(..=first).next_back().map_or(first, |(&start, _)| start);
+        while let Some((&start, &end)) = self.last_of.range(start..=last).find(|(_, end)| **end >= first) {
+            self.last_of.remove(&start);
+            if start < first {
+                self.last_of.insert(start, first - 1);
+            }
+            if end > last {
+                self.last_of.insert(last + 1, end);
+                return;
+            }
+        }
+    }
+
     /// Adds all of another set.
     pub fn extend(&mut self, other: &Ranges) {
         for (first, last) in other.iter() {
@@ -147,7 +165,10 @@ mod tests {
             prop_assert_eq!(flat(ranges.within(from, from + len).collect()), model.range(from..=from + len).copied().collect::<Vec<_>>());
             let mut octets = Vec::new();
             ranges.encode(&mut octets);
-            prop_assert_eq!(Ranges::decode(&mut octets.as_slice()), Some(ranges));
+            prop_assert_eq!(Ranges::decode(&mut octets.as_slice()), Some(ranges.clone()));
+            ranges.remove(from, from + len);
+            model.retain(|seq| !(from..=from + len).contains(seq));
+            prop_assert_eq!(flat(ranges.iter().collect()), model.into_iter().collect::<Vec<_>>());
         }
 
         #[test]
@@ -165,5 +186,11 @@ mod tests {
         assert_eq!(ranges.iter().collect::<Vec<_>>(), [(0, 5), (u64::MAX - 1, u64::MAX)]);
         assert_eq!(ranges.within(3, u64::MAX - 1).collect::<Vec<_>>(), [(3, 5), (u64::MAX - 1, u64::MAX - 1)]);
         assert_eq!(ranges.within(9, 3).count(), 0);
+        ranges.remove(9, 3);
+        ranges.remove(0, 0);
+        ranges.remove(u64::MAX, u64::MAX);
+        assert_eq!(ranges.iter().collect::<Vec<_>>(), [(1, 5), (u64::MAX - 1, u64::MAX - 1)]);
+        ranges.remove(0, u64::MAX);
+        assert!(ranges.is_empty());
     }
 }

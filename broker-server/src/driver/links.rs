@@ -394,7 +394,7 @@ impl Shard {
             self.feed(queue, queue::Input::Cancel(key));
         }
         for (queue, ranges) in link.held.left() {
-            for (first, last) in ranges {
+            for (first, last) in ranges.iter() {
                 self.feed(queue, queue::Input::Settle { first, last, outcome: Outcome::Requeue });
             }
         }

@@ -1,15 +1,15 @@
 //! Publishes that another node has not answered, and deliveries that its channels have not settled: what is to be put right when the link to it is lost.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use broker_core::queue::ChannelKey;
-use broker_core::store::QueueId;
+use broker_core::store::{QueueId, Ranges};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 /// Ranges of numbers, both ends included.
-pub type Ranges = SmallVec<[(u64, u64); 2]>;
+pub type Answered = SmallVec<[(u64, u64); 2]>;
 
 /// Publishes of this node's channels, by channel: the number, and how many queues have yet to answer. Numbers of a channel grow.
 #[derive(Default)]
@@ -23,8 +23,8 @@ impl Publishes {
     }
 
     /// A queue has answered these. Those that nothing is known of are passed over: returns the ones that count.
-    pub fn answered(&mut self, channel: ChannelKey, first: u64, last: u64) -> Ranges {
-        let mut counted = Ranges::new();
+    pub fn answered(&mut self, channel: ChannelKey, first: u64, last: u64) -> Answered {
+        let mut counted = Answered::new();
         let Some(publishes) = self.0.get_mut(&channel) else { return counted };
         let from = publishes.partition_point(|(seq, _)| *seq < first);
         for (seq, missing) in publishes.iter_mut().skip(from).take_while(|(seq, _)| *seq <= last) {
@@ -58,26 +58,50 @@ impl Publishes {
 
 /// Deliveries that channels of the other node hold, by queue.
 #[derive(Default)]
-pub struct Deliveries(HashMap<QueueId, BTreeSet<u64>, RandomState>);
+pub struct Deliveries(HashMap<QueueId, Held, RandomState>);
+
+/// Those of one queue. Most are sent in order and settled in order, so that they are the last range alone.
+#[derive(Default)]
+struct Held {
+    /// Those sent last, one number after the other; none if it ends before it begins.
+    tail: Range,
+    others: Ranges,
+}
+
+/// First and one beyond the last.
+type Range = std::ops::Range<u64>;
+
+impl Held {
+    /// The tail goes to the others.
+    fn close(&mut self) -> &mut Ranges {
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            self.others.insert(tail.start, tail.end - 1);
+        }
+        &mut self.others
+    }
+}
 
 impl Deliveries {
     /// One was sent.
     pub fn sent(&mut self, queue: QueueId, queue_tag: u64) {
-        self.0.entry(queue).or_default().insert(queue_tag);
+        let held = self.0.entry(queue).or_default();
+        if held.tail.is_empty() || held.tail.end != queue_tag {
+            held.close();
+            held.tail.start = queue_tag;
+        }
+        held.tail.end = queue_tag.saturating_add(1);
     }
 
     /// They are settled.
     pub fn settled(&mut self, queue: QueueId, first: u64, last: u64) {
         let Some(held) = self.0.get_mut(&queue) else { return };
-        if first == last {
-            held.remove(&first);
+        if held.others.is_empty() && first <= held.tail.start {
+            held.tail.start = held.tail.start.max(last.saturating_add(1));
         } else {
-            let gone: Vec<u64> = held.range(first..=last.max(first)).copied().collect();
-            for tag in gone {
-                held.remove(&tag);
-            }
+            held.close().remove(first, last);
         }
-        if held.is_empty() {
+        if held.tail.is_empty() && held.others.is_empty() {
             self.0.remove(&queue);
         }
     }
@@ -88,25 +112,18 @@ impl Deliveries {
     }
 
     /// All that are not settled, by queue.
-    pub fn left(&self) -> impl Iterator<Item = (QueueId, Vec<(u64, u64)>)> {
-        self.0.iter().map(|(&queue, tags)| (queue, ranges(tags)))
+    pub fn left(self) -> impl Iterator<Item = (QueueId, Ranges)> {
+        self.0.into_iter().map(|(queue, mut held)| (queue, std::mem::take(held.close())))
     }
-}
-
-fn ranges(tags: &BTreeSet<u64>) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for &tag in tags {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == tag => *last = tag,
-            _ => ranges.push((tag, tag)),
-        }
-    }
-    ranges
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -145,14 +162,33 @@ mod tests {
         deliveries.settled(one, 3, 3);
         deliveries.settled(one, 5, 5);
         deliveries.settled(other, 10, 8);
-        let left = |deliveries: &Deliveries| {
-            let mut left: Vec<_> = deliveries.left().collect();
-            left.sort();
-            left
-        };
-        assert_eq!(left(&deliveries), [(one, vec![(1, 2), (4, 4), (6, 6)]), (other, vec![(9, 9)])]);
+        let (held_of_one, held_of_other) = (deliveries.0.get_mut(&one).unwrap(), [(9, 9)]);
+        assert_eq!(held_of_one.close().iter().collect::<Vec<_>>(), [(1, 2), (4, 4), (6, 6)]);
+        // One that was given back is sent again.
+        deliveries.sent(one, 5);
         deliveries.settled(one, 1, 6);
-        deliveries.forget(other);
-        assert!(left(&deliveries).is_empty() && deliveries.0.is_empty());
+        let left: Vec<_> = deliveries.left().map(|(queue, left)| (queue, left.iter().collect::<Vec<_>>())).collect();
+        assert_eq!(left, [(other, held_of_other.to_vec())]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_held_is_what_was_sent_and_not_settled(steps in prop::collection::vec((any::<bool>(), 1..40_u64, 0..4_u64), 0..80)) {
+            let (mut deliveries, mut model, mut next) = (Deliveries::default(), BTreeSet::new(), 0);
+            for (sends, at, more) in steps {
+                if sends {
+                    // Mostly the next one, now and then an earlier one again.
+                    let tag = if at < 35 { next += 1; next } else { at };
+                    deliveries.sent(QueueId(1), tag);
+                    model.insert(tag);
+                } else {
+                    deliveries.settled(QueueId(1), at, at + more);
+                    model.retain(|tag| !(at..=at + more).contains(tag));
+                }
+                prop_assert_eq!(deliveries.0.is_empty(), model.is_empty());
+            }
+            let left: Vec<u64> = deliveries.left().flat_map(|(_, left)| left.iter().flat_map(|(a, b)| a..=b).collect::<Vec<_>>()).collect();
+            prop_assert_eq!(left, model.into_iter().collect::<Vec<_>>());
+        }
     }
 }
