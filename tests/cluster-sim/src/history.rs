@@ -47,6 +47,17 @@ pub struct Standing {
     pub alarm_elsewhere: bool,
 }
 
+/// An entry of a node's log, carried out once more.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// The node.
+    pub node: String,
+    /// Digest of the catalog afterwards.
+    pub catalog: u64,
+    /// What was made or deleted.
+    pub done: Vec<Change>,
+}
+
 /// See the module's page.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -58,6 +69,8 @@ pub struct History {
     pub told: Vec<(String, String, Vec<u64>)>,
     /// Indexes out of order: the node, what came, after what.
     pub backwards: Vec<(String, u64, u64)>,
+    /// What the log of each node comes to when it is carried out once more at the end, by cluster and index.
+    pub replayed: BTreeMap<(String, u64), Vec<Replayed>>,
     /// All proposals.
     pub proposals: Vec<Proposal>,
     /// By name, how each node stands a while after the heal; none: it does not serve.

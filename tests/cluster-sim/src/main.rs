@@ -1,5 +1,6 @@
-//! `cluster-sim [--seeds N] [--from SEED] [--broken RULE]`: lives through many seeds, each in a process of its own, and says in which a promise was broken.
-//! `cluster-sim one SEED [--broken RULE] [--trace]`: one seed.
+//! `cluster-sim [--seeds N] [--from SEED] [--seconds S] [--broken RULE]`: lives through many seeds, each in a process of its own, and says in which a
+//! promise was broken. Things go wrong for `S` seconds, 30 unless something else is said.
+//! `cluster-sim one SEED [--seconds S] [--broken RULE] [--trace]`: one seed.
 
 use std::process::ExitCode;
 use std::{fs, io};
@@ -21,18 +22,21 @@ fn main() -> ExitCode {
         eprintln!("rules that can be broken: {:?}", Broken::ALL.iter().map(|(name, _)| name).collect::<Vec<_>>());
         return ExitCode::from(2);
     }
+    let number = |name: &str, otherwise: u64| value(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+    let trouble_ms = number("--seconds", world::TROUBLE_MS / 1000) * 1000;
     if let [command, seed, ..] = arguments.as_slice()
         && command == "one"
         && let Ok(seed) = seed.parse()
     {
-        return one(seed, broken, arguments.iter().any(|argument| argument == "--trace"));
+        return one(seed, broken, trouble_ms, arguments.iter().any(|argument| argument == "--trace"));
     }
-    let number = |name: &str, otherwise: u64| value(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
     let (from, seeds) = (number("--from", 0), number("--seeds", 100));
-    let rule: Vec<&str> = rule.iter().flat_map(|rule| ["--broken", rule]).collect();
+    let seconds = (trouble_ms / 1000).to_string();
+    let more: Vec<&str> =
+        ["--seconds", &seconds].into_iter().chain(rule.iter().flat_map(|rule| ["--broken", rule])).collect();
     let mut bad = 0;
     for seed in from..from + seeds {
-        match child(seed, &rule) {
+        match child(seed, &more) {
             Ok(true) => {}
             Ok(false) => bad += 1,
             Err(error) => {
@@ -45,21 +49,21 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(bad > 0))
 }
 
-fn child(seed: u64, rule: &[&str]) -> io::Result<bool> {
-    let output = in_a_process(&std::env::current_exe()?, seed, rule)?;
+fn child(seed: u64, more: &[&str]) -> io::Result<bool> {
+    let output = in_a_process(&std::env::current_exe()?, seed, more)?;
     if !output.status.success() {
         let told = [output.stdout, output.stderr].concat();
         print!("{}", String::from_utf8_lossy(&told));
-        let rule = rule.join(" ");
+        let more = more.join(" ");
         println!(
-            "seed {seed} ended with {}; again: cargo run -p cluster-sim -- one {seed} {rule} --trace",
+            "seed {seed} ended with {}; again: cargo run -p cluster-sim -- one {seed} {more} --trace",
             output.status
         );
     }
     Ok(output.status.success())
 }
 
-fn one(seed: u64, broken: Option<Broken>, trace: bool) -> ExitCode {
+fn one(seed: u64, broken: Option<Broken>, trouble_ms: u64, trace: bool) -> ExitCode {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
@@ -68,7 +72,8 @@ fn one(seed: u64, broken: Option<Broken>, trace: bool) -> ExitCode {
     // What is made of chance in this process comes after it, on a thread that has none yet: hash maps, Raft's timers, the choices of tokio.
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     let outcome = std::thread::scope(|scope| {
-        let lived = scope.spawn(|| fs::create_dir_all(&root).and_then(|()| world::run(seed, broken, &root)));
+        let lived =
+            scope.spawn(|| fs::create_dir_all(&root).and_then(|()| world::run(seed, broken, trouble_ms, &root)));
         lived.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
     });
     drop(fs::remove_dir_all(&root));

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use broker_core::name::NodeId;
-use broker_meta::Catalog;
-use broker_meta::raft::{Identity, create_log};
+use broker_meta::raft::{Identity, create_log, replay};
+use broker_meta::{Catalog, CatalogEvent};
 use broker_server::cluster::ground::Ground;
 use broker_server::cluster::{Handle, plan_to_be_blank, start_on};
 use broker_server::config::Config;
@@ -178,6 +178,11 @@ impl Node {
         self.end();
         fs::remove_dir_all(&self.directory)?;
         fs::rename(&aside, &self.directory)
+    }
+
+    /// Carries its log out once more, while it is down.
+    pub fn replay(&self, seen: impl FnMut(u64, &[Vec<CatalogEvent>], &Catalog)) -> io::Result<()> {
+        replay(&self.directory.join("catalog"), seen).map_err(io::Error::other)
     }
 
     /// Its disk is emptied while it is down.

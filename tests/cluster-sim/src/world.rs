@@ -12,7 +12,7 @@ use broker_server::driver::events::Event;
 use prost::Message;
 
 use crate::broken::Broken;
-use crate::history::{Change, History, Proposal, Standing};
+use crate::history::{Change, History, Proposal, Replayed, Standing};
 use crate::invariants;
 use crate::net::Net;
 use crate::node::{Node, State};
@@ -20,12 +20,12 @@ use harness::random::Random;
 
 /// Until then nodes find each other, in milliseconds.
 const FOUNDED_MS: u64 = 6_000;
-/// Until then things go wrong.
-const HEALED_MS: u64 = 36_000;
-/// Then everything must agree.
-const END_MS: u64 = 66_000;
-/// Clients of a node stop proposing a while before that.
-const QUIET_MS: u64 = END_MS - 8_000;
+/// From then on things go wrong for so long, unless something else is said.
+pub const TROUBLE_MS: u64 = 30_000;
+/// So long after that everything must agree.
+const MENDED_MS: u64 = 30_000;
+/// Clients of a node stop proposing so long before.
+const QUIET_MS: u64 = 8_000;
 
 /// What became of a seed.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct Outcome {
 
 struct World {
     now: u64,
+    /// When all is well again.
+    healed: u64,
     random: Random,
     net: Net,
     nodes: Vec<Node>,
@@ -65,7 +67,7 @@ struct World {
 }
 
 /// Lives through a seed. Everything random in the process must follow from the same seed.
-pub fn run(seed: u64, broken: Option<Broken>, root: &Path) -> io::Result<Outcome> {
+pub fn run(seed: u64, broken: Option<Broken>, trouble_ms: u64, root: &Path) -> io::Result<Outcome> {
     let secret = root.join("secret");
     fs::write(&secret, [b'x'; 32])?;
     fs::set_permissions(&secret, Permissions::from_mode(0o600))?;
@@ -76,6 +78,7 @@ pub fn run(seed: u64, broken: Option<Broken>, root: &Path) -> io::Result<Outcome
     let nodes = (1..=count).map(|number| Node::new(number, count, root, &net)).collect::<io::Result<Vec<_>>>()?;
     let mut world = World {
         now: 0,
+        healed: FOUNDED_MS + trouble_ms,
         random,
         net,
         nodes,
@@ -111,7 +114,8 @@ impl World {
             self.net.weather(20, 20);
         }
         let mut next_fault = if self.random.one_in(3) { 200 } else { FOUNDED_MS };
-        while self.now < END_MS {
+        let end = self.healed + MENDED_MS;
+        while self.now < end {
             self.now += 1;
             self.net.step();
             self.go_on()?;
@@ -123,17 +127,17 @@ impl World {
                     self.take(at, event);
                 }
             }
-            if self.now == next_fault && self.now < HEALED_MS {
+            if self.now == next_fault && self.now < self.healed {
                 self.fault()?;
                 next_fault = self.now + 300 + self.random.below(3_500);
             }
-            if self.now == HEALED_MS {
+            if self.now == self.healed {
                 self.heal();
             }
-            if self.now > HEALED_MS && self.now.is_multiple_of(2_000) {
+            if self.now > self.healed && self.now.is_multiple_of(2_000) {
                 self.mend()?;
             }
-            if self.now < QUIET_MS && self.random.one_in(200) {
+            if self.now < end - QUIET_MS && self.random.one_in(200) {
                 self.propose();
             }
         }
@@ -142,6 +146,24 @@ impl World {
             let standing = self.standing(at);
             self.tell(&format!("{name} at the end: {standing:?} {}", self.nodes[at].why));
             self.history.end.insert(name, standing);
+        }
+        self.replay()
+    }
+
+    /// The logs of all nodes once more, without the nodes.
+    fn replay(&mut self) -> io::Result<()> {
+        for at in 0..self.nodes.len() {
+            let Some(cluster) = self.nodes[at].handle().map(|handle| handle.cluster_id()) else { continue };
+            self.nodes[at].kill()?;
+            let name = self.name(at);
+            let (replayed, mut entries) = (&mut self.history.replayed, 0);
+            self.nodes[at].replay(|index, outcomes, catalog| {
+                let done = outcomes.iter().flatten().filter_map(done).collect();
+                let entry = Replayed { node: name.clone(), catalog: digest(catalog), done };
+                replayed.entry((cluster.clone(), index)).or_default().push(entry);
+                entries += 1;
+            })?;
+            self.tell(&format!("the log of {name} has {entries} entries"));
         }
         Ok(())
     }
@@ -203,9 +225,7 @@ impl World {
                 if self.broken == Some(Broken::FeedSkips) && (applied.index + at as u64).is_multiple_of(20) {
                     return;
                 }
-                let mut hasher = DefaultHasher::new();
-                applied.catalog.to_snapshot().encode_to_vec().hash(&mut hasher);
-                let (digest, index) = (hasher.finish(), applied.index);
+                let (digest, index) = (digest(&applied.catalog), applied.index);
                 self.tell(&format!("{name} applied {index}: {digest:016x}"));
                 if index <= self.last[at] {
                     self.history.backwards.push((name.clone(), index, self.last[at]));
@@ -218,12 +238,7 @@ impl World {
                 self.history.applied.entry((cluster, index)).or_default().push((name, digest));
                 for (number, events) in applied.outcomes {
                     let Some(place) = number.checked_sub(1) else { continue };
-                    let is_done = events.first().is_some_and(|event| {
-                        matches!(
-                            event,
-                            CatalogEvent::VhostCreated { existed: false, .. } | CatalogEvent::VhostDeleted { .. }
-                        )
-                    });
+                    let is_done = events.first().and_then(done).is_some();
                     if let Some(proposal) = self.history.proposals.get_mut(place as usize)
                         && is_done
                     {
@@ -427,8 +442,6 @@ impl World {
         let node = &self.nodes[at];
         let handle = node.handle()?;
         let catalog: Catalog = handle.catalog();
-        let mut hasher = DefaultHasher::new();
-        catalog.to_snapshot().encode_to_vec().hash(&mut hasher);
         let status = handle.status();
         Some(Standing {
             cluster: handle.cluster_id(),
@@ -437,10 +450,25 @@ impl World {
             voters: status.voters.into_iter().collect(),
             seen: handle.seen().into_iter().collect(),
             links: node.links(),
-            catalog: hasher.finish(),
+            catalog: digest(&catalog),
             names: catalog.topology().vhosts().map(|vhost| vhost.name().as_str().to_owned()).collect(),
             alarm: self.alarms[at],
             alarm_elsewhere: self.alarms_elsewhere[at],
         })
+    }
+}
+
+fn digest(catalog: &Catalog) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    catalog.to_snapshot().encode_to_vec().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What an event has made or deleted.
+fn done(event: &CatalogEvent) -> Option<Change> {
+    match event {
+        CatalogEvent::VhostCreated { vhost, existed: false } => Some(Change::Create(vhost.to_string())),
+        CatalogEvent::VhostDeleted { vhost, .. } => Some(Change::Delete(vhost.to_string())),
+        _ => None,
     }
 }

@@ -8,6 +8,7 @@ pub mod nothing_passed_over;
 pub mod numbers_given_once;
 pub mod one_cluster;
 pub mod one_history;
+pub mod replayed;
 
 use crate::history::History;
 
@@ -21,6 +22,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("one_history", one_history::check),
     ("nothing_passed_over", nothing_passed_over::check),
     ("acknowledged_in_order", acknowledged_in_order::check),
+    ("replayed", replayed::check),
     ("convergence", convergence::check),
     ("nothing_acknowledged_lost", nothing_acknowledged_lost::check),
     ("alarms_reach_everyone", alarms_reach_everyone::check),
