@@ -342,6 +342,11 @@ impl Handle {
         self.sight.is_paused()
     }
 
+    /// The shard has a link to a node.
+    pub fn link_is_up(&self, node: NodeId) {
+        self.links.is_up(node.0);
+    }
+
     /// The shard has lost the link to a node: what that one has announced is gone.
     pub fn link_is_down(&self, node: NodeId) {
         self.links.is_down(node.0);
