@@ -56,6 +56,7 @@ pub async fn run(handle: Handle, mode: PartitionHandling, mailbox: Mailbox) {
             handle.pause(true);
             tracing::error!(
                 sees = ?handle.sight.seen(),
+                reaches = ?handle.links.up(),
                 voters = ?handle.raft.status().voters,
                 "this node sees too few of the cluster: it closes its clients' connections and listens to none until it sees enough (cluster_partition_handling)"
             );
@@ -74,13 +75,15 @@ fn alarm_of_others(handle: &Handle) -> Option<&'static str> {
 }
 
 fn sees_enough(handle: &Handle, mode: &PartitionHandling) -> bool {
-    let seen: BTreeSet<u64> = handle.seen();
     match mode {
         PartitionHandling::Ignore | PartitionHandling::Autoheal => true,
-        PartitionHandling::PauseMinority => is_majority(&handle.raft.status().voters, &seen),
+        PartitionHandling::PauseMinority => is_majority(&handle.raft.status().voters, &handle.seen()),
         PartitionHandling::PauseIfAllDown { nodes, .. } => {
+            // Gossip sees a node by way of others too. Those listed have to be reached from here, as in RabbitMQ.
+            let mut reached = handle.links.up();
+            reached.insert(handle.node().0);
             let members = handle.feed.catalog().members().clone();
-            members.iter().any(|member| nodes.contains(&member.name) && seen.contains(&member.node.0))
+            members.iter().any(|member| nodes.contains(&member.name) && reached.contains(&member.node.0))
         }
     }
 }

@@ -188,6 +188,8 @@ fn kind_of(number: u32) -> Option<Kind> {
 pub struct Answers {
     /// What it says of itself.
     pub gate: Arc<Gate>,
+    /// It has started with a log: it belongs to a cluster, even while it cannot say to which.
+    pub has_log: bool,
     /// Its log, once it has one.
     pub raft: Arc<OnceLock<Arc<Raft>>>,
     /// What it proposes for others.
@@ -317,6 +319,10 @@ impl Service for Answers {
 
     async fn who(&self, _: Request<WhoRequest>) -> Result<Response<WhoAnswer>, Status> {
         let identity = self.gate.identity();
+        if identity.cluster.is_none() && self.has_log {
+            // Whoever asks would count it among those that belong to none, and might found another cluster.
+            return Err(Status::unavailable("this node belongs to a cluster and is starting"));
+        }
         Ok(Response::new(WhoAnswer {
             name: identity.name,
             cluster: identity.cluster.map(Vec::from).unwrap_or_default(),

@@ -112,15 +112,17 @@ impl Ground {
         }
     }
 
-    /// What an address, `host:port`, stands for; nothing if that is not known.
-    pub async fn resolve(&self, address: &str) -> Vec<SocketAddr> {
+    /// What an address, `host:port`, stands for.
+    pub async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
         match self {
-            Ground::Machine => {
-                let found = tokio::net::lookup_host(address).await.map(Iterator::collect);
-                found.unwrap_or_default()
-            }
-            Ground::Given(given) => given.resolve(address),
+            Ground::Machine => Ok(tokio::net::lookup_host(address).await?.collect()),
+            Ground::Given(given) => Ok(given.resolve(address)),
         }
+    }
+
+    /// The first address of that; none if that is not known.
+    pub async fn resolve_one(&self, address: &str) -> Option<SocketAddr> {
+        self.resolve(address).await.ok()?.first().copied()
     }
 
     /// Octets that nobody can guess.

@@ -67,6 +67,16 @@ impl Links {
         self.lock().taker.is_some()
     }
 
+    /// To which nodes there is one: those that this node reaches itself.
+    pub fn up(&self) -> BTreeSet<u64> {
+        self.lock().up.clone()
+    }
+
+    /// The shard has a link. It may just have said that the one before it is lost.
+    pub fn is_up(&self, node: u64) {
+        self.lock().up.insert(node);
+    }
+
     /// The shard has lost a link.
     pub fn is_down(&self, node: u64) {
         self.lock().up.remove(&node);

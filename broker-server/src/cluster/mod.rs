@@ -342,6 +342,11 @@ impl Handle {
         self.sight.is_paused()
     }
 
+    /// The shard has a link to a node.
+    pub fn link_is_up(&self, node: NodeId) {
+        self.links.is_up(node.0);
+    }
+
     /// The shard has lost the link to a node: what that one has announced is gone.
     pub fn link_is_down(&self, node: NodeId) {
         self.links.is_down(node.0);
@@ -377,9 +382,10 @@ async fn take_part(
     alone: impl FnOnce() -> Result<Catalog, Failure>,
 ) -> Result<Option<Handle>, Failure> {
     let directory = data_dir.join(CATALOG);
-    let udp = listen(config, &ear).await?;
+    let has_log = directory.join(LOG).exists();
+    let udp = listen(config, &ear, has_log).await?;
     let founding = directory.join(FOUNDING);
-    if !directory.join(LOG).exists() {
+    if !has_log {
         let place = match plan {
             Some(Plan::Join { through, cluster, node }) => {
                 tracing::info!(through, node, "joining a cluster, as an operator has said");
@@ -455,7 +461,7 @@ async fn take_part(
 }
 
 /// Opens the port for other nodes, and answers.
-async fn listen(config: &Config, ear: &Ear) -> Result<Datagrams, Failure> {
+async fn listen(config: &Config, ear: &Ear, has_log: bool) -> Result<Datagrams, Failure> {
     let port = config.cluster.listener.port;
     let address = SocketAddr::new(config.cluster.listener.ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), port);
     let failed = |error: io::Error| {
@@ -476,6 +482,7 @@ async fn listen(config: &Config, ear: &Ear) -> Result<Datagrams, Failure> {
     tracing::info!(%address, "listening for other nodes");
     let answers = Answers {
         gate: ear.gate.clone(),
+        has_log,
         raft: ear.raft.clone(),
         proposals: ear.proposals.clone(),
         sight: ear.sight.clone(),
@@ -554,8 +561,7 @@ async fn found(
 
 async fn begin_to_gossip(config: &Config, handle: &Handle, udp: Datagrams) -> Result<(), Failure> {
     let advertised = config.cluster.advertised_address(&config.node.name);
-    let resolved = handle.gate.ground().resolve(&advertised).await.first().copied();
-    let Some(address) = resolved else {
+    let Some(address) = handle.gate.ground().resolve_one(&advertised).await else {
         return Err(Failure::new(
             Code::Config,
             format!(
@@ -587,7 +593,7 @@ async fn follow_members(handle: Handle) {
         }
         let mut places = Vec::new();
         for member in members.iter() {
-            if let Some(address) = handle.gate.ground().resolve(&member.address).await.first().copied() {
+            if let Some(address) = handle.gate.ground().resolve_one(&member.address).await {
                 places.push((member.node.0, address));
             }
         }

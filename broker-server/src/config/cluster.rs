@@ -29,9 +29,9 @@ pub struct ClusterConfig {
     pub nodes: Vec<Seed>,
     /// The host name whose addresses are those of the nodes; never `None` with [`PeerDiscovery::Dns`].
     pub dns_hostname: Option<String>,
-    /// How many nodes are to be found.
+    /// How many nodes the cluster is to have at first; never `None` with [`PeerDiscovery::Dns`].
     pub target_cluster_size_hint: Option<u32>,
-    /// How often other nodes are looked for, or `None`: until they are found.
+    /// How often in a row the host name may have no address before the node gives up, or `None`: it does not.
     pub discovery_retry_limit: Option<u32>,
     /// The time from one look to the next.
     pub discovery_retry_interval: Duration,
@@ -147,7 +147,7 @@ impl Default for ClusterConfig {
             nodes: Vec::new(),
             dns_hostname: None,
             target_cluster_size_hint: None,
-            discovery_retry_limit: Some(10),
+            discovery_retry_limit: Some(120),
             discovery_retry_interval: Duration::from_millis(500),
             partition_handling: PartitionHandling::default(),
             queue_master_locator: QueueMasterLocator::default(),

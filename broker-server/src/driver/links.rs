@@ -366,8 +366,11 @@ impl Shard {
         let index = self.links.applied;
         self.links.say(node, &Op::Applied { index });
         self.tally.tell_all();
-        let announcements = self.parts.meta.cluster().map(|cluster| cluster.announcements()).unwrap_or_default();
-        for announcement in announcements {
+        let cluster = self.parts.meta.cluster();
+        if let Some(cluster) = cluster {
+            cluster.link_is_up(node);
+        }
+        for announcement in cluster.map(|cluster| cluster.announcements()).unwrap_or_default() {
             self.links.say(node, &Op::Announce { request: 0, octets: &announcement.encode_to_vec() });
         }
         // Queues there can be reached.

@@ -27,6 +27,7 @@ pub struct Plan {
     conf_of: Vec<(usize, String)>,
     secret_of: Vec<(usize, String)>,
     hosts: bool,
+    unlisted: bool,
 }
 
 impl Plan {
@@ -57,6 +58,13 @@ impl Plan {
         self
     }
 
+    /// The nodes do not list each other: the lines of the configuration say how they find each other.
+    #[must_use]
+    pub fn unlisted(mut self) -> Plan {
+        self.unlisted = true;
+        self
+    }
+
     /// Each node is on a host of its own; see [`has_own_network`](crate::has_own_network).
     #[must_use]
     pub fn on_hosts(mut self) -> Plan {
@@ -65,7 +73,8 @@ impl Plan {
     }
 }
 
-/// Nodes, counted from 1 as their names are: `n1@...`. Each lists all of them, so that they form a cluster at their first start.
+/// Nodes, counted from 1 as their names are: `n1@...`. Each lists all of them unless the plan says otherwise, so that they form a cluster at their first
+/// start.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
@@ -106,6 +115,7 @@ impl Cluster {
         let name = |number: usize, ip: Ipv4Addr| format!("n{number}@{ip}");
         let list: String = (1..)
             .zip(&places)
+            .filter(|_| !plan.unlisted)
             .map(|(number, (ip, _, port))| {
                 format!("cluster_formation.classic_config.nodes.{number} = {}:{port}\n", name(number, *ip))
             })

@@ -6,10 +6,10 @@
 //! A way from A to B is cut by giving A a wrong hardware address for B: what A sends is lost without a word, as by a switch that has failed.
 //! Nothing else in the kernel has to be there for that (no packet filter, no traffic control).
 
-use std::env;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::{env, fs};
 
 use rustix::process::geteuid;
 
@@ -109,6 +109,24 @@ impl Hosts {
     #[must_use]
     pub fn address(&self, host: u8) -> Ipv4Addr {
         address(host)
+    }
+
+    /// The address at which the hosts reach the test.
+    #[must_use]
+    pub fn own_address(&self) -> Ipv4Addr {
+        address(TEST)
+    }
+
+    /// Programs that are started from now on ask the name server at an address, and no other.
+    ///
+    /// # Errors
+    /// The file that says so cannot be put in its place.
+    pub fn ask_for_names_at(&self, server: Ipv4Addr) -> Result<(), Error> {
+        // On the file system of this test's own; see `make`.
+        let file = "/run/netns/resolv.conf";
+        let content = format!("nameserver {server}\noptions timeout:1 attempts:2\n");
+        fs::write(file, content).map_err(|error| Error::io(format!("writing {file}"), error))?;
+        run("mount", &["--bind", file, "/etc/resolv.conf"])
     }
 
     /// What a command begins with that is to run on a host.

@@ -228,6 +228,13 @@ impl ClusterDraft {
             PeerDiscovery::Dns if config.dns_hostname.is_none() => {
                 return Err((BACKEND_KEY, format!("dns needs {HOSTNAME_KEY}, a name with the addresses of all nodes")));
             }
+            PeerDiscovery::Dns if config.target_cluster_size_hint.is_none() => {
+                let text = format!(
+                    "dns needs {SIZE_KEY}, how many nodes there are at first: without it nodes that are not told of each \
+                     other yet would each found a cluster"
+                );
+                return Err((BACKEND_KEY, text));
+            }
             PeerDiscovery::Dns if !config.nodes.is_empty() => {
                 warnings.push((NODES_KEY, unused(NODES_KEY, "classic_config")));
             }
@@ -424,7 +431,8 @@ pub(super) const HOSTNAME: Key = Key {
 };
 
 pub(super) const SIZE: Key = Key {
-    meaning: "Nodes the cluster is to have. More than 1 without `cluster.secret_file` is an error.",
+    meaning: "Nodes the cluster is to have at first. `dns` needs it: the cluster is founded when so many have been found. More \
+              than 1 without `cluster.secret_file` is an error.",
     unit: "count",
     default: "",
     bounds: "1 to 1000",
@@ -439,11 +447,11 @@ pub(super) const SIZE: Key = Key {
 };
 
 pub(super) const RETRY_LIMIT: Key = Key {
-    meaning: "How often other nodes are looked for at the first start.",
+    meaning: "How often in a row `cluster_formation.dns.hostname` may have no address at the first start; then the node ends, with \
+              exit code 69. Nodes that have an address or are listed are waited for without a limit. RabbitMQ's default is 10.",
     unit: "count",
-    default: "10",
+    default: "120",
     bounds: "1 to 1000000, or unlimited",
-    pending: Some("other nodes are looked for until they are found"),
     ..key(
         "cluster_formation.discovery_retry_limit",
         |draft, given| {

@@ -343,7 +343,8 @@ fn a_list_makes_a_cluster() {
 fn nodes_can_be_found_by_a_host_name() {
     for backend in ["dns", "rabbit_peer_discovery_dns"] {
         let text = format!(
-            "cluster_formation.peer_discovery_backend = {backend}\ncluster_formation.dns.hostname = shop.example"
+            "cluster_formation.peer_discovery_backend = {backend}\ncluster_formation.dns.hostname = shop.example\n\
+             cluster_formation.target_cluster_size_hint = 3"
         );
         let config = cluster_of(&text);
         assert_eq!(config.peer_discovery_backend, PeerDiscovery::Dns);
@@ -410,7 +411,8 @@ fn other_nodes_without_a_secret_are_an_error_that_says_how_to_make_one() {
         ),
         ("cluster_formation.dns.hostname = b", 1, "other nodes are looked for"),
         (
-            "cluster_formation.peer_discovery_backend = dns\ncluster_formation.dns.hostname = b",
+            "cluster_formation.peer_discovery_backend = dns\ncluster_formation.dns.hostname = b\n\
+             cluster_formation.target_cluster_size_hint = 1",
             2,
             "other nodes are looked for",
         ),
@@ -458,6 +460,10 @@ fn mistakes_about_the_cluster_are_errors() {
         (
             "cluster_formation.peer_discovery_backend = dns",
             "dns needs cluster_formation.dns.hostname, a name with the addresses of all nodes",
+        ),
+        (
+            "cluster.secret_file = s\ncluster_formation.peer_discovery_backend = dns\ncluster_formation.dns.hostname = b",
+            "rabbitmq.conf:2: dns needs cluster_formation.target_cluster_size_hint, how many nodes there are at first",
         ),
         ("cluster_formation.target_cluster_size_hint = 0", "is out of range; allowed: 1 to 1000 nodes"),
         ("cluster_formation.discovery_retry_limit = 0", "is out of range; allowed: 1 to 1000000 times"),
@@ -537,7 +543,7 @@ fn what_is_odd_about_the_cluster_warns() {
         ),
         (
             "cluster_formation.peer_discovery_backend = dns\ncluster_formation.dns.hostname = b\n\
-             cluster_formation.classic_config.nodes.1 = rabbit@a",
+             cluster_formation.target_cluster_size_hint = 3\ncluster_formation.classic_config.nodes.1 = rabbit@a",
             "cluster_formation.classic_config.nodes has no effect: it needs cluster_formation.peer_discovery_backend = \
              classic_config",
         ),

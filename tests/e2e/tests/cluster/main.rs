@@ -5,10 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod by_name;
 mod client;
 mod elsewhere;
 mod forming;
 mod minority;
+mod names;
 mod partitions;
 mod recovery;
 mod tls;
