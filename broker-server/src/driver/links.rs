@@ -19,6 +19,7 @@ use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
 use broker_core::topology::{ExchangeRecord, QueueRecord};
 use broker_meta::command::Announcement;
+use broker_meta::raft::count_of;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mio::net::TcpStream;
@@ -375,7 +376,7 @@ impl Shard {
         }
         // Queues there can be reached.
         self.generation += 1;
-        tracing::info!(node = node.0, incarnation, "link to another node is up");
+        tracing::info!(node = node.0, start = count_of(incarnation), "link to another node is up");
     }
 
     fn tell_of_lost_link(&self, node: NodeId) {
@@ -388,7 +389,7 @@ impl Shard {
     pub(super) fn link_is_lost(&mut self, node: NodeId, why: &str) {
         let Some(mut link) = self.links.by_node.remove(&node.0) else { return };
         drop(self.parts.poll.registry().deregister(link.stream.socket()));
-        tracing::warn!(node = node.0, incarnation = link.incarnation, "link to another node is lost: {why}");
+        tracing::warn!(node = node.0, start = count_of(link.incarnation), "link to another node is lost: {why}");
         self.tell_of_lost_link(node);
         self.tally.forget(node);
         self.generation += 1;

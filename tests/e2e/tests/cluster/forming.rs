@@ -1,5 +1,7 @@
 //! How nodes become a cluster, and come back to it.
 
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -100,6 +102,41 @@ fn the_first_of_the_list_founds_nothing_when_its_disk_was_emptied() {
     // Now nobody answers who belongs to the cluster.
     assert!(!cluster.comes_to_serve(1, true, Duration::from_secs(5)).unwrap());
     assert_eq!(founded(&cluster, 1), 1, "it founds a second cluster");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[test]
+fn an_older_copy_of_a_disk_is_kept_out_and_the_node_comes_back_as_a_new_one() {
+    let mut cluster = start(Plan::nodes(3));
+    cluster.terminate(3).unwrap();
+    let kept = tempfile::tempdir().unwrap();
+    copy(cluster.data_dir(3).unwrap(), kept.path());
+    // It starts once more and agrees to something.
+    cluster.start_node(3).unwrap();
+    assert_eq!(client(&cluster, 3).ask("queue.declare queue=q durable=true"), "declare-ok 0 0");
+    cluster.kill_9(3).unwrap();
+    cluster.empty_disk(3).unwrap();
+    copy(kept.path(), cluster.data_dir(3).unwrap());
+    // However often a supervisor tries.
+    for _ in 0..3 {
+        cluster.launch(3).unwrap();
+        eventually("the older copy to be given up", || cluster.has_ended(3).unwrap());
+    }
+    assert!(cluster.log(3).unwrap().contains("is an older copy"), "{}", cluster.log(3).unwrap());
+    for node in [1, 2] {
+        assert!(cluster.serves(node).unwrap());
+    }
+    // Until the others have noticed that it is gone they do not forget it.
+    eventually("the node to be forgotten", || {
+        cluster.brokerctl(1).unwrap().run(&["cluster", "forget", cluster.name(3).unwrap()]).unwrap().succeeded
+    });
+    cluster.empty_disk(3).unwrap();
+    cluster.start_node(3).unwrap();
+    assert_eq!(client(&cluster, 2).ask("queue.declare queue=r durable=true"), "declare-ok 0 0");
 }
 
 #[test]
