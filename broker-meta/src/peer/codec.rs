@@ -1,5 +1,6 @@
 //! The octets of a handshake: each message is its length (2, big-endian), its kind (1) and its fields.
 
+use std::num::NonZeroU8;
 use std::ops::RangeInclusive;
 
 use super::{Identity, NAME_MAX_BYTES, Refusal, SOFTWARE_MAX_BYTES};
@@ -63,6 +64,7 @@ pub(super) fn put_identity(identity: &Identity) -> Vec<u8> {
     out.extend_from_slice(&node.to_be_bytes());
     out.extend_from_slice(&incarnation.to_be_bytes());
     for (text, max) in [(name, NAME_MAX_BYTES), (software, SOFTWARE_MAX_BYTES)] {
+        // The configuration takes no longer ones; here it is a matter of the length's one octet.
         let text = text.get(..text.floor_char_boundary(max)).unwrap_or_default();
         out.push(text.len() as u8);
         out.extend_from_slice(text.as_bytes());
@@ -110,14 +112,14 @@ pub(super) fn put_verdict(verdict: &Result<(), Refusal>) -> u8 {
         Err(Refusal::NotNow) => 8,
         Err(Refusal::TookTooLong) => 9,
         Err(Refusal::NoNode) => 10,
-        Err(Refusal::Unknown(number)) => *number,
+        Err(Refusal::Unknown(number)) => number.get(),
     }
 }
 
 /// What another node's verdict means here.
 pub(super) fn take_verdict(number: u8, versions: &Refusal) -> Result<(), Refusal> {
-    Err(match number {
-        0 => return Ok(()),
+    let Some(number) = NonZeroU8::new(number) else { return Ok(()) };
+    Err(match number.get() {
         1 => Refusal::NotAuthenticated,
         2 => versions.clone(),
         3 => Refusal::AnotherCluster,
@@ -128,6 +130,6 @@ pub(super) fn take_verdict(number: u8, versions: &Refusal) -> Result<(), Refusal
         8 => Refusal::NotNow,
         9 => Refusal::TookTooLong,
         10 => Refusal::NoNode,
-        number => Refusal::Unknown(number),
+        _ => Refusal::Unknown(number),
     })
 }
