@@ -1,5 +1,6 @@
 //! The octets of a handshake: each message is its length (2, big-endian), its kind (1) and its fields.
 
+use std::num::NonZeroU8;
 use std::ops::RangeInclusive;
 
 use super::{Identity, NAME_MAX_BYTES, Refusal, SOFTWARE_MAX_BYTES};
@@ -63,6 +64,7 @@ pub(super) fn put_identity(identity: &Identity) -> Vec<u8> {
     out.extend_from_slice(&node.to_be_bytes());
     out.extend_from_slice(&incarnation.to_be_bytes());
     for (text, max) in [(name, NAME_MAX_BYTES), (software, SOFTWARE_MAX_BYTES)] {
+        // The configuration takes no longer ones; here it is a matter of the length's one octet.
         let text = text.get(..text.floor_char_boundary(max)).unwrap_or_default();
         out.push(text.len() as u8);
         out.extend_from_slice(text.as_bytes());
@@ -117,7 +119,7 @@ fn number_of(why: &Refusal) -> u8 {
         Refusal::NotNow => 8,
         Refusal::TookTooLong => 9,
         Refusal::NoNode => 10,
-        Refusal::Unknown(number) => *number,
+        Refusal::Unknown(number) => number.get(),
     }
 }
 
@@ -125,8 +127,8 @@ fn number_of(why: &Refusal) -> u8 {
 pub(super) fn take_verdict(octets: &[u8], versions: &Refusal) -> Option<Result<u64, Refusal>> {
     let (&number, knows) = octets.split_first()?;
     let knows = u64::from_be_bytes(knows.try_into().ok()?);
-    Some(Err(match number {
-        0 => return Some(Ok(knows)),
+    let Some(number) = NonZeroU8::new(number) else { return Some(Ok(knows)) };
+    Some(Err(match number.get() {
         1 => Refusal::NotAuthenticated,
         2 => versions.clone(),
         3 => Refusal::AnotherCluster,
@@ -137,6 +139,6 @@ pub(super) fn take_verdict(octets: &[u8], versions: &Refusal) -> Option<Result<u
         8 => Refusal::NotNow,
         9 => Refusal::TookTooLong,
         10 => Refusal::NoNode,
-        number => Refusal::Unknown(number),
+        _ => Refusal::Unknown(number),
     }))
 }

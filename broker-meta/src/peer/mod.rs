@@ -24,7 +24,10 @@ pub use handshake::{HANDSHAKE_MAX_BYTES, HANDSHAKE_TIME, Handshake, Output, Role
 pub use secret::{Secret, TooShort};
 
 use std::fmt;
+use std::num::NonZeroU8;
 use std::ops::RangeInclusive;
+
+use zeroize::Zeroizing;
 
 /// Numbers of the cluster's protocol that this version speaks.
 pub const VERSIONS: RangeInclusive<u16> = 1..=1;
@@ -63,9 +66,9 @@ pub struct Peer {
     pub our_key: Key,
 }
 
-/// A key of one direction of one conversation.
+/// A key of one direction of one conversation. It is not shown, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key(pub(crate) [u8; 32]);
+pub struct Key(pub(crate) Zeroizing<[u8; 32]>);
 
 impl Key {
     /// Its octets.
@@ -131,5 +134,5 @@ pub enum Refusal {
     NoNode,
     /// A newer version has a reason that this one does not know.
     #[error("the other node refuses for a reason that this version does not know (number {0})")]
-    Unknown(u8),
+    Unknown(NonZeroU8),
 }

@@ -53,7 +53,7 @@ impl Secret {
     }
 
     pub(super) fn key(&self, label: &[u8], said: &[&[u8]]) -> Key {
-        Key(self.sign(label, said))
+        Key(Zeroizing::new(self.sign(label, said)))
     }
 
     fn mac(&self, label: &[u8]) -> Hmac<Sha256> {

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use proptest::prelude::*;
+use zeroize::ZeroizeOnDrop;
 
 use super::codec::{MESSAGE_MAX_BYTES, put_message};
 use super::*;
@@ -198,7 +199,8 @@ fn both_sides_hear_why_they_do_not_talk() {
         one(why.clone(), &|_, acceptor| acceptor.verdict = Err(why.clone()), false);
         one(why.clone(), &|connector, _| connector.verdict = Err(why.clone()), true);
     }
-    one(Refusal::Unknown(99), &|_, acceptor| acceptor.verdict = Err(Refusal::Unknown(99)), false);
+    let unknown = Refusal::Unknown(NonZeroU8::new(99).unwrap());
+    one(unknown.clone(), &|_, acceptor| acceptor.verdict = Err(unknown.clone()), false);
     let with = |ours: Identity| {
         move |connector: &mut End, _: &mut End| {
             *connector = End::new(Role::Connector, secret(1), ours.clone(), VERSIONS, 1);
@@ -206,6 +208,18 @@ fn both_sides_hear_why_they_do_not_talk() {
     };
     one(Refusal::AnotherCluster, &with(Identity { cluster: Some([8; 16]), ..identity(1) }), false);
     one(Refusal::Itself, &with(identity(2)), false);
+}
+
+#[test]
+fn only_the_number_0_accepts() {
+    let versions = Refusal::Versions { theirs: 1..=1, ours: 2..=2 };
+    for number in 0..=u8::MAX {
+        let octets = [number, 0, 0, 0, 0, 0, 0, 0, if number == 0 { 9 } else { 0 }];
+        let verdict = codec::take_verdict(&octets, &versions).unwrap();
+        assert_eq!(verdict.as_ref().ok(), (number == 0).then_some(&9), "{verdict:?}");
+        assert_eq!(codec::put_verdict(&verdict), octets, "{verdict:?}");
+        assert!(codec::take_verdict(&octets[..8], &versions).is_none());
+    }
 }
 
 #[test]
@@ -343,7 +357,10 @@ fn a_secret_is_long_enough_and_never_shown() {
     let with_line_end = Secret::from_content(&[&[b'x'; 32][..], b"\n"].concat()).unwrap();
     assert_eq!(one.sign(b"", &[]), with_line_end.sign(b"", &[]));
     assert_eq!(format!("{one:?}"), "Secret");
-    assert_eq!(format!("{:?}", Key([7; 32])), "Key");
+    let key = Key(Zeroizing::new([7; 32]));
+    assert_eq!(format!("{key:?}"), "Key");
+    fn is_wiped(_: &impl ZeroizeOnDrop) {}
+    is_wiped(&key.0);
     // What is signed under one label proves nothing under another, nor does a label that runs over into what is said.
     assert!(one.proves(b"ab", &[b"c"], &one.sign(b"ab", &[b"c"])));
     assert!(!one.proves(b"a", &[b"bc"], &one.sign(b"ab", &[b"c"])));

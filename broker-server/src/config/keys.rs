@@ -220,7 +220,7 @@ pub const KEYS: &[Key] = &[
         meaning: "Name of this node, `name@host`. Environment: `RABBITMQ_NODENAME`.",
         unit: "text",
         default: "`rabbit@` and the short host name",
-        bounds: "1 to 255 bytes with one `@`",
+        bounds: "1 to 255 bytes with one `@`, no control characters",
         ..key(
             "broker.node_name",
             |draft, given| node_name(given.value).map(|name| draft.config.node.name = name),
@@ -1141,6 +1141,10 @@ fn short(text: &str) -> Result<String, String> {
 fn node_name(text: &str) -> Result<String, String> {
     let sides = text.split_once('@').filter(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'));
     sides.ok_or("is not of the form name@host")?;
+    if text.chars().any(char::is_control) {
+        // Other nodes would not take it: it ends up in logs and on terminals.
+        return Err("has a control character".into());
+    }
     short(text)
 }
 

@@ -504,7 +504,7 @@ pub(super) const NODE_TYPE: Key = Key {
 
 pub(super) const PARTITION_HANDLING: Key = Key {
     meaning: "What a node does that sees only some of the others: `pause_minority` serves nobody until it sees a majority, \
-              `pause_if_all_down` until it sees one of the nodes below, `ignore` and `autoheal` serve what they have; \
+              `pause_if_all_down` until it reaches one of the nodes below, `ignore` and `autoheal` serve what they have; \
               with `autoheal` one side gives way when both meet again. RabbitMQ's default is ignore.",
     unit: "name",
     default: "pause_minority",
@@ -525,7 +525,7 @@ pub(super) const PARTITION_HANDLING: Key = Key {
 };
 
 pub(super) const PAUSE_NODE: Key = Key {
-    meaning: "A node of which one has to be seen, for `pause_if_all_down`, which needs at least one.",
+    meaning: "A node of which one has to be reached from this one, for `pause_if_all_down`, which needs at least one.",
     unit: "name",
     default: "",
     bounds: "1 to 255 bytes with one `@`",

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use broker_meta::peer::NAME_MAX_BYTES;
 use proptest::prelude::*;
 use rustls::CipherSuite;
 use tempfile::TempDir;
@@ -351,6 +352,19 @@ fn nodes_can_be_found_by_a_host_name() {
         assert_eq!(config.dns_hostname.as_deref(), Some("shop.example"));
         assert_eq!(oddities_of(&text), [""; 0]);
     }
+}
+
+/// It would be cut, or refused by the others, when it is told to them.
+#[test]
+fn a_nodes_name_is_one_that_other_nodes_take() {
+    let long = format!("rabbit@{}", "h".repeat(NAME_MAX_BYTES - "rabbit@".len()));
+    let named = |name: &str| load_text("", &[("RABBITMQ_NODENAME", name)]).map(|loaded| loaded.config.node.name);
+    assert_eq!(named(&long).unwrap(), long);
+    let errors = named(&format!("{long}h")).unwrap_err().to_string();
+    assert!(errors.contains("is 256 bytes long; allowed: 1 to 255 bytes"), "{errors}");
+    assert!(errors_of(&format!("broker.node_name = {long}h"))[0].contains("is 256 bytes long"));
+    let errors = named("rabbit@a\u{1b}[2J").unwrap_err().to_string();
+    assert!(errors.contains("has a control character"), "{errors}");
 }
 
 #[test]
