@@ -28,9 +28,10 @@ pub enum Ground {
 }
 
 /// A stream of octets both ways.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
+    /// A socket that stands for it from now on, for whoever drives it without tokio.
+    fn into_socket(self: Box<Self>) -> io::Result<std::net::TcpStream>;
+}
 
 /// A result that is waited for.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -189,7 +190,7 @@ impl Stream {
     pub fn into_socket(self) -> io::Result<std::net::TcpStream> {
         match self {
             Stream::Machine(stream) => stream.into_std(),
-            Stream::Given(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            Stream::Given(stream) => stream.into_socket(),
         }
     }
 }
