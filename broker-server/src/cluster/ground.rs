@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use broker_meta::raft::Writing;
+use broker_meta::raft::{Applied, Listener as OfLog, Writing};
 use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -46,6 +46,8 @@ pub trait Given: Send + Sync {
     fn resolve(&self, address: &str) -> Vec<SocketAddr>;
     /// Fills octets by chance.
     fn random(&self, octets: &mut [u8]);
+    /// Overhears what the node applies of the log.
+    fn applied(&self, applied: &Applied);
 }
 
 /// Where streams come in.
@@ -132,6 +134,20 @@ impl Ground {
             Ground::Given(given) => given.random(&mut octets),
         }
         Ok(octets)
+    }
+
+    /// What hears of everything that is applied; what is given overhears it.
+    pub fn overheard(&self, mut listener: OfLog) -> OfLog {
+        match self {
+            Ground::Machine => listener,
+            Ground::Given(given) => {
+                let given = given.clone();
+                Box::new(move |applied| {
+                    given.applied(&applied);
+                    listener(applied);
+                })
+            }
+        }
     }
 
     /// Who writes the log of the catalog.

@@ -415,10 +415,11 @@ async fn take_part(
 
     let feed = Feed::new();
     let peers = Arc::new(Peers::new(ear.gate.clone()));
-    let raft =
-        Raft::open_with(&directory, Pace::default(), peers.clone(), feed.listener(), ear.gate.ground().writing())
-            .await
-            .map_err(log_failure)?;
+    let ground = ear.gate.ground();
+    let listener = ground.overheard(feed.listener());
+    let raft = Raft::open_with(&directory, Pace::default(), peers.clone(), listener, ground.writing())
+        .await
+        .map_err(log_failure)?;
     let raft = Arc::new(raft);
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));

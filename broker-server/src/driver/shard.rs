@@ -379,6 +379,11 @@ impl Shard {
         Ok(self.turn(now, &events, true))
     }
 
+    /// Other nodes to which there is a link.
+    pub fn reaches(&self) -> impl Iterator<Item = NodeId> {
+        self.links.nodes()
+    }
+
     /// Everything but waiting. True when the node is to stop and nobody needs to be waited for any more.
     fn turn(&mut self, now: Instant, events: &Events, mut accept: bool) -> bool {
         self.now = now;

@@ -46,13 +46,15 @@ impl Publishes {
         counted
     }
 
-    /// All that are not answered, each as often as an answer is missing.
-    pub fn left(&self) -> impl Iterator<Item = (ChannelKey, u64)> {
+    /// All that are not answered, sorted, each as often as an answer is missing.
+    pub fn left(&self) -> Vec<(ChannelKey, u64)> {
         let of_channel = |(&channel, publishes): (&ChannelKey, &VecDeque<(u64, u32)>)| {
             let each = publishes.iter().flat_map(|&(seq, missing)| std::iter::repeat_n(seq, missing as usize));
             each.map(move |seq| (channel, seq)).collect::<Vec<_>>()
         };
-        self.0.iter().flat_map(of_channel)
+        let mut left: Vec<(ChannelKey, u64)> = self.0.iter().flat_map(of_channel).collect();
+        left.sort_unstable();
+        left
     }
 }
 
@@ -87,9 +89,11 @@ impl Deliveries {
         self.0.remove(&queue);
     }
 
-    /// All that are not settled, by queue.
-    pub fn left(&self) -> impl Iterator<Item = (QueueId, Vec<(u64, u64)>)> {
-        self.0.iter().map(|(&queue, tags)| (queue, ranges(tags)))
+    /// All that are not settled, sorted by queue.
+    pub fn left(&self) -> Vec<(QueueId, Vec<(u64, u64)>)> {
+        let mut left: Vec<_> = self.0.iter().map(|(&queue, tags)| (queue, ranges(tags))).collect();
+        left.sort_unstable();
+        left
     }
 }
 
@@ -125,12 +129,10 @@ mod tests {
         assert_eq!(publishes.answered(channel(1), 2, 2).as_slice(), [(2, 2)]);
         assert_eq!(publishes.answered(channel(1), 1, 3).as_slice(), [(1, 1), (3, 3)]);
         assert_eq!(publishes.answered(channel(1), 1, 2).as_slice(), []);
-        let mut left: Vec<_> = publishes.left().collect();
-        left.sort();
-        assert_eq!(left, [(channel(1), 3), (channel(1), 4), (channel(2), 1)]);
+        assert_eq!(publishes.left(), [(channel(1), 3), (channel(1), 4), (channel(2), 1)]);
         assert_eq!(publishes.answered(channel(1), 0, u64::MAX).as_slice(), [(3, 4)]);
         assert_eq!(publishes.answered(channel(2), 1, 1).as_slice(), [(1, 1)]);
-        assert!(publishes.left().next().is_none() && publishes.0.is_empty());
+        assert!(publishes.left().is_empty() && publishes.0.is_empty());
         assert_eq!(publishes.answered(channel(3), 1, 1).as_slice(), []);
     }
 
@@ -145,14 +147,9 @@ mod tests {
         deliveries.settled(one, 3, 3);
         deliveries.settled(one, 5, 5);
         deliveries.settled(other, 10, 8);
-        let left = |deliveries: &Deliveries| {
-            let mut left: Vec<_> = deliveries.left().collect();
-            left.sort();
-            left
-        };
-        assert_eq!(left(&deliveries), [(one, vec![(1, 2), (4, 4), (6, 6)]), (other, vec![(9, 9)])]);
+        assert_eq!(deliveries.left(), [(one, vec![(1, 2), (4, 4), (6, 6)]), (other, vec![(9, 9)])]);
         deliveries.settled(one, 1, 6);
         deliveries.forget(other);
-        assert!(left(&deliveries).is_empty() && deliveries.0.is_empty());
+        assert!(deliveries.left().is_empty() && deliveries.0.is_empty());
     }
 }

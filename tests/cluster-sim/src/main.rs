@@ -1,11 +1,12 @@
-//! `cluster-sim [--seeds N] [--from SEED] [--broken RULE]`: lives through many seeds, each in a process of its own, and says in which a promise was broken.
-//! `cluster-sim one SEED [--broken RULE] [--trace]`: one seed.
+//! `cluster-sim [--seeds N] [--from SEED] [--broken RULE] [--faults SECONDS]`: lives through many seeds, each in a process of its own, and says in which a
+//! promise was broken. `cluster-sim one SEED [--broken RULE] [--faults SECONDS] [--trace]`: one seed. Things go wrong for so many seconds.
 
 use std::process::ExitCode;
 use std::{fs, io};
 
 use cluster_sim::broken::Broken;
-use cluster_sim::{disks_of, in_a_process, world};
+use cluster_sim::world::{self, FAULTS_MS};
+use cluster_sim::{disks_of, in_a_process};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -25,14 +26,20 @@ fn main() -> ExitCode {
         && command == "one"
         && let Ok(seed) = seed.parse()
     {
-        return one(seed, broken, arguments.iter().any(|argument| argument == "--trace"));
+        let faults_ms = value("--faults")
+            .and_then(|seconds| seconds.parse().ok())
+            .map_or(FAULTS_MS, |seconds: u64| seconds * 1_000);
+        return one(seed, broken, faults_ms, arguments.iter().any(|argument| argument == "--trace"));
     }
     let number = |name: &str, otherwise: u64| value(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
     let (from, seeds) = (number("--from", 0), number("--seeds", 100));
-    let rule: Vec<&str> = rule.iter().flat_map(|rule| ["--broken", rule]).collect();
+    let faults = value("--faults");
+    let options = [("--broken", &rule), ("--faults", &faults)];
+    let more: Vec<&str> =
+        options.iter().filter_map(|(name, value)| Some([*name, value.as_deref()?])).flatten().collect();
     let mut bad = 0;
     for seed in from..from + seeds {
-        match child(seed, &rule) {
+        match child(seed, &more) {
             Ok(true) => {}
             Ok(false) => bad += 1,
             Err(error) => {
@@ -45,21 +52,21 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(bad > 0))
 }
 
-fn child(seed: u64, rule: &[&str]) -> io::Result<bool> {
-    let output = in_a_process(&std::env::current_exe()?, seed, rule)?;
+fn child(seed: u64, more: &[&str]) -> io::Result<bool> {
+    let output = in_a_process(&std::env::current_exe()?, seed, more)?;
     if !output.status.success() {
         let told = [output.stdout, output.stderr].concat();
         print!("{}", String::from_utf8_lossy(&told));
-        let rule = rule.join(" ");
+        let more = more.join(" ");
         println!(
-            "seed {seed} ended with {}; again: cargo run -p cluster-sim -- one {seed} {rule} --trace",
+            "seed {seed} ended with {}; again: cargo run -p cluster-sim -- one {seed} {more} --trace",
             output.status
         );
     }
     Ok(output.status.success())
 }
 
-fn one(seed: u64, broken: Option<Broken>, trace: bool) -> ExitCode {
+fn one(seed: u64, broken: Option<Broken>, faults_ms: u64, trace: bool) -> ExitCode {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
@@ -68,7 +75,7 @@ fn one(seed: u64, broken: Option<Broken>, trace: bool) -> ExitCode {
     // What is made of chance in this process comes after it, on a thread that has none yet: hash maps, Raft's timers, the choices of tokio.
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     let outcome = std::thread::scope(|scope| {
-        let lived = scope.spawn(|| fs::create_dir_all(&root).and_then(|()| world::run(seed, broken, &root)));
+        let lived = scope.spawn(|| fs::create_dir_all(&root).and_then(|()| world::run(seed, broken, faults_ms, &root)));
         lived.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
     });
     drop(fs::remove_dir_all(&root));
@@ -82,8 +89,8 @@ fn one(seed: u64, broken: Option<Broken>, trace: bool) -> ExitCode {
     if trace {
         outcome.trace.iter().for_each(|line| println!("{line}"));
     }
-    let (faults, acknowledged) = (outcome.faults, outcome.acknowledged);
-    println!("seed {seed}: {faults} faults, {acknowledged} changes acknowledged");
+    let (faults, acknowledged, confirmed) = (outcome.faults, outcome.acknowledged, outcome.confirmed);
+    println!("seed {seed}: {faults} faults, {acknowledged} changes acknowledged, {confirmed} messages confirmed");
     match outcome.wrong {
         None => ExitCode::SUCCESS,
         Some(what) => {
