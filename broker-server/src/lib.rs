@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod alarm;
 pub mod args;
+pub mod assembly;
 pub mod cluster;
 pub mod config;
 pub mod data_dir;

@@ -3,7 +3,6 @@
 //! Lock the data directory; read the catalog; recover the store for the queues the catalog knows; open the listeners; start the threads that block;
 //! run the shard. A listener is opened after recovery, so a client that can connect finds every message that was kept.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,12 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use broker_amqp::{ChannelAllowance, Settings, sasl};
+use broker_amqp::{Settings, sasl};
 use broker_core::name::NodeId;
-use broker_core::queue::{Lanes, Queue, Recovered, RecoveredLane, Rules, Stretch};
+use broker_core::store::StoreOptions;
 use broker_core::store::disk::RealDisk;
-use broker_core::store::{QueueId, RecoveredQueue, RecoveredRun, StoreOptions, recover};
-use broker_core::topology::QueueRecord;
 use broker_meta::membership::Listener as Facing;
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
@@ -26,18 +23,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admin::{self, Logins, RemoteDoor};
 use crate::alarm::{AlarmLimits, AlarmWatcher, Alarms, total_memory_bytes};
+use crate::assembly::{Store, Surroundings, parts, settings};
 use crate::cluster::{self, Cluster, Start};
 use crate::config::admin::AdminListener;
 use crate::config::{Config, Listener, SocketConfig, TlsConfig};
 use crate::data_dir::DataDir;
-use crate::driver::admission::AdmissionLimits;
 use crate::driver::events::Event;
+use crate::driver::listener::Listener as DoorListener;
 use crate::driver::mailbox::{Mailbox, mailbox};
-use crate::driver::overdue::Overdue;
-use crate::driver::queues::{CommonRules, LocalQueue};
 use crate::driver::replies::Replies;
-use crate::driver::shard::{Door, Parts, Shard, WAKER};
-use crate::driver::trace::Tracing;
+use crate::driver::shard::{Door, Shard, WAKER};
 use crate::driver::{journal, login, meta, pages};
 use crate::exit::{Code, Failure};
 use crate::reload::Reloader;
@@ -96,34 +91,9 @@ pub fn run_with(
             (ALONE, catalog, meta)
         }
     };
-    let topology = catalog.topology();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let exchanges = || topology.vhosts().flat_map(|vhost| vhost.exchanges());
-    let holding: HashMap<QueueId, Arc<QueueRecord>> =
-        exchanges().filter_map(|record| record.holding_queue(node)).map(|record| (record.id, record.into())).collect();
-    let known = |queue: QueueId| {
-        let record = topology.queue_by_id(queue).or_else(|| holding.get(&queue));
-        let record = record.filter(|record| record.durable && record.node == node)?;
-        Some(Lanes { highest: record.settings().max_priority })
-    };
     let options = StoreOptions::new(data_dir.path().join("store"), u64::from_le_bytes(random()?));
-    let (mut journal, segments, recovered) = recover(Arc::new(RealDisk), &options, &known)
-        .map_err(|error| Failure::new(Code::Io, format!("cannot recover the messages: {error}")))?;
-    for line in &recovered.report {
-        tracing::warn!("{line}");
-    }
-    let mut found = recovered.queues.into_iter().map(|queue| (queue.queue, of_store(queue))).collect::<HashMap<_, _>>();
-    let mut common_rules = CommonRules::default();
-    let holding_rules = Arc::new(Rules::holding_back());
-    let ruled = topology.queues().filter(|record| record.node == node).map(|record| (record, common_rules.of(record)));
-    let queues: Vec<(QueueId, Box<LocalQueue>)> = ruled
-        .chain(holding.values().map(|record| (record, holding_rules.clone())))
-        .map(|(record, rules)| {
-            let state = found.remove(&record.id).unwrap_or_default();
-            let queue = Queue::recovered(record.durable, rules, now_ms, state);
-            (record.id, Box::new(LocalQueue::new(record.clone(), queue)))
-        })
-        .collect();
+    let mut store = Store::recover(Arc::new(RealDisk), &options, &catalog, node, now_ms)?;
 
     let listeners = open_listeners(&config.listeners, &config.socket, tls.as_ref())?;
     let handle = admin::ShardHandle::new(mailbox.clone(), node);
@@ -160,12 +130,10 @@ pub fn run_with(
         .going_down(going_down);
     let admin = admin::serve(served, handle, remote);
     reachable(mailbox.clone());
-    let tracing = Tracing::new(&config.node.name, &topology);
-    let access = Arc::new(catalog.access());
-    let messages: u64 = queues.iter().map(|(_, local)| local.queue.ready_count()).sum();
-    let queue_count = queues.len();
-    let batch = journal.batch();
-    let parts = Parts {
+    let messages: u64 = store.queues.iter().map(|(_, local)| local.queue.ready_count()).sum();
+    let (queue_count, clean) = (store.queues.len(), store.clean);
+    let batch = store.journal.batch();
+    let surroundings = Surroundings {
         poll,
         inbox,
         listeners,
@@ -173,38 +141,19 @@ pub fn run_with(
             let options = config.socket.clone();
             Box::new(move |address| listen(address, &options))
         },
-        nodelay: config.socket.nodelay,
-        settings: Arc::new(without_certificates(&settings)),
-        topology,
-        access,
-        node,
-        locator: config.cluster.queue_master_locator,
-        catalog,
-        queues,
-        batch: Some(batch),
-        journal: journal::start(journal, mailbox.clone()).map_err(system("cannot start the journal's thread"))?,
-        pages: pages::start(segments, mailbox.clone()).map_err(system("cannot start the segments' thread"))?,
+        journal: journal::start(store.journal, mailbox.clone()).map_err(system("cannot start the journal's thread"))?,
+        pages: pages::start(store.segments, mailbox.clone()).map_err(system("cannot start the segments' thread"))?,
         meta,
         login: login::start(mailbox).map_err(system("cannot start the login thread"))?,
-        loopback_users: config.authentication.loopback_users.clone(),
-        connection_max: config.limits.connection_max.map_or(0, |most| most as usize),
-        vhost_max: config.limits.vhost_max.map_or(0, u64::from),
-        bindings_max: config.limits.bindings_max_per_queue.map_or(u64::MAX, u64::from),
-        admission: AdmissionLimits {
-            node: config.limits.unauthenticated_max as usize,
-            origin: config.limits.unauthenticated_max_per_address as usize,
-        },
-        tracing,
-        overdue: Overdue::new(config.limits.channel_tick_interval),
-        replies: Replies::new(random()?),
-        login_failures_max: config.authentication.login_failures_max,
     };
+    let replies = Replies::new(random()?);
+    let parts = parts(config, &settings, (node, catalog), (store.queues, batch), replies, surroundings);
     let shard = Shard::new(parts, (Instant::now(), now_ms), u128::from_le_bytes(random()?), random()?)
         .map_err(system("cannot watch the listening sockets"))?;
     tracing::info!(
         queues = queue_count,
         messages,
-        clean = recovered.clean,
+        clean,
         took_ms = started.elapsed().as_millis() as u64,
         "ready for clients"
     );
@@ -212,52 +161,6 @@ pub fn run_with(
     admin.close();
     ran.map_err(system("cannot wait for sockets"))?;
     Ok(if restart.load(Ordering::SeqCst) { Ending::Again } else { Ending::Stopped })
-}
-
-fn of_store(queue: RecoveredQueue) -> Recovered {
-    let mut lanes: Vec<RecoveredLane> = Vec::new();
-    for RecoveredRun { run, lane, first, last, count } in queue.runs {
-        if lanes.last().is_none_or(|last| last.lane != lane) {
-            lanes.push(RecoveredLane { lane, ..RecoveredLane::default() });
-        }
-        if let Some(lane) = lanes.last_mut() {
-            lane.messages += count;
-            lane.stretches.push(Stretch { run, first, last });
-        }
-    }
-    Recovered {
-        next_seq: queue.next_seq,
-        lanes,
-        body_bytes: queue.bytes,
-        redelivered: queue.redelivered,
-        expires: queue.expires,
-    }
-}
-
-fn settings(config: &Config) -> Settings {
-    let limits = &config.limits;
-    Settings {
-        frame_max: limits.frame_max_bytes,
-        channel_max: limits.channel_max,
-        node_channels: limits.channel_max_per_node.map(|most| Arc::new(ChannelAllowance::new(Some(most.into())))),
-        node_name: config.node.name.clone(),
-        consumers_per_channel_max: limits.consumer_max_per_channel,
-        unacked_max_kib: limits.unacked_bytes_max_per_channel.map_or(u64::MAX, |bytes| bytes / 1024),
-        heartbeat: limits.heartbeat_s,
-        max_message_size: limits.max_message_size_bytes,
-        initial_frame_max: limits.initial_frame_max_bytes,
-        handshake_timeout: limits.handshake_timeout,
-        consumer_timeout: limits.consumer_timeout,
-        mechanisms: config.authentication.mechanisms.clone(),
-        // Client libraries switch features on by what RabbitMQ calls itself.
-        product: "RabbitMQ".into(),
-        version: "3.10.8".into(),
-        platform: concat!("brokerd ", env!("CARGO_PKG_VERSION")).into(),
-        copyright: String::new(),
-        information: "Speaks AMQP 0-9-1 as RabbitMQ 3.10 does.".into(),
-        cluster_name: config.cluster.name.clone().unwrap_or_else(|| config.node.name.clone()),
-        ..Settings::default()
-    }
 }
 
 /// What all TLS listeners share, if there are any.
@@ -274,13 +177,6 @@ fn tls_endpoint(config: &Config, settings: &Arc<Settings>) -> Result<Option<Arc<
     Ok(None)
 }
 
-/// Without TLS, a client cannot show who it is by a certificate.
-fn without_certificates(settings: &Settings) -> Settings {
-    let mut settings = settings.clone();
-    settings.mechanisms.retain(|mechanism| mechanism != sasl::EXTERNAL);
-    settings
-}
-
 fn open_listeners(
     listeners: &[Listener],
     options: &SocketConfig,
@@ -292,7 +188,7 @@ fn open_listeners(
             let socket = open_listener(listener.ip, listener.port, options);
             let socket = socket.map_err(|error| Failure::listening(listener, &error))?;
             tracing::info!(name = listener.name, port = listener.port, tls = listener.tls, "listening for AMQP");
-            Ok((TcpListener::from_std(socket), tls.filter(|_| listener.tls).cloned()))
+            Ok((DoorListener::Machine(TcpListener::from_std(socket)), tls.filter(|_| listener.tls).cloned()))
         })
         .collect()
 }
@@ -326,8 +222,8 @@ fn open_listener(ip: Option<IpAddr>, port: u16, options: &SocketConfig) -> io::R
 const EAFNOSUPPORT: i32 = 97;
 const EADDRNOTAVAIL: i32 = 99;
 
-fn listen(address: SocketAddr, options: &SocketConfig) -> io::Result<TcpListener> {
-    bind(address, options).map(TcpListener::from_std)
+fn listen(address: SocketAddr, options: &SocketConfig) -> io::Result<DoorListener> {
+    bind(address, options).map(|socket| DoorListener::Machine(TcpListener::from_std(socket)))
 }
 
 fn bind(address: SocketAddr, options: &SocketConfig) -> io::Result<std::net::TcpListener> {
@@ -390,7 +286,7 @@ fn facing(listeners: &[Door], remote: Option<&RemoteDoor>) -> Vec<Facing> {
     };
     let amqp = |(listener, tls): &Door| {
         let protocol = if tls.is_some() { "amqp/ssl" } else { "amqp" };
-        listener.local_addr().ok().map(|address| at(protocol, address))
+        listener.address().ok().map(|address| at(protocol, address))
     };
     let admin = remote.and_then(|remote| remote.listener.local_addr().ok()).map(|address| at("admin/ssl", address));
     listeners.iter().filter_map(amqp).chain(admin).collect()

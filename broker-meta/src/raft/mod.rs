@@ -20,7 +20,6 @@ mod check;
 mod forced;
 mod machine;
 mod network;
-mod replay;
 mod starts;
 mod store;
 #[cfg(test)]
@@ -47,7 +46,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub use forced::{Forced, Lost, force_boot};
 pub use machine::{Applied, Listener};
 pub use network::{Kind, NotReached, Transport};
-pub use replay::replay;
 pub use starts::{Starts, count_of};
 pub use store::{Identity, OpenError, Writing};
 pub use types::{Meaningless, Node};

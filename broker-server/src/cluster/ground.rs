@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use broker_meta::raft::Writing;
+use broker_meta::raft::{Applied, Listener as OfLog, Writing};
 use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -28,9 +28,10 @@ pub enum Ground {
 }
 
 /// A stream of octets both ways.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
+    /// A socket that stands for it from now on, for whoever drives it without tokio.
+    fn into_socket(self: Box<Self>) -> io::Result<std::net::TcpStream>;
+}
 
 /// A result that is waited for.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -47,6 +48,8 @@ pub trait Given: Send + Sync {
     fn random(&self, octets: &mut [u8]);
     /// The node cannot go on: on a machine the process would end.
     fn failed(&self, why: &str);
+    /// Overhears what the node applies of the log.
+    fn applied(&self, applied: &Applied);
 }
 
 /// Where streams come in.
@@ -145,6 +148,20 @@ impl Ground {
         }
     }
 
+    /// What hears of everything that is applied; what is given overhears it.
+    pub fn overheard(&self, mut listener: OfLog) -> OfLog {
+        match self {
+            Ground::Machine => listener,
+            Ground::Given(given) => {
+                let given = given.clone();
+                Box::new(move |applied| {
+                    given.applied(&applied);
+                    listener(applied);
+                })
+            }
+        }
+    }
+
     /// Who writes the log of the catalog.
     pub fn writing(&self) -> Writing {
         match self {
@@ -201,7 +218,7 @@ impl Stream {
     pub fn into_socket(self) -> io::Result<std::net::TcpStream> {
         match self {
             Stream::Machine(stream) => stream.into_std(),
-            Stream::Given(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            Stream::Given(stream) => stream.into_socket(),
         }
     }
 }

@@ -97,9 +97,9 @@ pub enum Start {
     Again,
 }
 
-/// A node's membership. The runtime ends with it.
+/// A node's membership. The runtime ends with it, if it is its own.
 pub struct Cluster {
-    runtime: Runtime,
+    runtime: Option<Runtime>,
     handle: Handle,
 }
 
@@ -162,7 +162,12 @@ impl Cluster {
             .build()
             .map_err(|error| Failure::new(Code::Software, format!("cannot start the cluster's threads: {error}")))?;
         let handle = runtime.block_on(take_part(config, data_dir, ready.ear, ready.plan, alone))?;
-        Ok(handle.map_or(Start::Again, |handle| Start::Member(Box::new(Cluster { runtime, handle }))))
+        Ok(handle.map_or(Start::Again, |handle| Start::Member(Box::new(Cluster { runtime: Some(runtime), handle }))))
+    }
+
+    /// That of a node that was started with [`start_on`]: whoever has the runtime ends it.
+    pub fn of(handle: Handle) -> Cluster {
+        Cluster { runtime: None, handle }
     }
 
     /// What others may ask of it.
@@ -178,8 +183,10 @@ impl Cluster {
     /// Ends it: what was answered is on the disk.
     pub fn stop(self) {
         self.handle.gate.close();
-        self.runtime.block_on(self.handle.raft.stop());
-        self.runtime.shutdown_timeout(Duration::from_secs(1));
+        if let Some(runtime) = self.runtime {
+            runtime.block_on(self.handle.raft.stop());
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
     }
 }
 
@@ -414,9 +421,11 @@ async fn take_part(
 
     let feed = Feed::new();
     let peers = Arc::new(Peers::new(ear.gate.clone()));
+    let ground = ear.gate.ground();
+    let listener = ground.overheard(feed.listener());
     let chance = u32::from_ne_bytes(by_chance(&ear.gate)?);
-    let opening = Opening { pace: Pace::default(), writing: ear.gate.ground().writing(), chance };
-    let raft = Raft::open(&directory, opening, peers.clone(), feed.listener()).await.map_err(log_failure)?;
+    let opening = Opening { pace: Pace::default(), writing: ground.writing(), chance };
+    let raft = Raft::open(&directory, opening, peers.clone(), listener).await.map_err(log_failure)?;
     let raft = Arc::new(raft);
     ear.gate.members(feed.catalog().members().clone());
     drop(ear.raft.set(raft.clone()));

@@ -1,7 +1,8 @@
 //! The journal's thread: group commit for all queues of the node.
 //!
 //! The shard hands over one batch at a time and fills the next while this one is written: what is settled meanwhile is left out of it. Between
-//! batches the thread retires old journal files, for which queues must page out what still lives in them.
+//! batches the thread retires old journal files, for which queues must page out what still lives in them. In a simulation of whole nodes there is no
+//! thread: what is handed over is carried out in steps.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -50,17 +51,24 @@ pub struct Committed {
 /// The shard's handle.
 pub struct JournalHandle {
     work: Sender<Work>,
-    thread: std::thread::JoinHandle<()>,
+    /// None if it is carried out in steps.
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// Starts the thread.
 pub fn start(journal: Journal, mailbox: Mailbox) -> std::io::Result<JournalHandle> {
-    let (work, receiver) = channel();
+    let (mut handle, mut worker) = in_steps(journal, mailbox);
+    worker.spares = Some(handle.work.clone());
     let thread = std::thread::Builder::new().name("journal".into());
-    let spares = work.clone();
-    let mut thread_state = Thread { journal, mailbox, spares, retire_again: false, sync_at: None };
-    let thread = thread.spawn(move || thread_state.run(&receiver))?;
-    Ok(JournalHandle { work, thread })
+    handle.thread = Some(thread.spawn(move || worker.run())?);
+    Ok(handle)
+}
+
+/// Without a thread: what is handed over waits for [`Worker::step`].
+pub fn in_steps(journal: Journal, mailbox: Mailbox) -> (JournalHandle, Worker) {
+    let (work, receiver) = channel();
+    let worker = Worker { journal, mailbox, work: receiver, spares: None, retire_again: false, sync_at: None };
+    (JournalHandle { work, thread: None }, worker)
 }
 
 impl JournalHandle {
@@ -74,55 +82,74 @@ impl JournalHandle {
     /// Waits until everything handed over is done. Call after [`Work::Stop`].
     pub fn join(self) {
         drop(self.work);
-        if self.thread.join().is_err() {
+        if self.thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the journal's thread has panicked");
         }
     }
 }
 
-struct Thread {
+/// Carries out what is handed over: a thread, or whoever steps it.
+pub struct Worker {
     journal: Journal,
     mailbox: Mailbox,
-    /// Where files made ready on other threads come back.
-    spares: Sender<Work>,
+    work: Receiver<Work>,
+    /// Where files made ready on other threads come back. None: they are made here.
+    spares: Option<Sender<Work>>,
     /// Giving up the oldest file met a full disk.
     retire_again: bool,
     /// When something is on the disk and not durable: the time at which it must be.
     sync_at: Option<Instant>,
 }
 
-impl Thread {
-    fn run(&mut self, work: &Receiver<Work>) {
+impl Worker {
+    /// Carries out all that was handed over, and syncs what has waited for it long enough.
+    pub fn step(&mut self, now: Instant) {
+        while let Ok(next) = self.work.try_recv() {
+            self.take(next);
+            self.note_unsynced(now);
+        }
+        if self.sync_at.is_some_and(|at| at <= now) {
+            self.sync();
+        }
+    }
+
+    fn run(&mut self) {
         loop {
             // Settles are not worth a sync of their own; without company they are synced after a while. More settles are no company, and
             // however many come, the first ones must not wait for the last.
             let next = match self.sync_at.map(|at| at.saturating_duration_since(Instant::now())) {
-                None => work.recv().ok(),
+                None => self.work.recv().ok(),
                 Some(Duration::ZERO) => {
-                    self.journal.sync().unwrap_or_else(|error| fatal(&error.to_string()));
-                    self.sync_at = None;
+                    self.sync();
                     continue;
                 }
-                Some(left) => match work.recv_timeout(left) {
+                Some(left) => match self.work.recv_timeout(left) {
                     Ok(next) => Some(next),
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => None,
                 },
             };
-            match next {
-                Some(Work::Stop(batch)) => {
-                    self.journal.stop(&mut [batch]).unwrap_or_else(|error| fatal(&error.to_string()));
-                    return;
-                }
-                Some(next) => self.take(next),
-                None => return,
+            let Some(next) = next else { return };
+            let is_last = matches!(next, Work::Stop(_));
+            self.take(next);
+            if is_last {
+                return;
             }
-            self.sync_at = match self.sync_at {
-                _ if self.journal.is_durable() => None,
-                None => Some(Instant::now() + SETTLES_WAIT),
-                already => already,
-            };
+            self.note_unsynced(Instant::now());
         }
+    }
+
+    fn sync(&mut self) {
+        self.journal.sync().unwrap_or_else(|error| fatal(&error.to_string()));
+        self.sync_at = None;
+    }
+
+    fn note_unsynced(&mut self, now: Instant) {
+        self.sync_at = match self.sync_at {
+            _ if self.journal.is_durable() => None,
+            None => Some(now + SETTLES_WAIT),
+            already => already,
+        };
     }
 
     fn take(&mut self, work: Work) {
@@ -141,7 +168,9 @@ impl Thread {
                     self.retired(result);
                 }
             }
-            Work::Stop(_) => {}
+            Work::Stop(batch) => {
+                self.journal.stop(&mut [batch]).unwrap_or_else(|error| fatal(&error.to_string()));
+            }
         }
     }
 
@@ -163,7 +192,7 @@ impl Thread {
             self.retired(result);
         }
         if let Some(maker) = self.journal.wants_spare() {
-            let spares = self.spares.clone();
+            let Some(spares) = self.spares.clone() else { return self.take(Work::Spare(maker.make())) };
             let make = move || {
                 // The journal's thread outlives this one but for the end of the process.
                 let _ = spares.send(Work::Spare(maker.make()));

@@ -159,6 +159,11 @@ impl Links {
         !self.by_node.is_empty()
     }
 
+    /// To which nodes there is one.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.by_node.keys().map(|&node| NodeId(node))
+    }
+
     /// Whether there is one to that node.
     pub fn reaches(&self, node: NodeId) -> bool {
         self.by_node.contains_key(&node.0)
@@ -385,7 +390,7 @@ impl Shard {
         }
     }
 
-    /// The link to a node is lost: all that hung on it is answered.
+    /// The link to a node is lost: all that hung on it is answered, in an order that is not one of chance.
     pub(super) fn link_is_lost(&mut self, node: NodeId, why: &str) {
         let Some(mut link) = self.links.by_node.remove(&node.0) else { return };
         drop(self.parts.poll.registry().deregister(link.stream.socket()));
@@ -394,7 +399,9 @@ impl Shard {
         self.tally.forget(node);
         self.generation += 1;
         // What its channels had here goes back, before others are given anything.
-        for (&key, &queue) in &link.consumers {
+        let mut consumers: Vec<(ConsumerKey, QueueId)> = link.consumers.drain().collect();
+        consumers.sort_unstable();
+        for (key, queue) in consumers {
             self.feed(queue, queue::Input::Cancel(key));
         }
         for (queue, ranges) in link.held.left() {
@@ -410,8 +417,9 @@ impl Shard {
             let refused = Exception::new(ReplyCode::NotFound, "the node of the queue is down or inaccessible");
             self.replies.push_back((channel.connection, channel.channel, Reply::Refused(refused)));
         }
-        let of_node: Vec<u64> =
+        let mut of_node: Vec<u64> =
             self.links.questions.iter().filter(|(_, (of, _))| *of == node).map(|(&request, _)| request).collect();
+        of_node.sort_unstable();
         for request in of_node {
             if let Some((_, question)) = self.links.questions.remove(&request) {
                 self.question_is_lost(question);
@@ -419,7 +427,8 @@ impl Shard {
         }
         let topology = self.parts.topology.clone();
         let there = |queue: &QueueId| topology.queue_by_id(*queue).is_none_or(|record| record.node == node);
-        let queues: Vec<QueueId> = self.links.consumers.keys().copied().filter(there).collect();
+        let mut queues: Vec<QueueId> = self.links.consumers.keys().copied().filter(there).collect();
+        queues.sort_unstable();
         for queue in queues {
             self.queue_elsewhere_is_gone(queue);
         }
@@ -700,7 +709,7 @@ impl Shard {
         self.waiters.insert(number, waiter);
         let octets: Arc<[u8]> = announcement.encode_to_vec().into();
         let until = self.now + ANNOUNCE_WAIT;
-        let nodes: Vec<NodeId> = self.links.by_node.keys().map(|&node| NodeId(node)).collect();
+        let nodes: Vec<NodeId> = self.links.nodes().collect();
         self.links.announced.insert(number, Announced { missing: nodes.len(), queue, reply: None, goodbye: None });
         for node in nodes {
             let request = self.links.ask(node, Question::Announced { proposal: number, octets: octets.clone(), until });

@@ -1,6 +1,7 @@
-//! Checks passwords away from the shard: a modern password hash takes tens of milliseconds on purpose.
+//! Checks passwords away from the shard: a modern password hash takes tens of milliseconds on purpose. In a simulation of whole nodes there is no
+//! thread: they are checked in steps.
 
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use broker_core::access::{Login, LoginRefused};
 
@@ -28,16 +29,39 @@ pub struct LoginHandle {
     requests: SyncSender<(u64, Asker, Login)>,
 }
 
+/// Checks what is asked: a thread, or whoever steps it.
+pub struct Worker {
+    requests: Receiver<(u64, Asker, Login)>,
+    mailbox: Mailbox,
+}
+
 /// Starts the thread. It ends when the handle is dropped.
 pub fn start(mailbox: Mailbox) -> std::io::Result<LoginHandle> {
-    let (requests, receiver) = sync_channel::<(u64, Asker, Login)>(WAITING_MAX);
+    let (handle, worker) = in_steps(mailbox);
     std::thread::Builder::new().name("login".into()).spawn(move || {
-        while let Ok((connection, asker, login)) = receiver.recv() {
-            let outcome = login.verify();
-            mailbox.send(Event::Login(LoginResult { connection, asker, login, outcome }));
+        while let Ok(request) = worker.requests.recv() {
+            worker.check(request);
         }
     })?;
-    Ok(LoginHandle { requests })
+    Ok(handle)
+}
+
+/// Without a thread: what is asked waits for [`Worker::step`].
+pub fn in_steps(mailbox: Mailbox) -> (LoginHandle, Worker) {
+    let (requests, receiver) = sync_channel(WAITING_MAX);
+    (LoginHandle { requests }, Worker { requests: receiver, mailbox })
+}
+
+impl Worker {
+    /// Checks all that was asked.
+    pub fn step(&self) {
+        self.requests.try_iter().for_each(|request| self.check(request));
+    }
+
+    fn check(&self, (connection, asker, login): (u64, Asker, Login)) {
+        let outcome = login.verify();
+        self.mailbox.send(Event::Login(LoginResult { connection, asker, login, outcome }));
+    }
 }
 
 impl LoginHandle {

@@ -21,6 +21,7 @@ pub mod journal;
 mod letters;
 mod link_stream;
 pub mod links;
+pub mod listener;
 pub mod login;
 pub mod mailbox;
 pub mod meta;

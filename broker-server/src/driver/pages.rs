@@ -1,4 +1,5 @@
-//! The segments' thread: page-outs, loads, and forgetting. Apart from the journal's thread, so that none of them delays a commit.
+//! The segments' thread: page-outs, loads, and forgetting. Apart from the journal's thread, so that none of them delays a commit. In a simulation of
+//! whole nodes there is no thread: what is handed over is carried out in steps.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -56,7 +57,8 @@ pub struct PagesHandle {
     work: Sender<Work>,
     /// What is to be forgotten and was not handed over yet: many settles become few pieces of work.
     forgotten: Vec<(QueueId, Seq, Seq)>,
-    thread: std::thread::JoinHandle<()>,
+    /// None if it is carried out in steps.
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// Settles of paged messages are handed over when there are so many ranges of them at the latest.
@@ -64,10 +66,26 @@ const FORGOTTEN_MAX: usize = 256;
 
 /// Starts the thread.
 pub fn start(segments: Segments, mailbox: Mailbox) -> std::io::Result<PagesHandle> {
+    let (mut handle, mut worker) = in_steps(segments, mailbox, Instant::now());
+    handle.thread = Some(std::thread::Builder::new().name("segments".into()).spawn(move || worker.run())?);
+    Ok(handle)
+}
+
+/// Without a thread: what is handed over waits for [`Worker::step`].
+pub fn in_steps(segments: Segments, mailbox: Mailbox, now: Instant) -> (PagesHandle, Worker) {
     let (work, receiver) = channel();
-    let thread =
-        std::thread::Builder::new().name("segments".into()).spawn(move || run(segments, &receiver, &mailbox))?;
-    Ok(PagesHandle { work, forgotten: Vec::new(), thread })
+    let worker = Worker {
+        segments,
+        work: receiver,
+        mailbox,
+        ahead: VecDeque::new(),
+        stalled: VecDeque::new(),
+        now,
+        again_at: now,
+        tidy: true,
+        since_tidied: 0,
+    };
+    (PagesHandle { work, forgotten: Vec::new(), thread: None }, worker)
 }
 
 impl PagesHandle {
@@ -110,7 +128,7 @@ impl PagesHandle {
     /// Waits until everything handed over is done.
     pub fn join(mut self) {
         self.send(Work::Stop);
-        if self.thread.join().is_err() {
+        if self.thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the segments' thread has panicked");
         }
     }
@@ -121,16 +139,18 @@ const TIDY_EVERY: u32 = 1024;
 /// After this long without work, files that are no longer needed are removed or put together.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// The segments' thread.
-struct Thread<'a> {
+/// Carries out what is handed over: a thread, or whoever steps it.
+pub struct Worker {
     segments: Segments,
-    work: &'a Receiver<Work>,
-    mailbox: &'a Mailbox,
+    work: Receiver<Work>,
+    mailbox: Mailbox,
     /// Received and not looked at yet.
     ahead: VecDeque<Work>,
     /// What the disk has no room for, and all that may not come before it.
     stalled: VecDeque<Stalled>,
-    /// When it is tried again.
+    /// When it last began something.
+    now: Instant,
+    /// When what is stalled is tried again.
     again_at: Instant,
     /// There is nothing to tidy up.
     tidy: bool,
@@ -145,29 +165,36 @@ enum Stalled {
     Answer(QueueId, Seq),
 }
 
-fn run(segments: Segments, work: &Receiver<Work>, mailbox: &Mailbox) {
-    let (ahead, stalled) = (VecDeque::new(), VecDeque::new());
-    let again_at = Instant::now();
-    let mut thread = Thread { segments, work, mailbox, ahead, stalled, again_at, tidy: true, since_tidied: 0 };
-    while let Some(next) = thread.next() {
-        thread.take(next);
-        thread.segments.reports().iter().for_each(|line| tracing::error!("{line}"));
+impl Worker {
+    fn run(&mut self) {
+        while let Some(next) = self.next() {
+            self.now = Instant::now();
+            self.take(next);
+        }
     }
-}
 
-impl Thread<'_> {
+    /// Carries out all that was handed over, and tidies up behind it.
+    pub fn step(&mut self, now: Instant) {
+        self.now = now;
+        self.try_again();
+        while let Some(next) = self.ahead.pop_front().or_else(|| self.work.try_recv().ok()) {
+            self.take(next);
+        }
+        if !self.tidy {
+            self.tidy_up();
+        }
+    }
+
     /// The next piece of work; meanwhile what is tidied up and tried again. `None` at the end.
     fn next(&mut self) -> Option<Work> {
         loop {
-            if !self.stalled.is_empty() && Instant::now() >= self.again_at {
-                self.tidy_up();
-                self.try_again();
-            }
+            self.now = Instant::now();
+            self.try_again();
             if let Some(next) = self.ahead.pop_front() {
                 return Some(next).filter(|next| !matches!(next, Work::Stop));
             }
             let wait = match (self.stalled.is_empty(), self.tidy) {
-                (false, _) => self.again_at.saturating_duration_since(Instant::now()),
+                (false, _) => self.again_at.saturating_duration_since(self.now),
                 (true, false) => IDLE,
                 (true, true) => return self.work.recv().ok().filter(|next| !matches!(next, Work::Stop)),
             };
@@ -216,6 +243,7 @@ impl Thread<'_> {
             Work::Drop(queues) => queues.iter().for_each(|&queue| self.drop_queue(queue)),
             Work::Stop => {}
         }
+        self.segments.reports().iter().for_each(|line| tracing::error!("{line}"));
     }
 
     /// On a full disk what needs room waits.
@@ -286,14 +314,19 @@ impl Thread<'_> {
 
     fn put_off(&mut self, stalled: Stalled) {
         if self.stalled.is_empty() {
-            self.again_at = Instant::now() + FULL_PAUSE;
+            self.again_at = self.now + FULL_PAUSE;
             tracing::error!("the disk is full: messages that were to leave memory stay there until there is room");
         }
         self.stalled.push_back(stalled);
     }
 
+    /// What the disk had no room for, if it is time.
     fn try_again(&mut self) {
-        self.again_at = Instant::now() + FULL_PAUSE;
+        if self.stalled.is_empty() || self.now < self.again_at {
+            return;
+        }
+        self.tidy_up();
+        self.again_at = self.now + FULL_PAUSE;
         while let Some(stalled) = self.stalled.pop_front() {
             match stalled {
                 Stalled::Write { page, ticket, settled } => {
@@ -335,7 +368,7 @@ impl Thread<'_> {
 
     fn drop_queue(&mut self, queue: QueueId) {
         self.segments.drop_queue(queue).unwrap_or_else(|error| fatal(&error.to_string()));
-        let mailbox = self.mailbox;
+        let mailbox = &self.mailbox;
         self.stalled.retain(|stalled| match stalled {
             Stalled::Write { page, ticket, .. } if page.queue == queue => {
                 // It is not on its way any more.

@@ -23,7 +23,7 @@ use broker_core::topology::{Destination, Topology};
 use broker_meta::Catalog;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
@@ -35,6 +35,7 @@ use super::events::Event;
 use super::journal::{self, JournalHandle};
 use super::letters::Letters;
 use super::links::{self, Links};
+use super::listener::Listener;
 use super::login::LoginHandle;
 use super::mailbox::Inbox;
 use super::meta::MetaHandle;
@@ -59,6 +60,8 @@ const HELD_READ_BYTES: usize = 8 * 1024;
 const PART_BYTES: usize = 32 * 1024;
 /// Messages are small when a read brings more than one for each so many octets. Large ones are better taken whole.
 const SMALL_BYTES: usize = 4 * 1024;
+/// So many sockets are told of in one turn at most.
+const EVENTS_MAX: usize = 1024;
 /// Events of other threads' wake-ups carry this token.
 pub const WAKER: Token = Token(usize::MAX);
 /// Tokens from here up to [`WAKER`] are listeners.
@@ -100,8 +103,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(250);
 /// No queue's timer is farther away than the longest time to live: a hundred years are enough to add without overflow.
 const TIMER_MAX_MS: u64 = 100 * 365 * 86_400_000;
 
-/// A socket that accepts connections, and TLS if they are to speak it.
-pub type Door = (TcpListener, Option<Arc<Endpoint>>);
+/// What accepts connections, and TLS if they are to speak it.
+pub type Door = (Listener, Option<Arc<Endpoint>>);
 
 /// What the shard is made of; see [`Shard::new`].
 pub struct Parts {
@@ -111,8 +114,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// Where AMQP connections are accepted.
     pub listeners: Vec<Door>,
-    /// Opens a listening socket.
-    pub listen: Box<dyn Fn(SocketAddr) -> io::Result<TcpListener>>,
+    /// Opens a door again.
+    pub listen: Box<dyn Fn(SocketAddr) -> io::Result<Listener>>,
     /// Options of accepted sockets.
     pub nodelay: bool,
     /// Limits and texts of connections.
@@ -271,7 +274,7 @@ impl Shard {
     /// A shard ready to run.
     pub fn new(mut parts: Parts, (now, now_ms): (Instant, u64), seed: u128, login_key: [u8; 32]) -> io::Result<Self> {
         for (at, (listener, _)) in parts.listeners.iter_mut().enumerate() {
-            parts.poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
+            listener.watch(parts.poll.registry(), Token(LISTENERS + at))?;
         }
         let mut queues: HashMap<QueueId, Box<LocalQueue>, RandomState> =
             std::mem::take(&mut parts.queues).into_iter().collect();
@@ -359,29 +362,47 @@ impl Shard {
 
     /// Runs until the node is told to stop and all is written.
     pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
             self.wait(&mut events)?;
-            self.now = Instant::now();
-            self.now_ms = self.started.1 + self.now.duration_since(self.started.0).as_millis() as u64;
-            let accept = self.note_ready(&events);
-            self.read_clients();
-            self.read_links();
-            while let Some(event) = self.parts.inbox.take() {
-                self.take_event(event);
-            }
-            self.fire_timers();
-            if !self.slices.is_empty() {
-                self.carry_out_slice();
-            }
-            if accept {
-                self.accept_all();
-            }
-            self.finish_turn();
-            if self.stopping.is_some_and(|deadline| self.clients.is_empty() || self.now >= deadline) {
+            if self.turn(Instant::now(), &events, false) {
                 return self.stop();
             }
         }
+    }
+
+    /// One turn that waits for nothing, for whoever has the time in hand and steps the threads beside it. True when all is over.
+    pub fn step(&mut self, now: Instant) -> io::Result<bool> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        poll(&mut self.parts.poll, &mut events, Some(Duration::ZERO))?;
+        // Doors that are given tell nobody that somebody is there.
+        Ok(self.turn(now, &events, true))
+    }
+
+    /// Other nodes to which there is a link.
+    pub fn reaches(&self) -> impl Iterator<Item = NodeId> {
+        self.links.nodes()
+    }
+
+    /// Everything but waiting. True when the node is to stop and nobody needs to be waited for any more.
+    fn turn(&mut self, now: Instant, events: &Events, mut accept: bool) -> bool {
+        self.now = now;
+        self.now_ms = self.started.1 + self.now.duration_since(self.started.0).as_millis() as u64;
+        accept |= self.note_ready(events);
+        self.read_clients();
+        self.read_links();
+        while let Some(event) = self.parts.inbox.take() {
+            self.take_event(event);
+        }
+        self.fire_timers();
+        if !self.slices.is_empty() {
+            self.carry_out_slice();
+        }
+        if accept {
+            self.accept_all();
+        }
+        self.finish_turn();
+        self.stopping.is_some_and(|deadline| self.clients.is_empty() || self.now >= deadline)
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
@@ -837,10 +858,10 @@ impl Shard {
     /// Nobody may connect any more: who tries is refused by the kernel, and goes to another node.
     pub(super) fn close_doors(&mut self) {
         for (mut listener, tls) in self.parts.listeners.drain(..) {
-            if let Err(error) = self.parts.poll.registry().deregister(&mut listener) {
+            if let Err(error) = listener.leave(self.parts.poll.registry()) {
                 tracing::debug!(%error, "cannot stop watching a listening socket");
             }
-            match listener.local_addr() {
+            match listener.address() {
                 Ok(address) => self.closed_doors.push((address, tls)),
                 Err(error) => tracing::error!(%error, "a listening socket does not know its address; it stays closed"),
             }
@@ -861,7 +882,7 @@ impl Shard {
         for (address, tls) in std::mem::take(&mut self.closed_doors) {
             let opened = (self.parts.listen)(address).and_then(|mut listener| {
                 let token = Token(LISTENERS + self.parts.listeners.len());
-                self.parts.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+                listener.watch(self.parts.poll.registry(), token)?;
                 Ok(listener)
             });
             match opened {

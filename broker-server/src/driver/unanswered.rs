@@ -46,13 +46,15 @@ impl Publishes {
         counted
     }
 
-    /// All that are not answered, each as often as an answer is missing.
-    pub fn left(&self) -> impl Iterator<Item = (ChannelKey, u64)> {
+    /// All that are not answered, sorted, each as often as an answer is missing.
+    pub fn left(&self) -> Vec<(ChannelKey, u64)> {
         let of_channel = |(&channel, publishes): (&ChannelKey, &VecDeque<(u64, u32)>)| {
             let each = publishes.iter().flat_map(|&(seq, missing)| std::iter::repeat_n(seq, missing as usize));
             each.map(move |seq| (channel, seq)).collect::<Vec<_>>()
         };
-        self.0.iter().flat_map(of_channel)
+        let mut left: Vec<(ChannelKey, u64)> = self.0.iter().flat_map(of_channel).collect();
+        left.sort_unstable();
+        left
     }
 }
 
@@ -111,9 +113,12 @@ impl Deliveries {
         self.0.remove(&queue);
     }
 
-    /// All that are not settled, by queue.
-    pub fn left(self) -> impl Iterator<Item = (QueueId, Ranges)> {
-        self.0.into_iter().map(|(queue, mut held)| (queue, std::mem::take(held.close())))
+    /// All that are not settled, sorted by queue.
+    pub fn left(self) -> Vec<(QueueId, Ranges)> {
+        let left = self.0.into_iter().map(|(queue, mut held)| (queue, std::mem::take(held.close())));
+        let mut left: Vec<_> = left.collect();
+        left.sort_unstable_by_key(|(queue, _)| *queue);
+        left
     }
 }
 
@@ -142,12 +147,10 @@ mod tests {
         assert_eq!(publishes.answered(channel(1), 2, 2).as_slice(), [(2, 2)]);
         assert_eq!(publishes.answered(channel(1), 1, 3).as_slice(), [(1, 1), (3, 3)]);
         assert_eq!(publishes.answered(channel(1), 1, 2).as_slice(), []);
-        let mut left: Vec<_> = publishes.left().collect();
-        left.sort();
-        assert_eq!(left, [(channel(1), 3), (channel(1), 4), (channel(2), 1)]);
+        assert_eq!(publishes.left(), [(channel(1), 3), (channel(1), 4), (channel(2), 1)]);
         assert_eq!(publishes.answered(channel(1), 0, u64::MAX).as_slice(), [(3, 4)]);
         assert_eq!(publishes.answered(channel(2), 1, 1).as_slice(), [(1, 1)]);
-        assert!(publishes.left().next().is_none() && publishes.0.is_empty());
+        assert!(publishes.left().is_empty() && publishes.0.is_empty());
         assert_eq!(publishes.answered(channel(3), 1, 1).as_slice(), []);
     }
 
@@ -167,7 +170,8 @@ mod tests {
         // One that was given back is sent again.
         deliveries.sent(one, 5);
         deliveries.settled(one, 1, 6);
-        let left: Vec<_> = deliveries.left().map(|(queue, left)| (queue, left.iter().collect::<Vec<_>>())).collect();
+        let left: Vec<_> =
+            deliveries.left().into_iter().map(|(queue, left)| (queue, left.iter().collect::<Vec<_>>())).collect();
         assert_eq!(left, [(other, held_of_other.to_vec())]);
     }
 
@@ -187,7 +191,7 @@ mod tests {
                 }
                 prop_assert_eq!(deliveries.0.is_empty(), model.is_empty());
             }
-            let left: Vec<u64> = deliveries.left().flat_map(|(_, left)| left.iter().flat_map(|(a, b)| a..=b).collect::<Vec<_>>()).collect();
+            let left: Vec<u64> = deliveries.left().into_iter().flat_map(|(_, left)| left.iter().flat_map(|(a, b)| a..=b).collect::<Vec<_>>()).collect();
             prop_assert_eq!(left, model.into_iter().collect::<Vec<_>>());
         }
     }

@@ -1,5 +1,7 @@
 //! Rules that are broken on purpose, so that it is seen that the simulation notices.
 
+use crate::socket::Tampering;
+
 /// A rule that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
@@ -9,17 +11,38 @@ pub enum Broken {
     EmptiedVotes,
     /// What nodes say of themselves is not spread.
     FactsStay,
+    /// A copy of a disk is put back after its node has started once more since.
+    OldDisk,
     /// The shard is not told of one entry in twenty.
     FeedSkips,
+    /// When a link comes up it is not said which exclusive queues there are.
+    AnnouncementsStay,
+    /// Of two publishes on a link, one behind the other, the second comes first.
+    LinksSwap,
+    /// A disk says that messages are synced which it loses.
+    SyncLies,
 }
 
 impl Broken {
+    /// What befalls what is said on links.
+    pub(crate) fn tampering(self) -> Option<Tampering> {
+        match self {
+            Broken::AnnouncementsStay => Some(Tampering::KeepsAnnouncements),
+            Broken::LinksSwap => Some(Tampering::SwapsPublishes),
+            _ => None,
+        }
+    }
+
     /// All of them by name.
     pub const ALL: &[(&str, Broken)] = &[
         ("emptied-founds", Broken::EmptiedFounds),
         ("emptied-votes", Broken::EmptiedVotes),
+        ("old-disk", Broken::OldDisk),
         ("facts-stay", Broken::FactsStay),
         ("feed-skips", Broken::FeedSkips),
+        ("announcements-stay", Broken::AnnouncementsStay),
+        ("links-swap", Broken::LinksSwap),
+        ("sync-lies", Broken::SyncLies),
     ];
 
     /// The one of this name.

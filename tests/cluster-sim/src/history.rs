@@ -1,6 +1,10 @@
 //! What was seen of all nodes while they lived: all that invariants are checked on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use broker_meta::{Catalog, Command};
+use prost::Message as _;
 
 /// What a client wanted to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,75 @@ pub struct Proposal {
     pub began: u64,
     /// When it was acknowledged, and at which index of the log.
     pub acknowledged: Option<(u64, u64)>,
+    /// What the client was told that it did.
+    pub answer: String,
+}
+
+/// An entry of the log with changes in it, as the first node that applied it says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// Node, start and number of whoever proposed it: of two that are the same only the first counts.
+    pub origin: (u64, u64, u64),
+    /// The changes.
+    pub commands: Vec<Command>,
+    /// What each did.
+    pub outcomes: Vec<String>,
+}
+
+/// What became of a persistent message in a durable queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// It was confirmed.
+    pub confirmed: bool,
+    /// It was said that no queue took it.
+    pub returned: bool,
+    /// A consumer had it, and acknowledged it.
+    pub acknowledged: bool,
+}
+
+/// A message that a consumer had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The client.
+    pub consumer: u64,
+    /// The message: its publisher's number, and how many that one had published before it.
+    pub message: (u64, u64),
+    /// It may have been delivered before.
+    pub redelivered: bool,
+}
+
+/// Names and links are looked at this often, in milliseconds.
+pub const LOOKS_EVERY_MS: u64 = 5;
+
+/// From when to when something was so, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct While {
+    /// From then.
+    pub from: u64,
+    /// Until then.
+    pub until: u64,
+}
+
+/// A client had an exclusive queue of this name, granted by its node and known there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The name.
+    pub name: String,
+    /// The node.
+    pub node: u64,
+    /// When.
+    pub time: While,
+}
+
+/// A node had a link to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// The node.
+    pub node: u64,
+    /// The other.
+    pub other: u64,
+    /// When.
+    pub time: While,
 }
 
 /// A node that serves.
@@ -47,17 +120,6 @@ pub struct Standing {
     pub alarm_elsewhere: bool,
 }
 
-/// An entry of a node's log, carried out once more.
-#[derive(Clone, Debug)]
-pub struct Replayed {
-    /// The node.
-    pub node: String,
-    /// Digest of the catalog afterwards.
-    pub catalog: u64,
-    /// What was made or deleted.
-    pub done: Vec<Change>,
-}
-
 /// See the module's page.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -69,10 +131,31 @@ pub struct History {
     pub told: Vec<(String, String, Vec<u64>)>,
     /// Indexes out of order: the node, what came, after what.
     pub backwards: Vec<(String, u64, u64)>,
-    /// What the log of each node comes to when it is carried out once more at the end, by cluster and index.
-    pub replayed: BTreeMap<(String, u64), Vec<Replayed>>,
     /// All proposals.
     pub proposals: Vec<Proposal>,
+    /// Entries of the log, by cluster and index.
+    pub entries: BTreeMap<(String, u64), Entry>,
+    /// A node applied something else: its name, and the index.
+    pub forked: Vec<(String, u64)>,
+    /// Messages by name and queue.
+    pub messages: BTreeMap<(String, String), Message>,
+    /// Deliveries, in order.
+    pub deliveries: Vec<Delivery>,
+    /// On which nodes a durable queue of this name has lived.
+    pub homes: BTreeMap<String, BTreeSet<u64>>,
+    /// Nodes that lost their disk.
+    pub emptied: BTreeSet<u64>,
+    /// Exclusive queues.
+    pub held: Vec<Held>,
+    /// Links.
+    pub linked: Vec<Linked>,
     /// By name, how each node stands a while after the heal; none: it does not serve.
     pub end: BTreeMap<String, Option<Standing>>,
+}
+
+/// A catalog's octets in a few.
+pub fn digest(catalog: &Catalog) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    catalog.to_snapshot().encode_to_vec().hash(&mut hasher);
+    hasher.finish()
 }

@@ -7,11 +7,14 @@ use std::process::{Command, Output, Stdio};
 use std::{fs, io};
 
 pub mod broken;
+mod client;
+mod crowd;
 pub mod history;
 pub mod invariants;
-mod links;
 mod net;
 mod node;
+mod serving;
+mod socket;
 pub mod world;
 
 /// Has the program of this crate live through a seed, in a process of its own; with more arguments of `one`, if any.

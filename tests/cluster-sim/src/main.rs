@@ -1,12 +1,12 @@
-//! `cluster-sim [--seeds N] [--from SEED] [--seconds S] [--broken RULE]`: lives through many seeds, each in a process of its own, and says in which a
-//! promise was broken. Things go wrong for `S` seconds, 30 unless something else is said.
-//! `cluster-sim one SEED [--seconds S] [--broken RULE] [--trace]`: one seed.
+//! `cluster-sim [--seeds N] [--from SEED] [--broken RULE] [--faults SECONDS]`: lives through many seeds, each in a process of its own, and says in which a
+//! promise was broken. `cluster-sim one SEED [--broken RULE] [--faults SECONDS] [--trace]`: one seed. Things go wrong for so many seconds.
 
 use std::process::ExitCode;
 use std::{fs, io};
 
 use cluster_sim::broken::Broken;
-use cluster_sim::{disks_of, in_a_process, world};
+use cluster_sim::world::{self, FAULTS_MS};
+use cluster_sim::{disks_of, in_a_process};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -22,18 +22,21 @@ fn main() -> ExitCode {
         eprintln!("rules that can be broken: {:?}", Broken::ALL.iter().map(|(name, _)| name).collect::<Vec<_>>());
         return ExitCode::from(2);
     }
-    let number = |name: &str, otherwise: u64| value(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
-    let trouble_ms = number("--seconds", world::TROUBLE_MS / 1000) * 1000;
     if let [command, seed, ..] = arguments.as_slice()
         && command == "one"
         && let Ok(seed) = seed.parse()
     {
-        return one(seed, broken, trouble_ms, arguments.iter().any(|argument| argument == "--trace"));
+        let faults_ms = value("--faults")
+            .and_then(|seconds| seconds.parse().ok())
+            .map_or(FAULTS_MS, |seconds: u64| seconds * 1_000);
+        return one(seed, broken, faults_ms, arguments.iter().any(|argument| argument == "--trace"));
     }
+    let number = |name: &str, otherwise: u64| value(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
     let (from, seeds) = (number("--from", 0), number("--seeds", 100));
-    let seconds = (trouble_ms / 1000).to_string();
+    let faults = value("--faults");
+    let options = [("--broken", &rule), ("--faults", &faults)];
     let more: Vec<&str> =
-        ["--seconds", &seconds].into_iter().chain(rule.iter().flat_map(|rule| ["--broken", rule])).collect();
+        options.iter().filter_map(|(name, value)| Some([*name, value.as_deref()?])).flatten().collect();
     let mut bad = 0;
     for seed in from..from + seeds {
         match child(seed, &more) {
@@ -63,7 +66,7 @@ fn child(seed: u64, more: &[&str]) -> io::Result<bool> {
     Ok(output.status.success())
 }
 
-fn one(seed: u64, broken: Option<Broken>, trouble_ms: u64, trace: bool) -> ExitCode {
+fn one(seed: u64, broken: Option<Broken>, faults_ms: u64, trace: bool) -> ExitCode {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
@@ -72,8 +75,7 @@ fn one(seed: u64, broken: Option<Broken>, trouble_ms: u64, trace: bool) -> ExitC
     // What is made of chance in this process comes after it, on a thread that has none yet: hash maps, Raft's timers, the choices of tokio.
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     let outcome = std::thread::scope(|scope| {
-        let lived =
-            scope.spawn(|| fs::create_dir_all(&root).and_then(|()| world::run(seed, broken, trouble_ms, &root)));
+        let lived = scope.spawn(|| fs::create_dir_all(&root).and_then(|()| world::run(seed, broken, faults_ms, &root)));
         lived.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
     });
     drop(fs::remove_dir_all(&root));
@@ -87,8 +89,8 @@ fn one(seed: u64, broken: Option<Broken>, trouble_ms: u64, trace: bool) -> ExitC
     if trace {
         outcome.trace.iter().for_each(|line| println!("{line}"));
     }
-    let (faults, acknowledged) = (outcome.faults, outcome.acknowledged);
-    println!("seed {seed}: {faults} faults, {acknowledged} changes acknowledged");
+    let (faults, acknowledged, confirmed) = (outcome.faults, outcome.acknowledged, outcome.confirmed);
+    println!("seed {seed}: {faults} faults, {acknowledged} changes acknowledged, {confirmed} messages confirmed");
     match outcome.wrong {
         None => ExitCode::SUCCESS,
         Some(what) => {

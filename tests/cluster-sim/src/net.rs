@@ -5,16 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use broker_meta::raft::Applied;
 use broker_server::cluster::ground::{Duplex, Given, GivenDatagrams, GivenListener, Pending};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use harness::random::Random;
+
+use crate::socket::{Heard, Socket, Tampering};
 
 /// Nodes listen here.
 pub const PORT: u16 = 25_672;
@@ -41,10 +44,16 @@ struct State {
     doors: BTreeMap<usize, Door>,
     streams: BTreeMap<u64, Stream>,
     next_stream: u64,
+    /// Of streams whose end is driven without tokio, by stream and end.
+    sockets: BTreeMap<(u64, usize), Socket>,
     boxes: BTreeMap<usize, Letters>,
     /// Nodes that cannot go on, and why.
     failed: BTreeMap<usize, String>,
     sent: u64,
+    /// What nodes have applied since it was last asked.
+    applied: BTreeMap<usize, Vec<Applied>>,
+    /// A broken rule: what befalls operations on links.
+    tampering: Option<Tampering>,
     /// A broken rule: what nodes say of themselves is not spread.
     facts_stay: bool,
 }
@@ -94,9 +103,12 @@ impl Net {
             doors: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_stream: 0,
+            sockets: BTreeMap::new(),
             boxes: BTreeMap::new(),
             failed: BTreeMap::new(),
             sent: 0,
+            applied: BTreeMap::new(),
+            tampering: None,
             facts_stay: false,
         })))
     }
@@ -109,6 +121,16 @@ impl Net {
     /// Whether datagrams that carry what nodes say of themselves are lost.
     pub fn break_facts(&self, stay: bool) {
         self.lock().facts_stay = stay;
+    }
+
+    /// What befalls operations on links that come up from now on.
+    pub fn break_links(&self, tampering: Option<Tampering>) {
+        self.lock().tampering = tampering;
+    }
+
+    /// What a node has applied since this was last asked.
+    pub fn applied(&self, node: usize) -> Vec<Applied> {
+        self.lock().applied.remove(&node).unwrap_or_default()
     }
 
     /// Cuts one direction.
@@ -144,6 +166,7 @@ impl Net {
         let mut state = self.lock();
         state.doors.remove(&node);
         state.boxes.remove(&node);
+        state.applied.remove(&node);
     }
 
     /// Why a node cannot go on, if it has said so.
@@ -198,10 +221,50 @@ impl State {
                 }
             }
         }
+        self.carry();
         self.streams.retain(|_, stream| !(stream.closed[0] && stream.closed[1]));
         for letters in self.boxes.values_mut() {
             if letters.under_way.first_key_value().is_some_and(|((at, _), _)| *at <= now) {
                 wake(&mut letters.waker);
+            }
+        }
+    }
+
+    /// Carries octets between streams and the sockets that stand for an end of them.
+    fn carry(&mut self) {
+        let mut sockets = std::mem::take(&mut self.sockets);
+        sockets.retain(|&(id, end), socket| self.carry_for(id, end, socket));
+        self.sockets = sockets;
+    }
+
+    /// Whether the socket goes on.
+    fn carry_for(&mut self, id: u64, end: usize, socket: &mut Socket) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        if stream.failed[end] {
+            stream.closed[end] = true;
+            return false;
+        }
+        let pipe = &mut stream.pipes[1 - end];
+        if !pipe.arrived.is_empty() {
+            let taken = socket.give(pipe.arrived.make_contiguous());
+            pipe.arrived.drain(..taken);
+        }
+        if pipe.ended && pipe.arrived.is_empty() {
+            socket.end();
+        }
+        let room = WINDOW_BYTES.saturating_sub(stream.pipes[end].octets);
+        match socket.hear(room) {
+            Heard::Nothing => true,
+            Heard::Octets(octets) => {
+                self.send(id, end, &octets);
+                true
+            }
+            Heard::End => {
+                self.send(id, end, &[]);
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.closed[end] = true;
+                }
+                false
             }
         }
     }
@@ -283,7 +346,7 @@ impl Given for Place {
                 },
             );
             drop(state);
-            Ok(Box::new(End { net, id, end: 0 }) as Box<dyn Duplex>)
+            Ok(Box::new(End { net, id, end: 0, is_handed_over: false }) as Box<dyn Duplex>)
         })
     }
 
@@ -307,6 +370,10 @@ impl Given for Place {
     fn failed(&self, why: &str) {
         self.net.lock().failed.insert(self.node, why.into());
     }
+
+    fn applied(&self, applied: &Applied) {
+        self.net.lock().applied.entry(self.node).or_default().push(applied.clone());
+    }
 }
 
 impl GivenListener for Place {
@@ -320,7 +387,7 @@ impl GivenListener for Place {
                 return Poll::Pending;
             };
             drop(state);
-            let end = Box::new(End { net: net.clone(), id, end: 1 }) as Box<dyn Duplex>;
+            let end = Box::new(End { net: net.clone(), id, end: 1, is_handed_over: false }) as Box<dyn Duplex>;
             Poll::Ready(Ok((end, place(from))))
         }))
     }
@@ -367,6 +434,19 @@ struct End {
     net: Net,
     id: u64,
     end: usize,
+    /// A socket stands for it.
+    is_handed_over: bool,
+}
+
+impl Duplex for End {
+    fn into_socket(mut self: Box<Self>) -> io::Result<TcpStream> {
+        let mut state = self.net.lock();
+        let (socket, theirs) = Socket::pair(state.tampering)?;
+        state.sockets.insert((self.id, self.end), socket);
+        drop(state);
+        self.is_handed_over = true;
+        Ok(theirs)
+    }
 }
 
 impl AsyncRead for End {
@@ -421,6 +501,9 @@ impl AsyncWrite for End {
 
 impl Drop for End {
     fn drop(&mut self) {
+        if self.is_handed_over {
+            return;
+        }
         let mut state = self.net.lock();
         state.send(self.id, self.end, &[]);
         if let Some(stream) = state.streams.get_mut(&self.id) {

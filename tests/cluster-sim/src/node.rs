@@ -1,4 +1,4 @@
-//! One simulated node: the real part of brokerd that has to do with other nodes, on a runtime and a disk of its own.
+//! One simulated node: brokerd's cluster and its shard, on a runtime and disks of its own.
 
 use std::fs;
 use std::io;
@@ -6,21 +6,23 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
-use broker_core::name::NodeId;
-use broker_meta::raft::{Identity, create_log, replay};
-use broker_meta::{Catalog, CatalogEvent};
+use broker_core::access::{PasswordHash, User};
+use broker_core::store::disk::{Crash, SimDisk};
+use broker_meta::raft::{Identity, create_log};
+use broker_meta::{Catalog, command};
 use broker_server::cluster::ground::Ground;
 use broker_server::cluster::{Handle, plan_to_be_blank, start_on};
 use broker_server::config::Config;
 use broker_server::config::cluster::Seed;
 use broker_server::driver::events::Event;
-use broker_server::driver::mailbox::{Inbox, mailbox};
 use broker_server::exit::Failure;
-use mio::{Poll, Token, Waker};
+use harness::random::Random;
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
-use crate::links::Links;
 use crate::net::{Net, PORT};
+use crate::serving::Serving;
+use crate::socket::Socket;
 
 type Starting = Pin<Box<dyn Future<Output = Result<Option<Handle>, Failure>>>>;
 
@@ -47,22 +49,28 @@ pub struct Node {
     pub stopped: bool,
     /// Milliseconds it stood still.
     missed: u64,
+    /// What its clock shows.
+    now: std::time::Instant,
     /// Why it refused.
     pub why: String,
     net: Net,
+    random: Random,
     directory: PathBuf,
+    /// Where the messages are.
+    disk: SimDisk,
+    /// As it was when the messages' disk was last kept.
+    kept_disk: SimDisk,
     config: Config,
     // In this order: a runtime is dropped after what runs on it.
     starting: Option<Starting>,
+    serving: Option<Serving>,
     handle: Option<Handle>,
-    inbox: Option<(Inbox, Poll)>,
-    links: Links,
     runtime: Option<Runtime>,
 }
 
 impl Node {
     /// One of several, which are listed to each.
-    pub fn new(number: usize, of: usize, root: &Path, net: &Net) -> io::Result<Node> {
+    pub fn new(number: usize, of: usize, root: &Path, net: &Net, mut random: Random) -> io::Result<Node> {
         let directory = root.join(format!("n{number}"));
         let secret = root.join("secret");
         fs::create_dir_all(&directory)?;
@@ -72,19 +80,23 @@ impl Node {
         config.cluster.secret_file = Some(secret);
         config.cluster.listener.port = PORT;
         config.cluster.nodes = (1..=of).map(|number| Seed { name: format!("rabbit@n{number}"), port: None }).collect();
+        let disk = SimDisk::new(random.draw());
         Ok(Node {
             number,
             state: State::Down,
             stopped: false,
             missed: 0,
+            now: std::time::Instant::now(),
             why: String::new(),
             net: net.clone(),
+            random,
             directory,
+            kept_disk: disk.crash(Crash::KeepAll),
+            disk,
             config,
             starting: None,
+            serving: None,
             handle: None,
-            inbox: None,
-            links: Links::default(),
             runtime: None,
         })
     }
@@ -95,7 +107,7 @@ impl Node {
         let (ground, config) = (Ground::Given(self.net.of(self.number)), self.config.clone());
         let directory = self.directory.clone();
         self.starting =
-            Some(Box::pin(async move { start_on(ground, &config, &directory, || Ok(Catalog::default())).await }));
+            Some(Box::pin(async move { start_on(ground, &config, &directory, || Ok(first_boot(&config))).await }));
         self.runtime = Some(runtime);
         self.state = State::Starting;
         Ok(())
@@ -106,8 +118,8 @@ impl Node {
         self.handle.as_ref()
     }
 
-    /// A millisecond goes by; what the node tells its shard.
-    pub fn tick(&mut self) -> io::Result<Vec<Event>> {
+    /// A millisecond goes by; what the node tells its shard, which hears none of it yet.
+    pub fn tick(&mut self, now_ms: u64) -> io::Result<Vec<Event>> {
         let Some(runtime) = &self.runtime else { return Ok(Vec::new()) };
         if self.stopped {
             self.missed += 1;
@@ -115,13 +127,13 @@ impl Node {
         }
         let missed = std::mem::take(&mut self.missed);
         let starting = &mut self.starting;
-        let started = runtime.block_on(async {
+        let (started, now) = runtime.block_on(async {
             // The clock went on while it stood still.
             if missed > 0 {
                 tokio::time::advance(Duration::from_millis(missed)).await;
             }
             let tick = tokio::time::sleep(Duration::from_millis(1));
-            match starting {
+            let started = match starting {
                 None => {
                     tick.await;
                     None
@@ -131,19 +143,18 @@ impl Node {
                     started = starting => Some(started),
                     () = tick => None,
                 },
-            }
+            };
+            (started, Instant::now().into_std())
         });
+        self.now = now;
         match started {
             None => {}
             Some(Ok(Some(handle))) => {
                 self.starting = None;
-                let poll = Poll::new()?;
-                let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), Token(0))?);
                 let _entered = runtime.enter();
-                self.links = Links::default();
-                handle.go_live(&mailbox, &self.config, self.links.taker(runtime.handle().clone()));
+                let random = Random::new(self.random.draw());
+                self.serving = Some(Serving::begin(&handle, &self.config, &self.disk, random, (now, now_ms))?);
                 self.handle = Some(handle);
-                self.inbox = Some((inbox, poll));
                 self.state = State::Live;
             }
             Some(Ok(None)) => self.refuse("it is to start again".into()),
@@ -152,11 +163,30 @@ impl Node {
         if let Some(why) = self.net.failed(self.number) {
             self.refuse(why);
         }
-        if let Some(handle) = &self.handle {
-            self.links.ended().into_iter().for_each(|node| handle.link_is_down(NodeId(node)));
+        Ok(self.serving.as_ref().map(Serving::told).unwrap_or_default())
+    }
+
+    /// Its shard hears something.
+    pub fn hear(&self, event: Event) {
+        if let Some(serving) = &self.serving {
+            serving.hear(event);
         }
-        let Some((inbox, _)) = &self.inbox else { return Ok(Vec::new()) };
-        Ok(std::iter::from_fn(|| inbox.take()).collect())
+    }
+
+    /// Its shard has a turn.
+    pub fn turn(&mut self) -> io::Result<()> {
+        match (&mut self.serving, &self.runtime) {
+            (Some(serving), Some(runtime)) if !self.stopped => {
+                let _entered = runtime.enter();
+                serving.turn(self.now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A client comes. None if nobody is let in.
+    pub fn connect(&self) -> io::Result<Option<Socket>> {
+        self.serving.as_ref().map_or(Ok(None), Serving::connect)
     }
 
     fn refuse(&mut self, why: String) {
@@ -165,14 +195,21 @@ impl Node {
     }
 
     fn end(&mut self) {
-        (self.starting, self.handle, self.inbox) = (None, None, None);
+        (self.starting, self.serving, self.handle) = (None, None, None);
         self.runtime = None;
         self.net.gone(self.number);
         (self.state, self.stopped, self.missed) = (State::Down, false, 0);
     }
 
-    /// It is killed: what the files hold at this moment is what the next start finds, not what an orderly end would add.
-    pub fn kill(&mut self) -> io::Result<()> {
+    /// It is killed: what the files hold at this moment is what the next start finds, not what an orderly end would add. Of the messages' disk only what was
+    /// synced is sure. A disk that `lies` holds what it did when it was last kept.
+    pub fn kill(&mut self, lies: bool) -> io::Result<()> {
+        let how = match self.random.below(3) {
+            0 => Crash::LoseAll,
+            1 => Crash::KeepAll,
+            _ => Crash::Torn,
+        };
+        self.disk = if lies { &self.kept_disk } else { &self.disk }.crash(how);
         let aside = self.directory.with_extension("killed");
         copy(&self.directory, &aside)?;
         self.end();
@@ -180,31 +217,34 @@ impl Node {
         fs::rename(&aside, &self.directory)
     }
 
-    /// Carries its log out once more, while it is down.
-    pub fn replay(&self, seen: impl FnMut(u64, &[Vec<CatalogEvent>], &Catalog)) -> io::Result<()> {
-        replay(&self.directory.join("catalog"), seen).map_err(io::Error::other)
-    }
-
     /// Its disk is emptied while it is down.
-    pub fn empty(&self) -> io::Result<()> {
+    pub fn empty(&mut self) -> io::Result<()> {
+        self.disk = SimDisk::new(self.random.draw());
         fs::remove_dir_all(&self.directory)?;
         fs::create_dir_all(&self.directory)
     }
 
+    /// Keeps a copy of the messages' disk.
+    pub fn keep_messages(&mut self) {
+        self.kept_disk = self.disk.crash(Crash::KeepAll);
+    }
+
     /// Keeps a copy of the disk while it is down.
-    pub fn keep(&self) -> io::Result<()> {
+    pub fn keep(&mut self) -> io::Result<()> {
+        self.keep_messages();
         copy(&self.directory, &self.directory.with_extension("kept"))
     }
 
     /// Puts the copy back while it is down.
-    pub fn put_back(&self) -> io::Result<()> {
+    pub fn put_back(&mut self) -> io::Result<()> {
+        self.disk = self.kept_disk.crash(Crash::KeepAll);
         fs::remove_dir_all(&self.directory)?;
         copy(&self.directory.with_extension("kept"), &self.directory)
     }
 
     /// To which nodes it has a link.
     pub fn links(&self) -> Vec<u64> {
-        self.links.up()
+        self.serving.as_ref().map(Serving::links).unwrap_or_default()
     }
 
     /// An operator has it forget another node.
@@ -236,6 +276,19 @@ impl Node {
     pub fn has_log(&self) -> bool {
         self.directory.join("catalog/raft.redb").exists()
     }
+}
+
+/// The catalog of a node that has never run: the default user has a password that costs nothing to check.
+fn first_boot(config: &Config) -> Catalog {
+    let bootstrap = &config.bootstrap;
+    let password = PasswordHash::rabbit_sha256(bootstrap.password.expose().as_bytes(), Default::default());
+    let user = User { name: bootstrap.user.as_str().into(), password: Some(password), tags: bootstrap.tags.clone() };
+    let (configure, write, read) = (&bootstrap.configure, &bootstrap.write, &bootstrap.read);
+    let mut catalog = Catalog::default();
+    for command in command::first_boot(&bootstrap.vhost, &user, configure, write, read) {
+        catalog.apply(catalog.index() + 1, &command);
+    }
+    catalog
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use broker_meta::raft::Applied;
 use broker_meta::{Catalog, CatalogEvent, command};
 use broker_server::driver::events::Event;
-use prost::Message;
 
 use crate::broken::Broken;
-use crate::history::{Change, History, Proposal, Replayed, Standing};
+use crate::crowd::Crowd;
+use crate::history::{Change, Entry, History, Proposal, Standing, digest};
 use crate::invariants;
 use crate::net::Net;
 use crate::node::{Node, State};
@@ -20,12 +20,18 @@ use harness::random::Random;
 
 /// Until then nodes find each other, in milliseconds.
 const FOUNDED_MS: u64 = 6_000;
-/// From then on things go wrong for so long, unless something else is said.
-pub const TROUBLE_MS: u64 = 30_000;
-/// So long after that everything must agree.
-const MENDED_MS: u64 = 30_000;
-/// Clients of a node stop proposing so long before.
+/// Things go wrong for so long, unless said otherwise.
+pub const FAULTS_MS: u64 = 30_000;
+/// So long after the heal everything must agree.
+const HEALS_MS: u64 = 30_000;
+/// Clients stop a while before that, and the queues are emptied.
 const QUIET_MS: u64 = 8_000;
+/// Proposals of clients have higher numbers than those of the shard, which knows nothing of them.
+const PROPOSALS: u64 = 1 << 40;
+/// By then a node that has joined is one of the majority.
+const SETTLED_MS: u64 = 2_000;
+/// A disk that lies is this far behind.
+const LIES_EVERY_MS: u64 = 1_000;
 
 /// What became of a seed.
 #[derive(Debug)]
@@ -36,22 +42,30 @@ pub struct Outcome {
     pub wrong: Option<String>,
     /// Changes that were acknowledged.
     pub acknowledged: usize,
+    /// Messages that were confirmed.
+    pub confirmed: usize,
     /// Faults of all kinds.
     pub faults: usize,
 }
 
-struct World {
-    now: u64,
-    /// When all is well again.
-    healed: u64,
-    random: Random,
+/// See the module's page.
+pub(crate) struct World {
+    pub now: u64,
+    /// Until then things go wrong.
+    healed_ms: u64,
+    pub random: Random,
     net: Net,
-    nodes: Vec<Node>,
+    pub nodes: Vec<Node>,
+    pub crowd: Crowd,
     broken: Option<Broken>,
-    history: History,
+    pub history: History,
     trace: Vec<String>,
-    /// The last index that a node's shard was told of in this start.
+    /// The last index that a node has applied in this start.
     last: Vec<u64>,
+    /// What it has applied and was not looked at yet: until it serves its cluster is not known.
+    applied: Vec<Vec<Applied>>,
+    /// Indexes after which its catalog was looked at, in any start with this disk.
+    looked_at: Vec<BTreeSet<u64>>,
     alarms: Vec<bool>,
     alarms_elsewhere: Vec<bool>,
     /// When a node that does not run or stands still goes on.
@@ -61,13 +75,15 @@ struct World {
     kept: Option<usize>,
     /// An operator has had the emptied node forgotten.
     forgotten: bool,
-    /// Numbers and clusters, for the broken rule.
-    belonged: Vec<Option<([u8; 16], u64)>>,
+    /// Clusters and numbers.
+    pub belonged: Vec<Option<([u8; 16], u64)>>,
+    /// When one of them last became one of the cluster.
+    joined_at: u64,
     faults: usize,
 }
 
-/// Lives through a seed. Everything random in the process must follow from the same seed.
-pub fn run(seed: u64, broken: Option<Broken>, trouble_ms: u64, root: &Path) -> io::Result<Outcome> {
+/// Lives through a seed, with faults for so many milliseconds. Everything random in the process must follow from the same seed.
+pub fn run(seed: u64, broken: Option<Broken>, faults_ms: u64, root: &Path) -> io::Result<Outcome> {
     let secret = root.join("secret");
     fs::write(&secret, [b'x'; 32])?;
     fs::set_permissions(&secret, Permissions::from_mode(0o600))?;
@@ -75,17 +91,22 @@ pub fn run(seed: u64, broken: Option<Broken>, trouble_ms: u64, root: &Path) -> i
     let count = if random.one_in(3) { 5 } else { 3 };
     let net = Net::new(random.draw());
     net.break_facts(broken == Some(Broken::FactsStay));
-    let nodes = (1..=count).map(|number| Node::new(number, count, root, &net)).collect::<io::Result<Vec<_>>>()?;
+    net.break_links(broken.and_then(Broken::tampering));
+    let mut node = |number| Node::new(number, count, root, &net, Random::new(random.draw()));
+    let nodes = (1..=count).map(&mut node).collect::<io::Result<Vec<_>>>()?;
     let mut world = World {
         now: 0,
-        healed: FOUNDED_MS + trouble_ms,
+        healed_ms: FOUNDED_MS + faults_ms,
         random,
         net,
         nodes,
+        crowd: Crowd::default(),
         broken,
         history: History::default(),
         trace: Vec::new(),
         last: vec![0; count],
+        applied: vec![Vec::new(); count],
+        looked_at: vec![BTreeSet::new(); count],
         alarms: vec![false; count],
         alarms_elsewhere: vec![false; count],
         goes_on: vec![None; count],
@@ -93,17 +114,28 @@ pub fn run(seed: u64, broken: Option<Broken>, trouble_ms: u64, root: &Path) -> i
         kept: None,
         forgotten: false,
         belonged: vec![None; count],
+        joined_at: 0,
         faults: 0,
     };
     world.live()?;
     let wrong = invariants::check(&world.history).err();
     let acknowledged = world.history.proposals.iter().filter(|proposal| proposal.acknowledged.is_some()).count();
-    Ok(Outcome { trace: world.trace, wrong, acknowledged, faults: world.faults })
+    let confirmed = world.history.messages.values().filter(|message| message.confirmed).count();
+    Ok(Outcome { trace: world.trace, wrong, acknowledged, confirmed, faults: world.faults })
 }
 
 impl World {
-    fn tell(&mut self, what: &str) {
+    pub fn tell(&mut self, what: &str) {
         self.trace.push(format!("{:6} {what}", self.now));
+    }
+
+    fn end_ms(&self) -> u64 {
+        self.healed_ms + HEALS_MS
+    }
+
+    /// Clients stop then.
+    pub fn quiet_ms(&self) -> u64 {
+        self.end_ms() - QUIET_MS
     }
 
     fn live(&mut self) -> io::Result<()> {
@@ -114,61 +146,55 @@ impl World {
             self.net.weather(20, 20);
         }
         let mut next_fault = if self.random.one_in(3) { 200 } else { FOUNDED_MS };
-        let end = self.healed + MENDED_MS;
-        while self.now < end {
+        while self.now < self.end_ms() {
             self.now += 1;
             self.net.step();
             self.go_on()?;
             for at in 0..self.nodes.len() {
                 let before = self.nodes[at].state;
-                let events = self.nodes[at].tick()?;
+                let events = self.nodes[at].tick(self.now)?;
                 self.noticed(at, before);
+                let applied = self.net.applied(self.nodes[at].number);
+                self.applied[at].extend(applied);
+                self.has_applied(at);
                 for event in events {
-                    self.take(at, event);
+                    if self.take(at, &event) {
+                        self.nodes[at].hear(event);
+                    }
                 }
             }
-            if self.now == next_fault && self.now < self.healed {
+            self.crowd()?;
+            for node in &mut self.nodes {
+                node.turn()?;
+                if self.broken == Some(Broken::SyncLies) && self.now.is_multiple_of(LIES_EVERY_MS) {
+                    node.keep_messages();
+                }
+            }
+            if self.now == next_fault && self.now < self.healed_ms {
                 self.fault()?;
                 next_fault = self.now + 300 + self.random.below(3_500);
             }
-            if self.now == self.healed {
+            if self.now == self.healed_ms {
                 self.heal();
             }
-            if self.now > self.healed && self.now.is_multiple_of(2_000) {
+            if self.now > self.healed_ms && self.now.is_multiple_of(2_000) {
                 self.mend()?;
             }
-            if self.now < end - QUIET_MS && self.random.one_in(200) {
+            if self.now < self.quiet_ms() && self.random.one_in(200) {
                 self.propose();
             }
         }
         for at in 0..self.nodes.len() {
+            self.crowd_ends(at);
             let name = self.name(at);
             let standing = self.standing(at);
             self.tell(&format!("{name} at the end: {standing:?} {}", self.nodes[at].why));
             self.history.end.insert(name, standing);
         }
-        self.replay()
-    }
-
-    /// The logs of all nodes once more, without the nodes.
-    fn replay(&mut self) -> io::Result<()> {
-        for at in 0..self.nodes.len() {
-            let Some(cluster) = self.nodes[at].handle().map(|handle| handle.cluster_id()) else { continue };
-            self.nodes[at].kill()?;
-            let name = self.name(at);
-            let (replayed, mut entries) = (&mut self.history.replayed, 0);
-            self.nodes[at].replay(|index, outcomes, catalog| {
-                let done = outcomes.iter().flatten().filter_map(done).collect();
-                let entry = Replayed { node: name.clone(), catalog: digest(catalog), done };
-                replayed.entry((cluster.clone(), index)).or_default().push(entry);
-                entries += 1;
-            })?;
-            self.tell(&format!("the log of {name} has {entries} entries"));
-        }
         Ok(())
     }
 
-    fn name(&self, at: usize) -> String {
+    pub fn name(&self, at: usize) -> String {
         format!("n{}", self.nodes[at].number)
     }
 
@@ -184,6 +210,7 @@ impl World {
                 self.nodes[at].stopped = false;
                 self.tell(&format!("{name} goes on"));
             } else {
+                (self.last[at], self.applied[at]) = (0, Vec::new());
                 self.nodes[at].start()?;
                 self.tell(&format!("{name} starts"));
             }
@@ -201,8 +228,10 @@ impl World {
         if let Some(handle) = self.nodes[at].handle() {
             let (cluster, number) = (handle.cluster_id(), handle.node().0);
             let octets = u128::from_str_radix(&cluster, 16).unwrap_or_default().to_be_bytes();
-            self.belonged[at] = Some((octets, number));
-            (self.last[at], self.alarms_elsewhere[at]) = (0, false);
+            if self.belonged[at].replace((octets, number)) != Some((octets, number)) {
+                self.joined_at = self.now;
+            }
+            self.alarms_elsewhere[at] = false;
             let alarm = self.alarms[at];
             handle.say(|facts| facts.memory_alarm = alarm);
             self.tell(&format!("{name} serves as node {number} of {cluster}"));
@@ -217,36 +246,74 @@ impl World {
         }
     }
 
-    /// What a shard would hear.
-    fn take(&mut self, at: usize, event: Event) {
+    /// What a node has applied of the log.
+    fn has_applied(&mut self, at: usize) {
+        let Some(cluster) = self.nodes[at].handle().map(|handle| handle.cluster_id()) else { return };
+        for applied in std::mem::take(&mut self.applied[at]) {
+            let name = self.name(at);
+            let (index, catalog) = match applied {
+                Applied::Batch { index, commands, origin, outcomes, catalog } => {
+                    let origin = (origin.node, origin.incarnation, origin.number);
+                    let outcomes = outcomes.iter().map(|events| format!("{events:?}")).collect();
+                    let entry = Entry { origin, commands, outcomes };
+                    let first = self.history.entries.entry((cluster.clone(), index)).or_insert_with(|| entry.clone());
+                    if *first != entry {
+                        self.history.forked.push((name.clone(), index));
+                    }
+                    (index, catalog)
+                }
+                Applied::Snapshot { index, catalog } => (index, catalog),
+            };
+            if index <= self.last[at] {
+                self.history.backwards.push((name.clone(), index, self.last[at]));
+            }
+            self.last[at] = index;
+            // At each start the log is applied again.
+            if self.looked_at[at].insert(index) {
+                let digest = digest(&catalog);
+                self.tell(&format!("{name} applied {index}: {digest:016x}"));
+                self.history.applied.entry((cluster.clone(), index)).or_default().push((name, digest));
+            }
+        }
+    }
+
+    /// What the shard is about to hear. Whether it does.
+    fn take(&mut self, at: usize, event: &Event) -> bool {
         let name = self.name(at);
         match event {
             Event::Applied(applied) => {
-                if self.broken == Some(Broken::FeedSkips) && (applied.index + at as u64).is_multiple_of(20) {
-                    return;
+                let index = applied.index;
+                // What is in no log, but was announced, has the index 0.
+                if index == 0 {
+                    return true;
                 }
-                let (digest, index) = (digest(&applied.catalog), applied.index);
-                self.tell(&format!("{name} applied {index}: {digest:016x}"));
-                if index <= self.last[at] {
-                    self.history.backwards.push((name.clone(), index, self.last[at]));
+                if self.broken == Some(Broken::FeedSkips) && (index + at as u64).is_multiple_of(20) {
+                    return false;
                 }
-                self.last[at] = index;
                 if let Some((_, _, told)) = self.history.told.iter_mut().rev().find(|(node, ..)| *node == name) {
                     told.push(index);
                 }
-                let cluster = self.nodes[at].handle().map(|handle| handle.cluster_id()).unwrap_or_default();
-                self.history.applied.entry((cluster, index)).or_default().push((name, digest));
-                for (number, events) in applied.outcomes {
-                    let Some(place) = number.checked_sub(1) else { continue };
-                    let is_done = events.first().and_then(done).is_some();
+                for (number, events) in &applied.outcomes {
+                    let Some(place) = number.checked_sub(PROPOSALS + 1) else { continue };
+                    let is_done = events.first().is_some_and(|event| {
+                        matches!(
+                            event,
+                            CatalogEvent::VhostCreated { existed: false, .. } | CatalogEvent::VhostDeleted { .. }
+                        )
+                    });
                     if let Some(proposal) = self.history.proposals.get_mut(place as usize)
                         && is_done
                     {
                         proposal.acknowledged = Some((self.now, index));
+                        proposal.answer = format!("{events:?}");
                     }
                 }
             }
             Event::NotApplied(numbers) => self.tell(&format!("{name} gives up {numbers:?}")),
+            Event::Link { node, incarnation, .. } => {
+                self.tell(&format!("{name} has a link to node {}, start {incarnation}", node.0));
+                self.link_begins(at, node.0);
+            }
             Event::Pause(paused) => self.tell(&format!("{name} pauses: {paused}")),
             Event::AlarmElsewhere(reason) => {
                 self.alarms_elsewhere[at] = reason.is_some();
@@ -254,6 +321,7 @@ impl World {
             }
             _ => {}
         }
+        true
     }
 
     /// A client of some node wants something changed.
@@ -287,13 +355,13 @@ impl World {
         };
         let name = self.name(at);
         self.tell(&format!("{name} proposes {number}: {change:?}"));
-        self.history.proposals.push(Proposal { change, began: self.now, acknowledged: None });
+        self.history.proposals.push(Proposal { change, began: self.now, acknowledged: None, answer: String::new() });
         if let Some(handle) = self.nodes[at].handle() {
-            handle.proposals().propose(number, command);
+            handle.proposals().propose(PROPOSALS + number, command);
         }
     }
 
-    fn those(&self, which: impl Fn(&Node) -> bool) -> Vec<usize> {
+    pub fn those(&self, which: impl Fn(&Node) -> bool) -> Vec<usize> {
         (0..self.nodes.len()).filter(|at| which(&self.nodes[*at])).collect()
     }
 
@@ -361,39 +429,55 @@ impl World {
 
     fn kill(&mut self, at: usize, least: u64, most: u64) -> io::Result<()> {
         let rests = least + self.random.below(most);
-        self.nodes[at].kill()?;
+        let may_lose = self.may_lose(at);
+        self.nodes[at].kill(self.broken == Some(Broken::SyncLies))?;
+        self.crowd_ends(at);
         self.goes_on[at] = Some(self.now + rests);
         let name = self.name(at);
         self.tell(&format!("fault: {name} is killed for {rests} ms"));
-        if self.emptied.is_none() && self.belonged[at].is_some() {
+        if let Some((_, number)) = self.belonged[at].filter(|_| self.broken == Some(Broken::OldDisk)) {
             match self.kept {
-                None if self.random.one_in(2) => {
+                None => {
                     self.nodes[at].keep()?;
                     self.kept = Some(at);
                 }
-                // It has started since.
-                Some(kept) if kept == at && self.random.one_in(2) => {
+                Some(kept) if kept == at && may_lose => {
                     self.nodes[at].put_back()?;
                     self.emptied = Some(at);
+                    self.looked_at[at].clear();
+                    self.history.emptied.insert(number);
                     self.tell(&format!("fault: an older copy of the disk of {name} is put back"));
                 }
-                _ => {}
+                Some(_) => {}
             }
         }
         Ok(())
     }
 
-    /// A node loses its disk: one in the life of a cluster, when the others belong to it.
-    fn empty(&mut self, at: usize) -> io::Result<()> {
+    /// Whether a node may lose its disk, or have an older one: one in the life of a cluster, when the others are a majority without it.
+    fn may_lose(&self, at: usize) -> bool {
         let others = (0..self.nodes.len()).filter(|other| *other != at);
-        let all_belong = others.into_iter().all(|other| self.belonged[other].is_some());
+        let all_vote = others.into_iter().all(|other| {
+            self.nodes[other].handle().is_some_and(|handle| {
+                let status = handle.status();
+                status.voters.len() == self.nodes.len() && status.applied == status.last
+            })
+        });
+        let is_settled = self.now > self.joined_at + SETTLED_MS;
+        self.emptied.is_none() && all_vote && is_settled && self.nodes[at].state != State::Down
+    }
+
+    /// A node loses its disk.
+    fn empty(&mut self, at: usize) -> io::Result<()> {
         let Some((cluster, number)) = self.belonged[at] else { return Ok(()) };
-        if self.emptied.is_some() || !all_belong || self.nodes[at].state == State::Down {
+        if !self.may_lose(at) {
             return Ok(());
         }
         self.emptied = Some(at);
         self.kill(at, 300, 1_000)?;
         self.nodes[at].empty()?;
+        self.looked_at[at].clear();
+        self.history.emptied.insert(number);
         let name = self.name(at);
         self.tell(&format!("fault: the disk of {name} is emptied"));
         match self.broken {
@@ -414,8 +498,7 @@ impl World {
         self.tell("all is well again");
     }
 
-    /// An operator has the cluster forget a node that has lost its disk, so that it can come as a new one; so a node whose disk is an older copy,
-    /// once it has said so.
+    /// An operator has the cluster forget a node that has lost its disk, so that it can come as a new one.
     fn mend(&mut self) -> io::Result<()> {
         let Some(at) = self.emptied else { return Ok(()) };
         if self.nodes[at].is_outdated() {
@@ -455,20 +538,5 @@ impl World {
             alarm: self.alarms[at],
             alarm_elsewhere: self.alarms_elsewhere[at],
         })
-    }
-}
-
-fn digest(catalog: &Catalog) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    catalog.to_snapshot().encode_to_vec().hash(&mut hasher);
-    hasher.finish()
-}
-
-/// What an event has made or deleted.
-fn done(event: &CatalogEvent) -> Option<Change> {
-    match event {
-        CatalogEvent::VhostCreated { vhost, existed: false } => Some(Change::Create(vhost.to_string())),
-        CatalogEvent::VhostDeleted { vhost, .. } => Some(Change::Delete(vhost.to_string())),
-        _ => None,
     }
 }

@@ -34,8 +34,12 @@ mod tests {
 
     #[test]
     fn a_change_before_one_that_was_over_is_seen() {
-        let proposal =
-            |began, at, index| Proposal { change: Change::Create("x".into()), began, acknowledged: Some((at, index)) };
+        let proposal = |began, at, index| Proposal {
+            change: Change::Create("x".into()),
+            began,
+            acknowledged: Some((at, index)),
+            answer: String::new(),
+        };
         let mut history = History::default();
         history.proposals.extend([proposal(1, 5, 3), proposal(4, 9, 2), proposal(6, 8, 4)]);
         assert_eq!(check(&history), Ok(()));

@@ -2,7 +2,10 @@
 
 pub mod acknowledged_in_order;
 pub mod alarms_reach_everyone;
+pub mod confirmed_not_lost;
 pub mod convergence;
+pub mod exclusive_names_unique;
+pub mod links_ordered;
 pub mod nothing_acknowledged_lost;
 pub mod nothing_passed_over;
 pub mod numbers_given_once;
@@ -23,8 +26,11 @@ pub const ALL: &[(&str, Check)] = &[
     ("nothing_passed_over", nothing_passed_over::check),
     ("acknowledged_in_order", acknowledged_in_order::check),
     ("replayed", replayed::check),
+    ("exclusive_names_unique", exclusive_names_unique::check),
+    ("links_ordered", links_ordered::check),
     ("convergence", convergence::check),
     ("nothing_acknowledged_lost", nothing_acknowledged_lost::check),
+    ("confirmed_not_lost", confirmed_not_lost::check),
     ("alarms_reach_everyone", alarms_reach_everyone::check),
 ];
 

@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn what_is_lost_or_comes_back_is_seen() {
         let mut history = History::default();
-        let proposal = |change, acknowledged| Proposal { change, began: 1, acknowledged };
+        let proposal = |change, acknowledged| Proposal { change, began: 1, acknowledged, answer: String::new() };
         history.proposals = vec![
             proposal(Change::Create("x".into()), Some((2, 1))),
             proposal(Change::Create("y".into()), Some((2, 2))),

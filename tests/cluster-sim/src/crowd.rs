@@ -1,0 +1,232 @@
+//! The clients of all nodes: who comes, what they do, and what is noted of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use crate::client::{Client, Role, Said};
+use crate::history::{Delivery, Held, LOOKS_EVERY_MS, Linked, Message, While};
+use crate::node::State;
+use crate::world::World;
+
+/// At the same time at most.
+const CLIENTS_MAX: usize = 10;
+/// Durable queues.
+const QUEUES: u64 = 6;
+/// Exclusive names.
+const NAMES: u64 = 3;
+/// Where queues live is looked at this often, in milliseconds.
+const HOMES_EVERY_MS: u64 = 50;
+/// Whoever closes is given so long.
+const PATIENCE_MS: u64 = 3_000;
+
+/// See the module's page.
+#[derive(Default)]
+pub struct Crowd {
+    clients: Vec<Client>,
+    came: u64,
+    /// Exclusive names that clients have: the client, and since when.
+    holds: BTreeMap<u64, (String, usize, u64)>,
+    /// Links: of which node, to which number, and since when.
+    links: BTreeMap<(usize, u64), u64>,
+}
+
+impl World {
+    /// A millisecond of all clients.
+    pub(crate) fn crowd(&mut self) -> io::Result<()> {
+        if self.now < self.quiet_ms() && self.random.one_in(100) && self.crowd.clients.len() < CLIENTS_MAX {
+            self.come()?;
+        }
+        if self.now > self.quiet_ms() && self.now.is_multiple_of(500) {
+            self.collect()?;
+        }
+        for mut client in std::mem::take(&mut self.crowd.clients) {
+            if self.goes_on(&mut client) {
+                self.crowd.clients.push(client);
+            }
+        }
+        if self.now.is_multiple_of(LOOKS_EVERY_MS) {
+            self.look();
+        }
+        if self.now.is_multiple_of(HOMES_EVERY_MS) {
+            self.look_for_homes();
+        }
+        Ok(())
+    }
+
+    /// A node is gone, and with it its names and links.
+    pub(crate) fn crowd_ends(&mut self, at: usize) {
+        let holders = self.crowd.holds.iter().filter(|(_, (_, of, _))| *of == at).map(|(&client, _)| client);
+        let holders: Vec<u64> = holders.collect();
+        holders.into_iter().for_each(|client| self.lets_go(client));
+        let links: Vec<(usize, u64)> = self.crowd.links.keys().copied().filter(|(of, _)| *of == at).collect();
+        links.into_iter().for_each(|(at, other)| self.link_ends(at, other));
+    }
+
+    fn come(&mut self) -> io::Result<()> {
+        let queue = format!("q{}", 1 + self.random.below(QUEUES));
+        let (role, life) = match self.random.below(10) {
+            0..3 => (Role::Publish(vec![queue]), 4_000),
+            3 => {
+                let other = format!("q{}", 1 + self.random.below(QUEUES));
+                let queues = BTreeSet::from([queue, other]).into_iter().collect();
+                (Role::Publish(queues), 4_000)
+            }
+            4..7 if self.has_consumer(&queue) => return Ok(()),
+            4..7 => (Role::Consume(queue), 6_000),
+            _ => (Role::Hold(format!("x{}", 1 + self.random.below(NAMES))), 20_000),
+        };
+        let until = self.now + 300 + self.random.below(life);
+        self.comes(role, until.min(self.quiet_ms()))
+    }
+
+    /// At the end all queues are emptied.
+    fn collect(&mut self) -> io::Result<()> {
+        for queue in (1..=QUEUES).map(|queue| format!("q{queue}")) {
+            if self.history.homes.contains_key(&queue) && !self.has_consumer(&queue) {
+                self.comes(Role::Consume(queue), u64::MAX)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_consumer(&self, queue: &str) -> bool {
+        let consumes = |client: &Client| matches!(&client.role, Role::Consume(of) if of == queue);
+        self.crowd.clients.iter().any(consumes)
+    }
+
+    /// A client comes to some node, if that lets it in.
+    fn comes(&mut self, role: Role, until: u64) -> io::Result<()> {
+        let live: Vec<usize> = self.those(|node| node.state == State::Live && !node.stopped);
+        let Some(&at) = self.random.pick(&live) else { return Ok(()) };
+        let Some(socket) = self.nodes[at].connect()? else { return Ok(()) };
+        self.crowd.came += 1;
+        let number = self.crowd.came;
+        let name = self.name(at);
+        self.tell(&format!("client {number} comes to {name}: {role:?}"));
+        self.crowd.clients.push(Client::new(number, at, role, until, socket));
+        Ok(())
+    }
+
+    /// Whether a client stays.
+    fn goes_on(&mut self, client: &mut Client) -> bool {
+        if self.now == client.until {
+            if self.random.one_in(3) {
+                self.tell(&format!("client {} is gone without a word", client.number));
+                self.lets_go(client.number);
+                return false;
+            }
+            self.lets_go(client.number);
+            client.close();
+        }
+        if client.may_publish() && self.random.one_in(60) {
+            for _ in 0..1 + self.random.below(6) {
+                let name = client.publish();
+                if let Role::Publish(queues) = &client.role {
+                    let copies = queues.iter().map(|queue| ((name.clone(), queue.clone()), Message::default()));
+                    self.history.messages.extend(copies);
+                }
+            }
+        }
+        let mut stays = self.now < client.until.saturating_add(PATIENCE_MS);
+        for said in client.step() {
+            self.tell(&format!("client {} hears {said:?}", client.number));
+            stays &= !matches!(said, Said::Over(_));
+            self.hears(client, said);
+        }
+        if !stays {
+            self.lets_go(client.number);
+        }
+        stays
+    }
+
+    fn hears(&mut self, client: &Client, said: Said) {
+        match said {
+            Said::Granted => {
+                if let Role::Hold(name) = &client.role
+                    && self.now < client.until
+                {
+                    self.crowd.holds.insert(client.number, (name.clone(), client.at, self.now));
+                }
+            }
+            Said::Answered(count, is_confirmed) => {
+                self.copies(client, &client.message(count), |message| message.confirmed |= is_confirmed);
+            }
+            Said::Returned(name) => {
+                self.copies(client, &name, |message| message.returned = true);
+            }
+            Said::Delivered { message: name, redelivered, acknowledged } => {
+                if let Role::Consume(queue) = &client.role
+                    && let Some(message) = self.history.messages.get_mut(&(name.clone(), queue.clone()))
+                {
+                    message.acknowledged |= acknowledged;
+                }
+                let (publisher, count) = name.split_once('.').unwrap_or_default();
+                let message = (publisher.parse().unwrap_or(0), count.parse().unwrap_or(0));
+                self.history.deliveries.push(Delivery { consumer: client.number, message, redelivered });
+            }
+            Said::Over(_) => {}
+        }
+    }
+
+    /// The copies of a publisher's message, one for each queue.
+    fn copies(&mut self, publisher: &Client, name: &str, note: impl Fn(&mut Message)) {
+        let Role::Publish(queues) = &publisher.role else { return };
+        for queue in queues {
+            if let Some(message) = self.history.messages.get_mut(&(name.to_owned(), queue.clone())) {
+                note(message);
+            }
+        }
+    }
+
+    fn lets_go(&mut self, client: u64) {
+        let Some((name, at, from)) = self.crowd.holds.remove(&client) else { return };
+        let Some((_, node)) = self.belonged[at] else { return };
+        self.history.held.push(Held { name, node, time: While { from, until: self.now } });
+    }
+
+    fn link_ends(&mut self, at: usize, other: u64) {
+        let Some(from) = self.crowd.links.remove(&(at, other)) else { return };
+        let Some((_, node)) = self.belonged[at] else { return };
+        self.history.linked.push(Linked { node, other, time: While { from, until: self.now } });
+    }
+
+    /// A node is handed a new link.
+    pub(crate) fn link_begins(&mut self, at: usize, other: u64) {
+        self.link_ends(at, other);
+        self.crowd.links.insert((at, other), self.now);
+    }
+
+    /// Who has lost a name or a link.
+    fn look(&mut self) {
+        let holds: Vec<u64> = self.crowd.holds.keys().copied().collect();
+        for client in holds {
+            let keeps = self.crowd.holds.get(&client).is_some_and(|(name, at, _)| {
+                let handle = self.nodes[*at].handle();
+                handle.is_some_and(|handle| {
+                    let queue = handle.catalog().topology().queue("/", name).cloned();
+                    queue.is_some_and(|queue| queue.exclusive_owner.is_some() && queue.node == handle.node())
+                })
+            });
+            if !keeps {
+                self.tell(&format!("client {client} has lost its name"));
+                self.lets_go(client);
+            }
+        }
+        let links: Vec<(usize, u64)> = self.crowd.links.keys().copied().collect();
+        for (at, other) in links {
+            if !self.nodes[at].links().contains(&other) {
+                self.link_ends(at, other);
+            }
+        }
+    }
+
+    fn look_for_homes(&mut self) {
+        for node in &self.nodes {
+            let Some(handle) = node.handle() else { continue };
+            for queue in handle.catalog().topology().queues().filter(|queue| queue.durable) {
+                let homes = self.history.homes.entry(queue.name.as_str().to_owned()).or_default();
+                homes.insert(queue.node.0);
+            }
+        }
+    }
+}

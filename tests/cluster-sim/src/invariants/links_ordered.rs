@@ -1,0 +1,36 @@
+//! What one channel publishes to a queue comes in that order to a consumer, wherever the three of them are; what is delivered again may come later.
+
+use std::collections::BTreeMap;
+
+use crate::history::History;
+
+/// See the module's page. A publisher here has one channel and one queue.
+pub fn check(history: &History) -> Result<(), String> {
+    let mut last = BTreeMap::new();
+    for delivery in history.deliveries.iter().filter(|delivery| !delivery.redelivered) {
+        let (publisher, count) = delivery.message;
+        let before = last.insert((delivery.consumer, publisher), count).unwrap_or(0);
+        if before >= count {
+            let consumer = delivery.consumer;
+            return Err(format!("client {consumer} had message {count} of client {publisher} after message {before}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Delivery;
+
+    #[test]
+    fn a_message_that_overtakes_another_is_seen() {
+        let delivery = |consumer, count, redelivered| Delivery { consumer, message: (1, count), redelivered };
+        let mut history = History::default();
+        history.deliveries.extend([delivery(7, 1, false), delivery(7, 4, false), delivery(7, 2, true)]);
+        history.deliveries.extend([delivery(8, 3, false), delivery(8, 5, false)]);
+        assert_eq!(check(&history), Ok(()));
+        history.deliveries.push(delivery(7, 3, false));
+        assert!(check(&history).is_err());
+    }
+}

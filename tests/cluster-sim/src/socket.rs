@@ -1,0 +1,148 @@
+//! Sockets of the machine for those that know no others: the shard, and the clients that speak to it. They lead from the process to itself, and what is
+//! written can be read at once: nothing of them is chance.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use conformance::frame::{self, Frame};
+
+/// Octets read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// The class of what is said on links, and of that a publish and an announcement.
+const LINK_CLASS: u16 = 200;
+const PUBLISH: u16 = 10;
+const ANNOUNCE: u16 = 42;
+
+/// Our end of a socket. The other is somebody's who knows no difference to one of a network.
+pub struct Socket {
+    stream: UnixStream,
+    has_ended: bool,
+    tampered: Option<(Tampering, Tampered)>,
+}
+
+/// What came of the other end.
+pub enum Heard {
+    /// Nothing yet.
+    Nothing,
+    /// These.
+    Octets(Vec<u8>),
+    /// It is closed.
+    End,
+}
+
+/// Broken rules: what befalls what a shard says on links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tampering {
+    /// Of two publishes, one behind the other, the second comes first.
+    SwapsPublishes,
+    /// What exclusive queues there are when a link comes up is not said.
+    KeepsAnnouncements,
+}
+
+/// What has not gone on yet.
+#[derive(Default)]
+struct Tampered {
+    octets: Vec<u8>,
+    /// A publish and its content, and whether it is complete.
+    publish: Option<Vec<u8>>,
+    /// Frames of content belong to this publish.
+    in_publish: bool,
+    second: Vec<u8>,
+}
+
+impl Socket {
+    /// Two ends: ours, and one that looks like any other socket.
+    pub fn pair(tampering: Option<Tampering>) -> io::Result<(Socket, TcpStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let tampered = tampering.map(|tampering| (tampering, Tampered::default()));
+        Ok((Socket { stream: ours, has_ended: false, tampered }, OwnedFd::from(theirs).into()))
+    }
+
+    /// Gives it octets. How many it takes.
+    pub fn give(&mut self, octets: &[u8]) -> usize {
+        // If the other end is closed, that is heard when it is read.
+        self.stream.write(octets).unwrap_or(0)
+    }
+
+    /// Nothing more comes.
+    pub fn end(&mut self) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            // The other end may be closed.
+            drop(self.stream.shutdown(Shutdown::Write));
+        }
+    }
+
+    /// What it says, so many octets at most.
+    pub fn hear(&mut self, room: usize) -> Heard {
+        let mut octets = vec![0; room.min(READ_BYTES)];
+        if octets.is_empty() {
+            return Heard::Nothing;
+        }
+        match self.stream.read(&mut octets) {
+            Ok(0) => Heard::End,
+            Ok(count) => {
+                octets.truncate(count);
+                if let Some((tampering, tampered)) = &mut self.tampered {
+                    octets = tampered.pass(*tampering, &octets);
+                }
+                if octets.is_empty() { Heard::Nothing } else { Heard::Octets(octets) }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Heard::Nothing,
+            Err(_) => Heard::End,
+        }
+    }
+}
+
+impl Tampered {
+    fn pass(&mut self, tampering: Tampering, octets: &[u8]) -> Vec<u8> {
+        self.octets.extend(octets);
+        let mut out = Vec::new();
+        while let Some(Frame { kind, channel, payload, .. }) = frame::take(&mut self.octets) {
+            let octets = frame::encode(kind, channel, &payload);
+            match tampering {
+                Tampering::KeepsAnnouncements => {
+                    let is_unasked = payload.get(4..12) == Some(&[0; 8]);
+                    if !(kind == frame::METHOD && operation(&payload) == Some(ANNOUNCE) && is_unasked) {
+                        out.extend(octets);
+                    }
+                }
+                Tampering::SwapsPublishes => self.swap(kind, &payload, &octets, &mut out),
+            }
+        }
+        out
+    }
+
+    /// Holds a publish until it is seen whether another follows.
+    fn swap(&mut self, kind: u8, payload: &[u8], octets: &[u8], out: &mut Vec<u8>) {
+        if kind != frame::METHOD {
+            return match (&mut self.publish, self.in_publish) {
+                (Some(publish), true) if self.second.is_empty() => publish.extend(octets),
+                (Some(_), true) => self.second.extend(octets),
+                _ => out.extend(octets),
+            };
+        }
+        let is_publish = operation(payload) == Some(PUBLISH);
+        if is_publish && self.publish.is_some() && self.second.is_empty() {
+            self.second.extend(octets);
+            return;
+        }
+        out.append(&mut self.second);
+        out.extend(self.publish.take().unwrap_or_default());
+        self.in_publish = is_publish;
+        if is_publish {
+            self.publish = Some(octets.to_vec());
+        } else {
+            out.extend(octets);
+        }
+    }
+}
+
+/// Which operation of a link it is.
+fn operation(payload: &[u8]) -> Option<u16> {
+    let &[c0, c1, m0, m1] = payload.first_chunk()?;
+    (u16::from_be_bytes([c0, c1]) == LINK_CLASS).then(|| u16::from_be_bytes([m0, m1]))
+}
