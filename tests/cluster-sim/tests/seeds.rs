@@ -38,7 +38,7 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn a_node_that_founds_with_an_emptied_disk_is_found() {
-    let (held, told) = live(0, &["--broken", "emptied-founds"]);
+    let (held, told) = live(9, &["--broken", "emptied-founds"]);
     assert!(!held && told.contains("broke a promise: one_cluster:"), "{told}");
 }
 
@@ -74,7 +74,7 @@ fn publishes_that_overtake_each_other_on_a_link_are_found() {
 
 #[test]
 fn a_disk_that_loses_what_it_says_is_synced_is_found() {
-    let (held, told) = live(1, &["--broken", "sync-lies"]);
+    let (held, told) = live(5, &["--broken", "sync-lies"]);
     assert!(!held && told.contains("broke a promise: confirmed_not_lost:"), "{told}");
 }
 
