@@ -191,7 +191,26 @@ impl World {
             self.tell(&format!("{name} at the end: {standing:?} {}", self.nodes[at].why));
             self.history.end.insert(name, standing);
         }
+        self.tell_differences();
         Ok(())
+    }
+
+    /// What catalogs do not agree on, for whoever has to find out why.
+    fn tell_differences(&mut self) {
+        let catalogs: Vec<(String, Catalog)> =
+            (0..self.nodes.len()).filter_map(|at| Some((self.name(at), self.nodes[at].handle()?.catalog()))).collect();
+        let Some((first, model)) = catalogs.first() else { return };
+        for (name, catalog) in &catalogs {
+            if digest(catalog) != digest(model) {
+                let (one, other) = (format!("{:#?}", model.to_snapshot()), format!("{:#?}", catalog.to_snapshot()));
+                let lines = |one: &str, other: &str| {
+                    let there: BTreeSet<&str> = other.lines().collect();
+                    one.lines().filter(|line| !there.contains(line)).map(str::to_owned).collect::<Vec<_>>()
+                };
+                self.tell(&format!("only {first}: {:?}", lines(&one, &other)));
+                self.tell(&format!("only {name}: {:?} {:?}", lines(&other, &one), model.difference(catalog)));
+            }
+        }
     }
 
     pub fn name(&self, at: usize) -> String {
