@@ -24,6 +24,8 @@ const FOUNDED_MS: u64 = 6_000;
 pub const FAULTS_MS: u64 = 30_000;
 /// So long after the heal everything must agree.
 const HEALS_MS: u64 = 30_000;
+/// All is well for long.
+const WELL_MS: u64 = 10_000;
 /// Clients stop a while before that, and the queues are emptied.
 const QUIET_MS: u64 = 8_000;
 /// Proposals of clients have higher numbers than those of the shard, which knows nothing of them.
@@ -136,6 +138,11 @@ impl World {
     /// Clients stop then.
     pub fn quiet_ms(&self) -> u64 {
         self.end_ms() - QUIET_MS
+    }
+
+    /// Whether all has been well for long.
+    pub fn is_well(&self) -> bool {
+        self.now > self.healed_ms + WELL_MS
     }
 
     fn live(&mut self) -> io::Result<()> {
