@@ -143,7 +143,7 @@ impl Topology {
     /// Removes what does not outlive a restart of a node: its queues that are not durable, and every exchange that is not. Durable exchanges
     /// stay even if they are auto-delete and lose their last binding by it.
     pub fn remove_transient(&mut self, node: NodeId, changes: &mut Vec<Change>) {
-        self.remove_transient_queues(node, changes);
+        self.remove_transient_queues(node, |_| true, changes);
         let vhosts: Vec<VhostName> = self.vhosts.keys().cloned().collect();
         for name in vhosts {
             if let Some(vhost) = self.vhost_to_change(&name) {
@@ -152,9 +152,14 @@ impl Topology {
         }
     }
 
-    /// Removes the queues of a node that do not outlive its restart.
-    pub fn remove_transient_queues(&mut self, node: NodeId, changes: &mut Vec<Change>) {
-        self.remove_queues_if(|queue| !queue.durable && queue.node == node, changes);
+    /// Removes the queues of a node that do not outlive its restart, as far as they are `meant`.
+    pub fn remove_transient_queues(
+        &mut self,
+        node: NodeId,
+        meant: impl Fn(QueueId) -> bool,
+        changes: &mut Vec<Change>,
+    ) {
+        self.remove_queues_if(|queue| !queue.durable && queue.node == node && meant(queue.id), changes);
     }
 
     /// Removes all queues of a node.

@@ -8,7 +8,7 @@ use imbl::OrdMap;
 use proto::meta;
 
 use super::apply::{Outcome, consequence};
-use super::{Catalog, CatalogEvent};
+use super::{Catalog, CatalogEvent, is_announced};
 
 /// A cluster gives away so many numbers in its life: a connection's number holds that of its node.
 pub const NUMBERS_MAX: u64 = (1 << 12) - 1;
@@ -125,7 +125,9 @@ impl Catalog {
         let mut changes = Vec::new();
         // Exchanges belong to no node: those that are not durable stay while there is another.
         if self.members.len() > 1 {
-            self.topology.remove_transient_queues(NodeId(command.node), &mut changes);
+            // What a node has announced goes with the link to it: it may have been announced behind this entry and be known here before it.
+            let meant = |queue| !is_announced(queue);
+            self.topology.remove_transient_queues(NodeId(command.node), meant, &mut changes);
         } else {
             self.topology.remove_transient(NodeId(command.node), &mut changes);
         }

@@ -345,7 +345,11 @@ impl Gossip {
                 self.sees_others(out);
             }
         }
-        for id in wanted.ups {
+        self.note_up(wanted.ups, out);
+    }
+
+    fn note_up(&mut self, ids: Vec<Id>, out: &mut Vec<Output>) {
+        for id in ids {
             let (node, incarnation) = (id.node, id.incarnation);
             if !self.members.contains_key(&node) {
                 continue;
@@ -412,6 +416,10 @@ impl Gossip {
         self.facts.retain(|node, _| *node == me || members.contains_key(node));
         self.windows.retain(|node, _| members.contains_key(node));
         self.sees_others(out);
+        // Others may have told of a node before the catalog did here: foca does not say a second time that it is up.
+        let told = self.foca.iter_members().map(|member| member.id()).filter(|id| !self.up.contains_key(&id.node));
+        let told: Vec<Id> = told.cloned().collect();
+        self.note_up(told, out);
         self.call(out);
     }
 

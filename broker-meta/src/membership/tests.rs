@@ -215,6 +215,27 @@ fn nodes_that_start_together_find_each_other() {
     }
 }
 
+/// A node that joins applies the log bit by bit: for a while it knows fewer members than those it talks to.
+#[test]
+fn who_was_told_of_before_it_was_a_member_is_seen() {
+    for seed in 0..20 {
+        let mut world = World::new(4, 7000 + seed);
+        world.until("agreement", SOON, World::agrees);
+        world.nodes.remove(&4);
+        world.on_the_way.clear();
+        for other in 2..=3 {
+            world.cuts.extend([(4, other), (other, 4)]);
+        }
+        world.start(4);
+        world.feed(4, Input::Members(vec![(1, address(1)), (4, address(4))]));
+        world.run(Duration::from_secs(2));
+        world.cuts.clear();
+        let members = (1..=4).map(|node| (node, address(node))).collect();
+        world.feed(4, Input::Members(members));
+        world.until("that all are seen", SOON, World::agrees);
+    }
+}
+
 #[test]
 fn a_death_is_noticed_and_nothing_else() {
     let mut longest = Duration::ZERO;

@@ -255,8 +255,9 @@ impl Shard {
         if record.node != self.parts.node {
             return self.consumers_elsewhere(id);
         }
-        if is_announced(id) {
-            self.announced_queue_is_gone(record);
+        // One whose deletion was announced is known to be gone.
+        if is_announced(id) && self.queues.get(&id).is_some_and(|local| !local.is_leaving()) {
+            self.announced_queue_gave_way(record);
         }
         self.feed(id, queue::Input::Delete);
         let Some(local) = self.queues.remove(&id) else { return Vec::new() };

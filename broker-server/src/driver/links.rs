@@ -18,7 +18,7 @@ use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings, Outcom
 use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
 use broker_core::topology::{ExchangeRecord, QueueRecord};
-use broker_meta::command::Announcement;
+use broker_meta::command::{self, Announcement};
 use broker_meta::raft::count_of;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -760,7 +760,11 @@ impl Shard {
             && let Some((_, node, question)) = self.links.again.pop_front()
         {
             let Question::Announced { proposal, ref octets, .. } = question else { continue };
-            if !self.links.reaches(node) {
+            // Of a queue that has gone meanwhile nobody must hear behind its deletion: it would stay there.
+            let is_gone =
+                |announced: &Announced| announced.queue.is_some_and(|queue| !self.queues.contains_key(&queue));
+            let is_moot = self.links.announced.get(&proposal).is_none_or(is_gone);
+            if is_moot || !self.links.reaches(node) {
                 self.announcement_is_taken(proposal);
                 continue;
             }
@@ -817,13 +821,18 @@ impl Shard {
         self.links.announced.remove(&proposal);
     }
 
-    /// Another node keeps the name of a queue that was being announced: who declares it is told so.
-    pub(super) fn announced_queue_is_gone(&mut self, record: &QueueRecord) {
-        let waits = |announced: &&mut Announced| announced.queue == Some(record.id);
-        if let Some(announced) = self.links.announced.values_mut().find(waits)
-            && let Some((_, _, reply)) = &mut announced.reply
+    /// Another node, or the log, keeps the name of an exclusive queue: who declares it is told so, and the others are told that it is gone, for they may have
+    /// heard of it behind the one that keeps the name.
+    pub(super) fn announced_queue_gave_way(&mut self, record: &QueueRecord) {
+        let octets = command::announce_deletion([record.id]).encode_to_vec();
+        self.links.say_to_all(&Op::Announce { request: 0, octets: &octets });
+        let is_its = |(_, announced): &(&u64, &Announced)| announced.queue == Some(record.id);
+        let waits = self.links.announced.iter().find(is_its).map(|(&proposal, _)| proposal);
+        if let Some(Announced { reply: Some((connection, channel, _)), .. }) =
+            waits.and_then(|proposal| self.links.announced.remove(&proposal))
         {
-            *reply = Reply::Refused(exception(Refusal::Locked(record.vhost.clone(), record.name.clone())));
+            let locked = exception(Refusal::Locked(record.vhost.clone(), record.name.clone()));
+            self.replies.push_back((connection, channel, Reply::Refused(locked)));
         }
     }
 

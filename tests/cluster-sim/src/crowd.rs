@@ -16,6 +16,10 @@ const QUEUES: u64 = 6;
 const NAMES: u64 = 3;
 /// Where queues live is looked at this often, in milliseconds.
 const HOMES_EVERY_MS: u64 = 50;
+/// A consumer that is gone is known for so long to a node that does not hear it: a node stands still, and then a link fails.
+const KNOWN_MS: u64 = 16_000;
+/// The same while all is well.
+const WELL_KNOWN_MS: u64 = 1_000;
 /// Whoever closes is given so long.
 const PATIENCE_MS: u64 = 3_000;
 
@@ -24,6 +28,8 @@ const PATIENCE_MS: u64 = 3_000;
 pub struct Crowd {
     clients: Vec<Client>,
     came: u64,
+    /// When queues last had a consumer.
+    consumed: BTreeMap<String, u64>,
     /// Exclusive names that clients have: the client, and since when.
     holds: BTreeMap<u64, (String, usize, u64)>,
     /// Links: of which node, to which number, and since when.
@@ -40,6 +46,9 @@ impl World {
             self.collect()?;
         }
         for mut client in std::mem::take(&mut self.crowd.clients) {
+            if let Role::Consume(queue) = &client.role {
+                self.crowd.consumed.insert(queue.clone(), self.now);
+            }
             if self.goes_on(&mut client) {
                 self.crowd.clients.push(client);
             }
@@ -71,8 +80,8 @@ impl World {
                 let queues = BTreeSet::from([queue, other]).into_iter().collect();
                 (Role::Publish(queues), 4_000)
             }
-            4..7 if self.has_consumer(&queue) => return Ok(()),
-            4..7 => (Role::Consume(queue), 6_000),
+            4..7 if self.had_consumer(&queue) => return Ok(()),
+            4..7 => (Role::Consume(queue), 15_000),
             _ => (Role::Hold(format!("x{}", 1 + self.random.below(NAMES))), 20_000),
         };
         let until = self.now + 300 + self.random.below(life);
@@ -82,16 +91,18 @@ impl World {
     /// At the end all queues are emptied.
     fn collect(&mut self) -> io::Result<()> {
         for queue in (1..=QUEUES).map(|queue| format!("q{queue}")) {
-            if self.history.homes.contains_key(&queue) && !self.has_consumer(&queue) {
+            if self.history.homes.contains_key(&queue) && !self.had_consumer(&queue) {
                 self.comes(Role::Consume(queue), u64::MAX)?;
             }
         }
         Ok(())
     }
 
-    fn has_consumer(&self, queue: &str) -> bool {
-        let consumes = |client: &Client| matches!(&client.role, Role::Consume(of) if of == queue);
-        self.crowd.clients.iter().any(consumes)
+    /// Whether a queue has a consumer, or one that has gone may still be there for the queue's node: what was on its way to that one goes back without a mark
+    /// that it may have been delivered, and comes behind what another has had meanwhile.
+    fn had_consumer(&self, queue: &str) -> bool {
+        let while_known = if self.is_well() { WELL_KNOWN_MS } else { KNOWN_MS };
+        self.crowd.consumed.get(queue).is_some_and(|at| self.now < at + while_known)
     }
 
     /// A client comes to some node, if that lets it in.

@@ -24,6 +24,8 @@ const FOUNDED_MS: u64 = 6_000;
 pub const FAULTS_MS: u64 = 30_000;
 /// So long after the heal everything must agree.
 const HEALS_MS: u64 = 30_000;
+/// All is well for long.
+const WELL_MS: u64 = 10_000;
 /// Clients stop a while before that, and the queues are emptied.
 const QUIET_MS: u64 = 8_000;
 /// Proposals of clients have higher numbers than those of the shard, which knows nothing of them.
@@ -138,6 +140,11 @@ impl World {
         self.end_ms() - QUIET_MS
     }
 
+    /// Whether all has been well for long.
+    pub fn is_well(&self) -> bool {
+        self.now > self.healed_ms + WELL_MS
+    }
+
     fn live(&mut self) -> io::Result<()> {
         for at in 0..self.nodes.len() {
             self.goes_on[at] = Some(1 + self.random.below(2_000));
@@ -191,7 +198,26 @@ impl World {
             self.tell(&format!("{name} at the end: {standing:?} {}", self.nodes[at].why));
             self.history.end.insert(name, standing);
         }
+        self.tell_differences();
         Ok(())
+    }
+
+    /// What catalogs do not agree on, for whoever has to find out why.
+    fn tell_differences(&mut self) {
+        let catalogs: Vec<(String, Catalog)> =
+            (0..self.nodes.len()).filter_map(|at| Some((self.name(at), self.nodes[at].handle()?.catalog()))).collect();
+        let Some((first, model)) = catalogs.first() else { return };
+        for (name, catalog) in &catalogs {
+            if digest(catalog) != digest(model) {
+                let (one, other) = (format!("{:#?}", model.to_snapshot()), format!("{:#?}", catalog.to_snapshot()));
+                let lines = |one: &str, other: &str| {
+                    let there: BTreeSet<&str> = other.lines().collect();
+                    one.lines().filter(|line| !there.contains(line)).map(str::to_owned).collect::<Vec<_>>()
+                };
+                self.tell(&format!("only {first}: {:?}", lines(&one, &other)));
+                self.tell(&format!("only {name}: {:?} {:?}", lines(&other, &one), model.difference(catalog)));
+            }
+        }
     }
 
     pub fn name(&self, at: usize) -> String {

@@ -149,3 +149,24 @@ fn the_lower_number_keeps_a_name_wherever_they_meet() {
     assert!(matches!(view.announced(NodeId(2), &one)[..], [CatalogEvent::Refused(_)]));
     assert!(matches!(view.announced(NodeId(1), &Announcement::default())[..], [CatalogEvent::Refused(_)]));
 }
+
+/// The log and the links are in no order: a node may hear of an exclusive queue before it applies that the queue's node was down, which was long before.
+#[test]
+fn what_was_announced_goes_with_the_link_and_not_by_the_log() {
+    let (mut base, mut view) = (Catalog::default(), View::default());
+    let mut log = |view: &mut View, command: Command| {
+        let outcome = base.apply(base.index() + 1, &command);
+        view.logged(&[command], vec![outcome], base.clone());
+    };
+    log(&mut view, command::create_vhost("a", "", &[]));
+    for name in ["rabbit@n1", "rabbit@n2"] {
+        log(&mut view, command::add_member(name, "host:1"));
+    }
+    view.announced(NodeId(1), &declare(1, 1, "q"));
+    for command in [command::node_is_down(NodeId(1)), command::node_starts(NodeId(1))] {
+        log(&mut view, command);
+        assert_eq!(exclusive(view.catalog()).len(), 1);
+    }
+    view.unreachable(NodeId(1));
+    assert!(exclusive(view.catalog()).is_empty());
+}

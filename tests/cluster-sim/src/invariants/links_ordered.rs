@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::history::History;
 
-/// See the module's page. A publisher here has one channel and one queue.
+/// See the module's page. A publisher here has one channel, and a queue has one consumer at a time.
 pub fn check(history: &History) -> Result<(), String> {
     let mut last = BTreeMap::new();
     for delivery in history.deliveries.iter().filter(|delivery| !delivery.redelivered) {
