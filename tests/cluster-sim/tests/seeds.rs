@@ -50,7 +50,7 @@ fn a_node_that_votes_on_with_an_emptied_disk_is_kept_out() {
 
 #[test]
 fn a_disk_of_one_start_ago_is_kept_out() {
-    let (held, told) = live(4, &["--broken", "old-disk", "--trace"]);
+    let (held, told) = live(1, &["--broken", "old-disk", "--trace"]);
     assert!(held && told.contains("which was an older copy"), "{told}");
 }
 
@@ -62,7 +62,7 @@ fn a_shard_that_is_not_told_of_an_entry_is_found() {
 
 #[test]
 fn alarms_that_are_not_spread_are_found() {
-    let (held, told) = live(3, &["--broken", "facts-stay"]);
+    let (held, told) = live(2, &["--broken", "facts-stay"]);
     assert!(!held && told.contains("broke a promise: alarms_reach_everyone:"), "{told}");
 }
 
@@ -74,7 +74,7 @@ fn publishes_that_overtake_each_other_on_a_link_are_found() {
 
 #[test]
 fn a_disk_that_loses_what_it_says_is_synced_is_found() {
-    let (held, told) = live(5, &["--broken", "sync-lies"]);
+    let (held, told) = live(2, &["--broken", "sync-lies"]);
     assert!(!held && told.contains("broke a promise: confirmed_not_lost:"), "{told}");
 }
 
