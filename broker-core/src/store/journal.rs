@@ -191,22 +191,16 @@ impl Journal {
 
     /// The queues that the journal's oldest file speaks of, each with the highest number in it, when it is time to give that file up; empty
     /// otherwise, and while answers are awaited. Each queue must see to it that none of its messages up to that number lives in the journal
-    /// alone, then [`Journal::paged`] is called. Files that speak of no queue any more are given up at once.
-    ///
-    /// On [`StoreError::Full`] there was no room to give one up; [`Journal::retire`] tries again.
-    pub fn retire_candidates(&mut self) -> Result<Vec<(QueueId, Seq)>, StoreError> {
-        while self.retiring.is_none() && self.closed.len() + 1 >= self.files_max {
-            let Some(oldest) = self.closed.front() else { break };
-            let mut candidates: Vec<(QueueId, Seq)> = oldest.queues.iter().map(|(queue, seq)| (*queue, *seq)).collect();
-            candidates.sort_unstable();
-            self.retiring = Some(oldest.queues.clone());
-            if !candidates.is_empty() {
-                return Ok(candidates);
-            }
-            // All its queues are deleted, and nobody would answer.
-            self.retire()?;
+    /// alone, then [`Journal::paged`] is called.
+    pub fn retire_candidates(&mut self) -> Vec<(QueueId, Seq)> {
+        if self.retiring.is_some() || self.closed.len() + 1 < self.files_max {
+            return Vec::new();
         }
-        Ok(Vec::new())
+        let Some(oldest) = self.closed.front() else { return Vec::new() };
+        let mut candidates: Vec<(QueueId, Seq)> = oldest.queues.iter().map(|(queue, seq)| (*queue, *seq)).collect();
+        candidates.sort_unstable();
+        self.retiring = Some(oldest.queues.clone());
+        candidates
     }
 
     /// The queue's answer: all its messages numbered up to `through` are settled or durable in segments; and its state, as
@@ -223,7 +217,8 @@ impl Journal {
     }
 
     /// Gives the oldest file up if all have answered: what they said is written and made durable, then the file is ready to be used again.
-    /// [`Journal::paged`] does it; to be called on its own only after it met a full disk.
+    /// [`Journal::paged`] does it. To be called after each commit too: nobody answers for a file whose queues are all deleted, and on a full
+    /// disk it has to be tried again. Costs nothing otherwise.
     pub fn retire(&mut self) -> Result<(), StoreError> {
         if !self.retiring.as_ref().is_some_and(HashMap::is_empty) {
             return Ok(());

@@ -133,7 +133,7 @@ fn the_journal_gives_files_up_and_uses_them_again() {
         if seq % 20 == 0 {
             journal.commit(&mut batches).unwrap();
         }
-        for (queue, through) in journal.retire_candidates().unwrap() {
+        for (queue, through) in journal.retire_candidates() {
             let entries: Vec<StoredEntry> = alive
                 .iter()
                 .filter(|alive| **alive <= through && !segments.holds(QUEUE, **alive))
@@ -178,10 +178,11 @@ fn files_of_which_all_queues_are_deleted_are_given_up_too() {
             if seq % 20 == 0 {
                 journal.commit(&mut batches).unwrap();
             }
-            for (queue, through) in journal.retire_candidates().unwrap() {
+            for (queue, through) in journal.retire_candidates() {
                 let state = segments.state_of(queue).unwrap();
                 journal.paged(queue, through, state).unwrap();
             }
+            journal.retire().unwrap();
         }
         assert!(journal.disk_bytes() <= 7 * 64 * 1024, "{queue:?}: {}", journal.disk_bytes());
         segments.drop_queue(queue).unwrap();

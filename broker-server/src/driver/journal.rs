@@ -67,7 +67,7 @@ pub fn start(journal: Journal, mailbox: Mailbox) -> std::io::Result<JournalHandl
 /// Without a thread: what is handed over waits for [`Worker::step`].
 pub fn in_steps(journal: Journal, mailbox: Mailbox) -> (JournalHandle, Worker) {
     let (work, receiver) = channel();
-    let worker = Worker { journal, mailbox, work: receiver, spares: None, retire_again: false, sync_at: None };
+    let worker = Worker { journal, mailbox, work: receiver, spares: None, sync_at: None };
     (JournalHandle { work, thread: None }, worker)
 }
 
@@ -95,8 +95,6 @@ pub struct Worker {
     work: Receiver<Work>,
     /// Where files made ready on other threads come back. None: they are made here.
     spares: Option<Sender<Work>>,
-    /// Giving up the oldest file met a full disk.
-    retire_again: bool,
     /// When something is on the disk and not durable: the time at which it must be.
     sync_at: Option<Instant>,
 }
@@ -156,16 +154,14 @@ impl Worker {
         match work {
             Work::Commit { batch, flushed } => self.commit(batch, flushed),
             Work::Paged(queue, through, state) => {
-                let result = self.journal.paged(queue, through, state);
-                self.retired(result);
+                retired(self.journal.paged(queue, through, state));
             }
             Work::Spare(Ok(spare)) => self.journal.add_spare(spare),
             Work::Spare(Err(StoreError::Full { .. })) => self.journal.spare_failed(),
             Work::Spare(Err(error)) => fatal(&error.to_string()),
             Work::Forget(queues) => {
                 for &queue in queues.iter() {
-                    let result = self.journal.forget_queue(queue);
-                    self.retired(result);
+                    retired(self.journal.forget_queue(queue));
                 }
             }
             Work::Stop(batch) => {
@@ -182,15 +178,9 @@ impl Worker {
             Err(error) => fatal(&error.to_string()),
         };
         let [batch] = batches;
-        let retire = self.journal.retire_candidates().unwrap_or_else(|error| {
-            self.retired(Err(error));
-            Vec::new()
-        });
+        let retire = self.journal.retire_candidates();
         self.mailbox.send(Event::Committed(Committed { batch, flushed, retire, full }));
-        if self.retire_again {
-            let result = self.journal.retire();
-            self.retired(result);
-        }
+        retired(self.journal.retire());
         if let Some(maker) = self.journal.wants_spare() {
             let Some(spares) = self.spares.clone() else { return self.take(Work::Spare(maker.make())) };
             let make = move || {
@@ -203,14 +193,13 @@ impl Worker {
             }
         }
     }
+}
 
-    /// On a full disk the oldest file stays, and is tried again with the next commit.
-    fn retired(&mut self, result: Result<(), StoreError>) {
-        match result {
-            Ok(()) => self.retire_again = false,
-            Err(StoreError::Full { .. }) => self.retire_again = true,
-            Err(error) => fatal(&error.to_string()),
-        }
+/// On a full disk the oldest file stays, and is tried again with the next commit.
+fn retired(result: Result<(), StoreError>) {
+    match result {
+        Ok(()) | Err(StoreError::Full { .. }) => {}
+        Err(error) => fatal(&error.to_string()),
     }
 }
 
@@ -259,5 +248,33 @@ mod tests {
         assert!(left <= MESSAGES / 2, "{left} of {MESSAGES} messages came back, though most were settled long ago");
         handle.send(Work::Stop(batch));
         handle.join();
+    }
+    #[test]
+    fn files_of_which_all_queues_are_deleted_are_used_again() {
+        const FILE_BYTES: u64 = 64 * 1024;
+        let disk = SimDisk::new(1);
+        let budget = StoreOptions { journal_budget_bytes: 2 * FILE_BYTES, ..StoreOptions::new("/d", 7) };
+        let options = StoreOptions { journal_file_bytes: FILE_BYTES, ..budget };
+        let (mut journal, _, _) = recover(Arc::new(disk), &options, &|_| Some(Default::default())).unwrap();
+        let mut batch = journal.batch();
+        let message = Message::new(b"\x00\x01q", &[0; 14], &[7; 500], true, &mut Vec::new()).unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let (mailbox, inbox) = mailbox(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let (handle, mut worker) = in_steps(journal, mailbox);
+        let mut commit = |worker: &mut Worker, queue, seqs: std::ops::RangeInclusive<Seq>| {
+            seqs.for_each(|seq| batch.enqueue(queue, seq, false, 0, &message));
+            let filled = std::mem::replace(&mut batch, worker.journal.batch());
+            handle.send(Work::Commit { batch: filled, flushed: Vec::new() });
+            worker.step(Instant::now());
+            if let Some(Event::Committed(committed)) = inbox.take() {
+                batch = committed.batch;
+            }
+        };
+        // Nobody answers for the queue before it is deleted, nor for others afterwards.
+        (0..100).for_each(|count| commit(&mut worker, QUEUE, 20 * count + 1..=20 * count + 20));
+        assert!(worker.journal.disk_bytes() > 15 * FILE_BYTES);
+        handle.send(Work::Forget([QUEUE].into()));
+        (1..=30).for_each(|seq| commit(&mut worker, QueueId(2), seq..=seq));
+        assert!(worker.journal.disk_bytes() <= 8 * FILE_BYTES, "{} octets", worker.journal.disk_bytes());
     }
 }

@@ -102,11 +102,12 @@ impl Child {
         if let Some(maker) = self.journal.wants_spare() {
             self.journal.add_spare(maker.make()?);
         }
-        for (queue, through) in self.journal.retire_candidates()? {
+        for (queue, through) in self.journal.retire_candidates() {
             self.page(usize::from(queue != QUEUES[0]), through)?;
             let state = self.segments.state_of(queue)?;
             self.journal.paged(queue, through, state)?;
         }
+        self.journal.retire()?;
         Ok(())
     }
 

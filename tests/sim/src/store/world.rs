@@ -74,8 +74,6 @@ struct Node {
     asked: Vec<(QueueId, Seq)>,
     /// A commit with enqueues in it found the disk full: the same batches must be committed next.
     refused: bool,
-    /// Giving up the oldest journal file met a full disk.
-    retire_again: bool,
 }
 
 /// Lives through a seed. An error says what promise was broken.
@@ -259,15 +257,7 @@ impl World {
         if !(missing.is_empty() || rotten && self.reported) {
             return Err(missing.join("; "));
         }
-        let mut node = Node {
-            journal,
-            segments,
-            batches: Vec::new(),
-            runs,
-            asked: Vec::new(),
-            refused: false,
-            retire_again: false,
-        };
+        let mut node = Node { journal, segments, batches: Vec::new(), runs, asked: Vec::new(), refused: false };
         for _ in 0..2 {
             node.batches.push(node.journal.batch());
         }
@@ -619,14 +609,9 @@ impl World {
 
     /// Plays the driver's part in giving up the oldest journal file.
     fn retire(&mut self, node: &mut Node) -> Result<(), Stop> {
-        match node.journal.retire_candidates() {
-            Ok(candidates) => node.asked.extend(candidates),
-            given_up => node.retire_again |= !self.died(given_up.map(drop))?,
-        }
-        if node.retire_again {
-            let result = node.journal.retire();
-            node.retire_again = !self.died(result)?;
-        }
+        node.asked.extend(node.journal.retire_candidates());
+        let result = node.journal.retire();
+        self.died(result)?;
         if node.asked.is_empty() || self.random.one_in(2) {
             return Ok(());
         }
@@ -648,8 +633,8 @@ impl World {
             }
         };
         let result = node.journal.paged(queue, through, state);
-        node.retire_again = !self.died(result)?;
-        self.outcome.retired += u64::from(node.asked.is_empty() && !node.retire_again);
+        let is_given_up = self.died(result)? && node.asked.is_empty();
+        self.outcome.retired += u64::from(is_given_up);
         Ok(())
     }
 
