@@ -61,7 +61,7 @@ const PART_BYTES: usize = 32 * 1024;
 /// Messages are small when a read brings more than one for each so many octets. Large ones are better taken whole.
 const SMALL_BYTES: usize = 4 * 1024;
 /// So many sockets are told of in one turn at most.
-const EVENTS_MAX: usize = 1024;
+pub const EVENTS_MAX: usize = 1024;
 /// Events of other threads' wake-ups carry this token.
 pub const WAKER: Token = Token(usize::MAX);
 /// Tokens from here up to [`WAKER`] are listeners.
@@ -372,11 +372,10 @@ impl Shard {
     }
 
     /// One turn that waits for nothing, for whoever has the time in hand and steps the threads beside it. True when all is over.
-    pub fn step(&mut self, now: Instant) -> io::Result<bool> {
-        let mut events = Events::with_capacity(EVENTS_MAX);
-        poll(&mut self.parts.poll, &mut events, Some(Duration::ZERO))?;
+    pub fn step(&mut self, now: Instant, events: &mut Events) -> io::Result<bool> {
+        poll(&mut self.parts.poll, events, Some(Duration::ZERO))?;
         // Doors that are given tell nobody that somebody is there.
-        Ok(self.turn(now, &events, true))
+        Ok(self.turn(now, events, true))
     }
 
     /// Other nodes to which there is a link.

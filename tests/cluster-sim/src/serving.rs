@@ -19,10 +19,10 @@ use broker_server::driver::listener::{Given, Listener};
 use broker_server::driver::mailbox::{Inbox, Mailbox, mailbox};
 use broker_server::driver::meta::MetaHandle;
 use broker_server::driver::replies::Replies;
-use broker_server::driver::shard::{Shard, WAKER};
+use broker_server::driver::shard::{EVENTS_MAX, Shard, WAKER};
 use broker_server::driver::{journal, login, pages};
 use harness::random::Random;
-use mio::{Poll, Waker};
+use mio::{Events, Poll, Waker};
 
 use crate::socket::Socket;
 
@@ -34,6 +34,7 @@ const BEGAN_MS: u64 = 1_700_000_000_000;
 /// See the module's page.
 pub struct Serving {
     shard: Shard,
+    events: Events,
     journal: journal::Worker,
     pages: pages::Worker,
     login: login::Worker,
@@ -107,7 +108,20 @@ impl Serving {
         let login_key = octets();
         let parts = parts(config, &settings(config), (node, catalog), (store.queues, batch), replies, surroundings);
         let shard = Shard::new(parts, (now, now_ms), u128::from(random.draw()), login_key)?;
-        Ok(Serving { shard, journal, pages, login, told, mailbox, doors, random, disk_rests: 0, _poll: told_poll })
+        let events = Events::with_capacity(EVENTS_MAX);
+        Ok(Serving {
+            shard,
+            events,
+            journal,
+            pages,
+            login,
+            told,
+            mailbox,
+            doors,
+            random,
+            disk_rests: 0,
+            _poll: told_poll,
+        })
     }
 
     /// What the cluster has told the shard, which has yet to hear it.
@@ -122,7 +136,7 @@ impl Serving {
 
     /// A turn of the shard, and what the threads beside it would do meanwhile.
     pub fn turn(&mut self, now: Instant) -> io::Result<()> {
-        self.shard.step(now)?;
+        self.shard.step(now, &mut self.events)?;
         self.login.step();
         if self.disk_rests > 0 {
             self.disk_rests -= 1;

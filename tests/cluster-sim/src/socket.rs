@@ -18,6 +18,8 @@ const ANNOUNCE: u16 = 42;
 /// Our end of a socket. The other is somebody's who knows no difference to one of a network.
 pub struct Socket {
     stream: UnixStream,
+    /// What is read comes here first.
+    buffer: Box<[u8]>,
     has_ended: bool,
     tampered: Option<(Tampering, Tampered)>,
 }
@@ -59,7 +61,8 @@ impl Socket {
         ours.set_nonblocking(true)?;
         theirs.set_nonblocking(true)?;
         let tampered = tampering.map(|tampering| (tampering, Tampered::default()));
-        Ok((Socket { stream: ours, has_ended: false, tampered }, OwnedFd::from(theirs).into()))
+        let buffer = vec![0; READ_BYTES].into();
+        Ok((Socket { stream: ours, buffer, has_ended: false, tampered }, OwnedFd::from(theirs).into()))
     }
 
     /// Gives it octets. How many it takes.
@@ -78,17 +81,17 @@ impl Socket {
 
     /// What it says, so many octets at most.
     pub fn hear(&mut self, room: usize) -> Heard {
-        let mut octets = vec![0; room.min(READ_BYTES)];
-        if octets.is_empty() {
+        if room == 0 {
             return Heard::Nothing;
         }
-        match self.stream.read(&mut octets) {
+        match self.stream.read(&mut self.buffer[..room.min(READ_BYTES)]) {
             Ok(0) => Heard::End,
             Ok(count) => {
-                octets.truncate(count);
-                if let Some((tampering, tampered)) = &mut self.tampered {
-                    octets = tampered.pass(*tampering, &octets);
-                }
+                let octets = &self.buffer[..count];
+                let octets = match &mut self.tampered {
+                    Some((tampering, tampered)) => tampered.pass(*tampering, octets),
+                    None => octets.to_vec(),
+                };
                 if octets.is_empty() { Heard::Nothing } else { Heard::Octets(octets) }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Heard::Nothing,

@@ -18,6 +18,18 @@ fn hold(seeds: std::ops::Range<u64>) {
     }
 }
 
+/// The seed shows that the rule is broken: this promise is not held.
+fn breaks(seed: u64, rule: &str, promise: &str) {
+    let (held, told) = live(seed, &["--broken", rule]);
+    assert!(!held && told.contains(&format!("broke a promise: {promise}:")), "{told}");
+}
+
+/// The seed shows that nothing comes of it: all promises are held, and it was told why.
+fn is_kept_out(seed: u64, rule: &str, why: &str) {
+    let (held, told) = live(seed, &["--broken", rule, "--trace"]);
+    assert!(held && told.contains(why), "{told}");
+}
+
 #[test]
 fn some_seeds_hold_all_promises() {
     hold(0..2);
@@ -38,48 +50,40 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn a_node_that_founds_with_an_emptied_disk_is_found() {
-    let (held, told) = live(9, &["--broken", "emptied-founds"]);
-    assert!(!held && told.contains("broke a promise: one_cluster:"), "{told}");
+    breaks(9, "emptied-founds", "one_cluster");
 }
 
 #[test]
 fn a_node_that_votes_on_with_an_emptied_disk_is_kept_out() {
-    let (held, told) = live(9, &["--broken", "emptied-votes", "--trace"]);
-    assert!(held && told.contains("is an older copy"), "{told}");
+    is_kept_out(9, "emptied-votes", "is an older copy");
 }
 
 #[test]
 fn a_disk_of_one_start_ago_is_kept_out() {
-    let (held, told) = live(1, &["--broken", "old-disk", "--trace"]);
-    assert!(held && told.contains("which was an older copy"), "{told}");
+    is_kept_out(1, "old-disk", "which was an older copy");
 }
 
 #[test]
 fn a_shard_that_is_not_told_of_an_entry_is_found() {
-    let (held, told) = live(4, &["--broken", "feed-skips"]);
-    assert!(!held && told.contains("broke a promise: nothing_passed_over:"), "{told}");
+    breaks(4, "feed-skips", "nothing_passed_over");
 }
 
 #[test]
 fn alarms_that_are_not_spread_are_found() {
-    let (held, told) = live(2, &["--broken", "facts-stay"]);
-    assert!(!held && told.contains("broke a promise: alarms_reach_everyone:"), "{told}");
+    breaks(2, "facts-stay", "alarms_reach_everyone");
 }
 
 #[test]
 fn publishes_that_overtake_each_other_on_a_link_are_found() {
-    let (held, told) = live(2, &["--broken", "links-swap"]);
-    assert!(!held && told.contains("broke a promise: links_ordered:"), "{told}");
+    breaks(2, "links-swap", "links_ordered");
 }
 
 #[test]
 fn a_disk_that_loses_what_it_says_is_synced_is_found() {
-    let (held, told) = live(2, &["--broken", "sync-lies"]);
-    assert!(!held && told.contains("broke a promise: confirmed_not_lost:"), "{told}");
+    breaks(2, "sync-lies", "confirmed_not_lost");
 }
 
 #[test]
 fn exclusive_queues_that_are_not_announced_on_a_new_link_are_found() {
-    let (held, told) = live(0, &["--broken", "announcements-stay"]);
-    assert!(!held && told.contains("broke a promise: exclusive_names_unique:"), "{told}");
+    breaks(0, "announcements-stay", "exclusive_names_unique");
 }
