@@ -149,15 +149,18 @@ impl Gate {
         }
     }
 
+    fn starts(&self) -> Option<Arc<Starts>> {
+        self.lock().starts.clone()
+    }
+
     /// The starts, if both belong to a cluster.
     fn starts_for(&self, peer: &Identity) -> Option<Arc<Starts>> {
-        self.lock().starts.clone().filter(|_| peer.cluster.is_some())
+        self.starts().filter(|_| peer.cluster.is_some())
     }
 
     /// The other has said that it knows a start of this node that its disk has never seen, or a later one: the disk is an older copy.
     async fn give_up(&self) -> io::Result<()> {
-        let starts = self.lock().starts.clone();
-        match starts {
+        match self.starts() {
             Some(starts) => starts.give_up().await,
             None => Ok(()),
         }
@@ -165,8 +168,7 @@ impl Gate {
 
     /// The start that another node is in is not to go on.
     pub async fn bar(&self, node: u64) -> io::Result<()> {
-        let starts = self.lock().starts.clone();
-        match starts {
+        match self.starts() {
             Some(starts) => starts.bar(node).await,
             None => Ok(()),
         }
