@@ -15,7 +15,7 @@
 //! | `wait a [n] [sorted] [within=ms]` | reads n events |
 //! | `quiet a ms` | reads whatever comes within so many milliseconds |
 //! | `barrier a1 [queue …]` | passive declares; shows what arrived before their answers |
-//! | `poll a1 queue.declare queue=q passive=true until message_count=2` | repeats until so |
+//! | `poll a1 queue.declare queue=q passive=true until message_count=2` | repeats until so; before a look at what another connection has published without confirms |
 //! | `send a 01ff` · `text a "AMQP…"` · `frame a type=1 channel=1 payload=hex [end=ce] [size=n]` | raw octets |
 //! | `heartbeat a [within=ms]` | reads up to a heartbeat |
 //! | `manual a` | closes are no longer answered by themselves |
