@@ -413,7 +413,7 @@ impl Shard {
             return Err(exception(Refusal::ExclusiveUse(vhost, (**queue).into())));
         }
         let client = &mut self.clients[place];
-        let room_bytes = client.room_of_next_consumer();
+        let room_bytes = client.room_of_next_consumer(!self.queues.contains_key(&id));
         let consumer = ClientConsumer { queue: id, channel, no_ack: *no_ack, room_bytes, spent: 0 };
         let handle = client.add_consumer(consumer);
         let limit = client.limit(channel).cloned();
