@@ -3,6 +3,7 @@
 //! ```text
 //!  nodes     the clusters, and what they use of the processor
 //!  flows     messages between clients of the queue's node, of another one, and of two others
+//!  shares    processors for each node alone
 //!  rounds    one request at a time: confirms, and calls over reply queues
 //!  declares  queues that come and go
 //!  idle      what nodes do that nobody asks for anything
@@ -19,6 +20,7 @@ mod idle;
 mod joining;
 mod nodes;
 mod rounds;
+mod shares;
 
 use std::fs;
 use std::io;
@@ -85,6 +87,12 @@ const STEPS: &[Step] = &[
         "t1k, ack1 and p1k of `./dev bench`, with clients on the queue's node (local), on another one (forwarded), and on the two others (apart)",
         false,
         flows::run,
+    ),
+    step(
+        "flows-own",
+        "as flows, each node with a sixth of the processors and no other's, the generator with the other half: as on machines of their own (needs root)",
+        false,
+        flows::run_with_shares,
     ),
     step(
         "confirm",

@@ -117,9 +117,14 @@ impl Cluster {
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, self.node(node)?.amqp_port())))
     }
 
+    /// The process of each node.
+    pub fn pids(&self) -> io::Result<Vec<u32>> {
+        (0..self.len()).map(|node| Ok(self.node(node)?.pid())).collect()
+    }
+
     /// The CPU of each node so far.
     pub fn cpu(&self) -> io::Result<Vec<Duration>> {
-        (0..self.len()).map(|node| Ok(Usage::of(self.node(node)?.pid())?.cpu)).collect()
+        self.pids()?.into_iter().map(|pid| Ok(Usage::of(pid)?.cpu)).collect()
     }
 
     /// The CPU that all nodes have used since, divided among `count`, in microseconds.
