@@ -24,8 +24,7 @@ pub const SLICES_MAX: usize = 64;
 
 /// What the consumers of a connection may be sent, all together, before they have taken any of it; see [`Client::room_of_next_consumer`].
 const CONNECTION_ROOM_BYTES: i64 = 8 * CONSUMER_ROOM_BYTES;
-/// What one consumer of a queue on another node may have: besides what waits for the socket, what is on its way here. With less a queue that is
-/// consumed as fast as messages come would have to keep most of them.
+/// What one consumer of a queue on another node may have: besides what waits for the socket, what is on its way here.
 const CONSUMER_ELSEWHERE_ROOM_BYTES: i64 = 4 * CONSUMER_ROOM_BYTES;
 /// No consumer has less: a socket is worth being written to for it.
 const CONSUMER_ROOM_LEAST_BYTES: i64 = 4 * 1024;
@@ -297,6 +296,7 @@ impl Client {
 
     /// Octets that one more consumer may be sent before it is given room again. The consumers of a connection that takes nothing fill its buffer
     /// each up to its room: a few have all they can use, those that come after many have smaller and smaller parts of [`CONNECTION_ROOM_BYTES`].
+    /// One of a queue elsewhere may have more.
     pub fn room_of_next_consumer(&self, elsewhere: bool) -> i64 {
         let consumers = i64::try_from(self.consumers.len()).unwrap_or(i64::MAX - 1) + 1;
         let most = if elsewhere { CONSUMER_ELSEWHERE_ROOM_BYTES } else { CONSUMER_ROOM_BYTES };

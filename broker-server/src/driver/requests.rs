@@ -408,12 +408,13 @@ impl Shard {
         }
         let priority = consumer_arguments(table(arguments)?, &queue_resource(&vhost, queue))?;
         // A queue elsewhere is asked.
-        let free = self.queues.get(&id).is_none_or(|local| local.queue.may_consume(*exclusive));
-        if !free {
+        let local = self.queues.get(&id);
+        let elsewhere = local.is_none();
+        if local.is_some_and(|local| !local.queue.may_consume(*exclusive)) {
             return Err(exception(Refusal::ExclusiveUse(vhost, (**queue).into())));
         }
         let client = &mut self.clients[place];
-        let room_bytes = client.room_of_next_consumer(!self.queues.contains_key(&id));
+        let room_bytes = client.room_of_next_consumer(elsewhere);
         let consumer = ClientConsumer { queue: id, channel, no_ack: *no_ack, room_bytes, spent: 0 };
         let handle = client.add_consumer(consumer);
         let limit = client.limit(channel).cloned();

@@ -5,12 +5,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::wire::{PATIENCE, Said, Wire, ack, publish};
-use harness::{Broker, Brokerd, Options};
+use harness::{Broker, Brokerd, ControlGroup, Limit, Options};
 use tempfile::TempDir;
 
 /// What the broker may grow by before publishers are blocked.
@@ -114,39 +113,13 @@ fn publishers_wait_for_memory_and_everybody_else_goes_on() {
     assert_eq!(taken, sent);
 }
 
-/// A control group of version 1 or 2 with so much memory, made for a test.
-struct Group(PathBuf);
-
-impl Group {
-    /// `None` where none may be made.
-    fn with_memory(bytes: u64) -> Option<Group> {
-        let kinds = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
-        kinds.into_iter().find_map(|(root, limit)| {
-            let group = Group(Path::new(root).join(format!("brokerd-e2e-{}", std::process::id())));
-            fs::create_dir(&group.0).ok()?;
-            fs::write(group.0.join(limit), bytes.to_string()).ok()?;
-            Some(group)
-        })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // It is busy until the last process in it is reaped.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
 #[test]
 fn the_memory_there_is_is_that_of_the_control_group() {
-    let Some(group) = Group::with_memory(256 << 20) else {
-        eprintln!("no control group may be made here: see the tests of broker-server/src/alarm/memory.rs");
-        return;
+    let group = match ControlGroup::with(Limit::Memory(256 << 20)) {
+        Ok(group) => group,
+        Err(error) => {
+            return eprintln!("SKIPPED: {error}; see the tests of broker-server/src/alarm/memory.rs");
+        }
     };
     // A twentieth of the group's memory is less than a broker takes, a twentieth of the machine's is more.
     let options = || Options::default().conf("vm_memory_high_watermark.relative = 0.05");
@@ -155,7 +128,7 @@ fn the_memory_there_is_is_that_of_the_control_group() {
     let program = directory.path().join("brokerd");
     let brokerd = fs::read_link(format!("/proc/{}/exe", free.pid())).unwrap();
     let script =
-        format!("#!/bin/sh\necho $$ >'{}/cgroup.procs' && exec '{}' \"$@\"\n", group.0.display(), brokerd.display());
+        format!("#!/bin/sh\necho $$ >'{}' && exec '{}' \"$@\"\n", group.processes().display(), brokerd.display());
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let broker = Brokerd::start(options().binary(&program)).unwrap_or_else(|error| panic!("{error}"));

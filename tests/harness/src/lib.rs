@@ -17,6 +17,7 @@
 mod brokerd;
 mod cluster;
 mod control;
+mod control_group;
 mod error;
 mod hosts;
 mod options;
@@ -30,6 +31,7 @@ use std::time::Duration;
 pub use brokerd::Brokerd;
 pub use cluster::{Cluster, Plan};
 pub use control::{Control, Said};
+pub use control_group::{ControlGroup, Limit};
 pub use error::Error;
 pub use hosts::{Hosts, has_own_network};
 pub use options::Options;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Size;
 use super::figures::Figure;
 use super::nodes::{Cluster, HOME, LEADER, OTHER};
-use super::shares::Shares;
+use super::shares;
 use crate::confirms::percentile;
 use crate::flow::{Acks, Extent, Flow, FlowOutcome, FlowPlan, QueuePlan};
 use crate::payload::Shape;
@@ -74,16 +74,13 @@ pub(super) fn run(cluster: &mut Cluster, size: Size) -> io::Result<Vec<Figure>> 
 
 /// The same, each node with processors of its own.
 pub(super) fn run_with_shares(cluster: &mut Cluster, size: Size) -> io::Result<Vec<Figure>> {
-    let shares = match Shares::give(cluster) {
-        Ok(shares) => shares,
+    match shares::give(cluster) {
+        Ok(_given) => run(cluster, size),
         Err(error) => {
             eprintln!("SKIPPED: nodes cannot have processors of their own here: {error}");
-            return Ok(Vec::new());
+            Ok(Vec::new())
         }
-    };
-    let figures = run(cluster, size);
-    drop(shares);
-    figures
+    }
 }
 
 fn measure(

@@ -1,13 +1,13 @@
-//! Each node with a part of the processors of its own, as on machines of their own: control groups of the kernel.
+//! Each node with a part of the processors of its own, as on machines of their own.
 //!
-//! Without them all nodes and the generator take the same processors from each other, and a rate says what a message costs all of them together
+//! Without that all nodes and the generator take the same processors from each other, and a rate says what a message costs all of them together
 //! rather than what the busiest node can do.
 
-use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 use std::thread;
+
+use harness::{ControlGroup, Limit};
 
 use super::nodes::{Cluster, NODES};
 use crate::usage;
@@ -20,71 +20,19 @@ const PERIOD_US: usize = 3_000;
 /// The least that the kernel takes, in microseconds.
 const QUOTA_LEAST_US: usize = 1_000;
 
-/// The groups. They go, and their processes run as before, when this is dropped.
-pub(super) struct Shares {
-    root: PathBuf,
-    groups: Vec<PathBuf>,
-}
-
-impl Shares {
-    /// Gives each node its part.
-    ///
-    /// # Errors
-    /// When this machine has no such groups, or another user than root asks.
-    pub fn give(cluster: &Cluster) -> io::Result<Self> {
-        let (root, unified) = root()?;
-        let mut shares = Self { root, groups: Vec::new() };
-        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let quota = (cores * PERIOD_US / PARTS).max(QUOTA_LEAST_US);
-        for (number, pid) in cluster.pids()?.into_iter().enumerate() {
-            let group = shares.root.join(format!("bench-{}-{number}", std::process::id()));
-            let at = |error| of(&group, error);
-            fs::create_dir(&group).map_err(at)?;
-            shares.groups.push(group.clone());
-            if unified {
-                fs::write(group.join("cpu.max"), format!("{quota} {PERIOD_US}")).map_err(at)?;
-            } else {
-                fs::write(group.join("cpu.cfs_period_us"), PERIOD_US.to_string()).map_err(at)?;
-                fs::write(group.join("cpu.cfs_quota_us"), quota.to_string()).map_err(at)?;
-            }
-            for process in usage::process_tree(pid)? {
-                fs::write(group.join("cgroup.procs"), process.to_string()).map_err(at)?;
-            }
+/// Gives each node its part, until the groups are dropped.
+///
+/// # Errors
+/// When this machine has no control groups, or another user than root asks.
+pub(super) fn give(cluster: &Cluster) -> io::Result<Vec<ControlGroup>> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let quota_us = (cores * PERIOD_US / PARTS).max(QUOTA_LEAST_US);
+    let of_node = |pid| {
+        let group = ControlGroup::with(Limit::Cpu { quota_us, period_us: PERIOD_US }).map_err(io::Error::other)?;
+        for process in usage::process_tree(pid)? {
+            group.take(process).map_err(io::Error::other)?;
         }
-        Ok(shares)
-    }
-}
-
-impl Drop for Shares {
-    fn drop(&mut self) {
-        for group in &self.groups {
-            let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-            for process in processes.lines() {
-                // One that has ended need not be moved.
-                let _ = fs::write(self.root.join("cgroup.procs"), process);
-            }
-            if let Err(error) = fs::remove_dir(group) {
-                eprintln!("{} stays: {error}", group.display());
-            }
-        }
-    }
-}
-
-/// Where groups are made, and whether they are those of version 2.
-fn root() -> io::Result<(PathBuf, bool)> {
-    let unified = Path::new("/sys/fs/cgroup");
-    let controllers = fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
-    if controllers.split_whitespace().any(|controller| controller == "cpu") {
-        fs::write(unified.join("cgroup.subtree_control"), "+cpu").map_err(|error| of(unified, error))?;
-        return Ok((unified.to_owned(), true));
-    }
-    let first = unified.join("cpu");
-    if first.join("cgroup.procs").exists() {
-        return Ok((first, false));
-    }
-    Err(io::Error::other("the kernel's control groups for the processor are not at /sys/fs/cgroup"))
-}
-
-fn of(path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        Ok(group)
+    };
+    cluster.pids()?.into_iter().map(of_node).collect()
 }
