@@ -1,15 +1,44 @@
 //! What a connection has to write: small frames gathered in few buffers, large bodies shared with the queues that hold them.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use broker_core::message::INLINE_BODY_MAX_BYTES;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// A buffer of gathered frames is not grown beyond this; the next frames begin another.
-pub const SEGMENT_MAX_BYTES: usize = 64 * 1024;
 /// Body pieces from this size on are shared instead of copied.
 pub const SHARE_MIN_BYTES: usize = 4 * 1024;
+/// From this many gathered octets on the next frames begin another room.
+const ROOM_FULL_BYTES: usize = 64 * 1024 - INLINE_BODY_MAX_BYTES - 256;
+/// Room with which a buffer begins when nobody has left any.
+const FIRST_ROOM_BYTES: usize = 1024;
+/// Larger rooms are not kept. Growing by doubling does not get there with bodies that are copied.
+const ROOM_MAX_BYTES: usize = 128 * 1024;
+/// Rooms a thread keeps for the next buffers with something to write: 4 MiB at most.
+const ROOMS_KEPT: usize = 32;
+
+thread_local! {
+    /// Rooms that buffers of this thread have left, the last one, likely still in the processor's cache, taken first.
+    /// So a connection holds room only while it has something to write, and finds room that has grown already.
+    static ROOMS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn room() -> Vec<u8> {
+    ROOMS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(FIRST_ROOM_BYTES))
+}
+
+fn leave(mut room: Vec<u8>) {
+    if (1..=ROOM_MAX_BYTES).contains(&room.capacity()) {
+        room.clear();
+        ROOMS.with_borrow_mut(|rooms| {
+            if rooms.len() < ROOMS_KEPT {
+                rooms.push(room);
+            }
+        });
+    }
+}
 
 /// Octets to write, in order, as pieces for one vectored write after the other.
 #[derive(Debug, Default)]
@@ -74,34 +103,14 @@ impl SendBuffer {
             && first.octets().len() <= self.written
         {
             self.written -= first.octets().len();
-            if let Some(Segment::Owned(octets)) = self.front.pop_front()
-                && self.tail.capacity() == 0
-            {
-                self.tail = octets;
-                self.tail.clear();
+            if let Some(Segment::Owned(octets)) = self.front.pop_front() {
+                leave(octets);
             }
         }
         if self.len == 0 {
-            self.tail.clear();
+            leave(std::mem::take(&mut self.tail));
             self.written = 0;
         }
-    }
-
-    /// Gives `room`, an empty buffer with capacity, to append to; spares an allocation if there is none yet.
-    pub fn lend(&mut self, mut room: Vec<u8>) {
-        if self.tail.capacity() == 0 {
-            room.clear();
-            self.tail = room;
-        }
-    }
-
-    /// Takes the room back when nothing is waiting to be written, so that an idle connection holds none.
-    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
-        if self.len > 0 {
-            return None;
-        }
-        self.front = VecDeque::new();
-        (self.tail.capacity() > 0).then(|| std::mem::take(&mut self.tail))
     }
 
     /// Room that is held, shared pieces not counted.
@@ -120,8 +129,11 @@ impl SendBuffer {
 
     /// Appends octets through `write`, which must only append.
     pub(crate) fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.tail.len() >= SEGMENT_MAX_BYTES {
+        if self.tail.len() >= ROOM_FULL_BYTES {
             self.seal();
+        }
+        if self.tail.capacity() == 0 {
+            self.tail = room();
         }
         let before = self.tail.len();
         write(&mut self.tail);
@@ -180,12 +192,43 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_buffer_gives_its_room_back() {
+    fn an_idle_buffer_holds_no_room_and_leaves_it_to_the_next() {
         let mut buffer = SendBuffer::default();
-        buffer.append(|tail| tail.extend_from_slice(b"abc"));
-        assert!(buffer.reclaim().is_none());
-        buffer.consume(3);
-        assert!(buffer.reclaim().is_some_and(|room| room.capacity() >= 3));
-        assert!(buffer.reclaim().is_none());
+        buffer.append(|tail| tail.extend_from_slice(&[1; 5000]));
+        let room = buffer.memory();
+        assert!(room >= 5000);
+        buffer.consume(4999);
+        assert_eq!(buffer.memory(), room);
+        buffer.consume(1);
+        assert_eq!(buffer.memory(), 0);
+        let mut next = SendBuffer::default();
+        next.append(|tail| tail.push(1));
+        assert_eq!(next.memory(), room);
+        assert_eq!(all(&next), [1]);
+    }
+
+    #[test]
+    fn rooms_are_filled_and_as_many_as_may_be_are_kept() {
+        let mut buffer = SendBuffer::default();
+        for len in [7, INLINE_BODY_MAX_BYTES, 1, 5000].repeat(500) {
+            buffer.append(|tail| tail.extend_from_slice(&vec![0; len]));
+        }
+        let rooms = buffer.front.iter().map(|segment| match segment {
+            Segment::Owned(octets) => (octets.len(), octets.capacity()),
+            Segment::Shared(_) => panic!("nothing is shared here"),
+        });
+        let rooms: Vec<_> = rooms.collect();
+        assert!(rooms.iter().all(|(len, room)| *len >= ROOM_FULL_BYTES && *room <= ROOM_MAX_BYTES), "{rooms:?}");
+        assert!(rooms.len() > ROOMS_KEPT);
+        buffer.consume(usize::MAX);
+        assert_eq!(ROOMS.with_borrow(Vec::len), ROOMS_KEPT);
+    }
+
+    #[test]
+    fn a_room_that_one_large_piece_made_larger_is_not_kept() {
+        let mut buffer = SendBuffer::default();
+        buffer.append(|tail| tail.extend_from_slice(&[0; ROOM_MAX_BYTES + 1]));
+        buffer.consume(usize::MAX);
+        assert_eq!(ROOMS.with_borrow(Vec::len), 0);
     }
 }
