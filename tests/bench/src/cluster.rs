@@ -22,7 +22,6 @@ mod nodes;
 mod rounds;
 mod shares;
 
-use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -30,6 +29,7 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::brokers::Kind;
+use crate::surroundings::{self, load};
 use figures::{Figure, Results};
 use nodes::Cluster;
 
@@ -161,15 +161,10 @@ pub fn run(options: &Options) -> io::Result<bool> {
         }
     }
     drop(clusters);
+    println!("- machine: {}\n- when: {}", surroundings::machine(), surroundings::when());
     println!("- load average before {load_before}, after {}; took {:.0?}", load(), started.elapsed());
     println!("{}", results.page(&STEPS.iter().map(|step| (step.name, step.about)).collect::<Vec<_>>()));
     Ok(results.is_whole())
-}
-
-/// How busy the machine is: others' work is in every figure.
-fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 fn one(step: &Step, cluster: &mut Cluster, options: &Options, results: &mut Results) -> io::Result<()> {

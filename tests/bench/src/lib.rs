@@ -14,6 +14,7 @@ pub mod remembered;
 pub mod report;
 pub mod scale;
 pub mod session;
+pub mod surroundings;
 pub mod tls;
 pub mod usage;
 pub mod wire;

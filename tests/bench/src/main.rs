@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bench::brokers::{Kind, Running};
 use bench::remembered::Remembered;
 use bench::report::{About, Results};
+use bench::surroundings;
 use bench::workload::{Metrics, Null, Outcome, Scale, Workload};
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -196,11 +197,10 @@ impl Bench {
 
     fn about(&self) -> About {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
-        let commit = output_of("git", &["describe", "--always", "--dirty"]);
         let seconds = self.options.seconds;
         About {
-            machine: machine(),
-            when: format!("{}, commit {commit}", output_of("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
+            machine: surroundings::machine(),
+            when: surroundings::when(),
             command: format!("./dev bench {}", arguments.join(" ")),
             scale: format!(
                 "{} rounds of {seconds} s, backlog {} messages, {} idle connections, {} queues",
@@ -215,24 +215,4 @@ fn raise_open_files_limit() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     Ok(())
-}
-
-fn machine() -> String {
-    let first = |path: &str, key: &str| -> String {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix(key));
-        line.map(|rest| rest.trim_start_matches([' ', '\t', ':']).trim().to_owned()).unwrap_or_default()
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory = first("/proc/meminfo", "MemTotal");
-    format!(
-        "{cores} cores {}, {memory} of memory, Linux {}, loopback, brokers and generator on the same cores",
-        first("/proc/cpuinfo", "model name"),
-        output_of("uname", &["-r"])
-    )
-}
-
-fn output_of(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    output.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
