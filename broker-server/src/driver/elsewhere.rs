@@ -90,6 +90,11 @@ pub enum Question {
         /// Until then it is said again when it is refused.
         until: Instant,
     },
+    /// Whether the channel is there to which a mandatory reply was sent.
+    Replied {
+        /// The reply's number.
+        reply: u64,
+    },
     /// To let a consumer start.
     Consume {
         /// The consumer.
@@ -108,7 +113,7 @@ impl Question {
             | Question::Deleted { queue, .. }
             | Question::Cancelled { queue, .. }
             | Question::Consume { queue, .. } => Some(*queue),
-            Question::Announced { .. } | Question::Requester { .. } => None,
+            Question::Announced { .. } | Question::Requester { .. } | Question::Replied { .. } => None,
         }
     }
 
@@ -118,7 +123,7 @@ impl Question {
             | Question::Requester { connection, channel, .. }
             | Question::Purged { connection, channel, .. }
             | Question::Deleted { connection, channel, .. } => (*connection, *channel),
-            Question::Announced { .. } => (0, 0),
+            Question::Announced { .. } | Question::Replied { .. } => (0, 0),
             Question::Consume { key, .. } | Question::Cancelled { key, .. } => {
                 (key.channel.connection, key.channel.channel)
             }
@@ -274,6 +279,7 @@ impl Shard {
             }
             Question::Purged { .. } => Reply::Purged { messages: count(messages) },
             Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
+            Question::Replied { reply } => return self.reply_is_answered(reply, true),
             Question::Cancelled { key, .. } => {
                 self.forget_consumer_elsewhere(&key);
                 Reply::Done
@@ -327,6 +333,7 @@ impl Shard {
         let (connection, channel) = question.asker();
         match question {
             Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
+            Question::Replied { reply } => return self.reply_is_answered(reply, false),
             Question::Consume { key, .. } => self.forget_consumer_elsewhere(&key),
             // Whether its channel is gone or its node makes no difference.
             Question::Requester { vhost, name, .. } => {

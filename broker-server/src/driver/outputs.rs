@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::client::Transaction;
 use super::dispatch::Route;
 use super::queues::TRANSACTION;
+use super::replies::Unsure;
 use super::shard::Shard;
 
 impl Shard {
@@ -136,20 +137,24 @@ impl Shard {
         true
     }
 
-    /// Hands a message to the queues of its route; if there are none, back to the client where it must not get lost. Returns whether there are any.
+    /// Hands a message to the queues of its route; if there are none, back to the client where it must not get lost. Returns whether it will be answered.
     fn publish_routed(&mut self, place: usize, mandatory: bool, publish: Publish<'_>, route: &Route) -> bool {
         let Publish { channel, publish_seq, content: published } = publish;
         let copies = matches!(has_copy_keys(published.header()), Ok(true));
         let stripped = copies.then(|| content::without_bcc(&published.keep())).flatten();
         let content = stripped.as_ref().map_or(published, Content::Kept);
         self.trace_publish(place, channel.channel, published, content, route);
-        let answers = self.deliver_replies(published, content);
+        let (taken, sent) = self.deliver_replies(published, content);
         if !route.kept_by.is_empty() {
             self.keep(&route.kept_by, content);
         }
+        if mandatory && !taken && !sent.is_empty() && route.queues.is_empty() {
+            self.ask_for_reply(Unsure { channel, publish_seq, message: Some(content.keep()), sent });
+            return true;
+        }
         let Some(client) = self.clients.get_mut(place) else { return false };
         // What is held back has not been routed yet.
-        if mandatory && !answers && route.queues.len() == route.held {
+        if mandatory && !taken && sent.is_empty() && route.queues.len() == route.held {
             client.amqp.returned(channel.channel, &content.keep());
         }
         if route.queues.is_empty() {

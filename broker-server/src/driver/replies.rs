@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 use broker_amqp::link::Op;
 use broker_amqp::reply_to::{Address, QUEUE, is_address};
 use broker_amqp::{Exception, Reply, content};
-use broker_core::message::Content;
+use broker_core::message::{Content, Message};
 use broker_core::name::{NodeId, VhostName};
 use broker_core::queue::ChannelKey;
 use broker_core::refusal::Refusal;
 use broker_core::secret::SecretKey;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::dispatch::Route;
 use super::elsewhere::Question;
 use super::numbers;
+use super::queues::TRANSACTION;
 use super::requests::{Answer, exception, queue_resource};
 use super::shard::Shard;
 
@@ -26,7 +29,7 @@ const LOSS_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// A content header's payload before its property flags.
 const HEADER_FIXED_BYTES: usize = 12;
 
-/// What the shard keeps for direct replies: nothing that grows with them.
+/// What the shard keeps for direct replies: nothing that grows with them, but for those that must not get lost on their way to another node.
 pub struct Replies {
     key: SecretKey,
     /// Consumers of replies there have been.
@@ -34,12 +37,38 @@ pub struct Replies {
     /// The route of a reply: no queue.
     nowhere: Arc<Route>,
     loss_told_at: Option<Instant>,
+    /// Mandatory replies to channels of other nodes, which have not said whether they took them.
+    unsure: HashMap<u64, Unsure, RandomState>,
+    next_unsure: u64,
 }
+
+/// A mandatory reply of which it is not known whether anybody took it.
+pub(super) struct Unsure {
+    /// The channel that published it.
+    pub channel: ChannelKey,
+    /// 0 if it waits for no confirm.
+    pub publish_seq: u64,
+    /// What is returned if nobody took it; none when the channel is gone.
+    pub message: Option<Message>,
+    /// To whom it was sent; those that have answered are left out.
+    pub sent: Sent,
+}
+
+/// Channels of other nodes to which a reply was sent.
+pub(super) type Sent = SmallVec<[Address; 1]>;
 
 impl Replies {
     /// Nobody asks yet. The octets must be random.
     pub fn new(random: [u8; 32]) -> Self {
-        Replies { key: SecretKey::new(random), consumers: 0, nowhere: Arc::default(), loss_told_at: None }
+        let unsure = HashMap::default();
+        Replies {
+            key: SecretKey::new(random),
+            consumers: 0,
+            nowhere: Arc::default(),
+            loss_told_at: None,
+            unsure,
+            next_unsure: 0,
+        }
     }
 }
 
@@ -93,25 +122,66 @@ impl Shard {
     }
 
     /// Delivers a message to the addresses among its routing keys, each once. `published` has those keys, `content` is what may be seen. Returns
-    /// whether any took it.
-    pub(super) fn deliver_replies(&mut self, published: Content<'_>, content: Content<'_>) -> bool {
+    /// whether any here took it, and to whom elsewhere it was sent.
+    pub(super) fn deliver_replies(&mut self, published: Content<'_>, content: Content<'_>) -> (bool, Sent) {
         if published.route().first() != Some(&0) {
-            return false;
+            return (false, Sent::new());
         }
         let properties = published.header().get(HEADER_FIXED_BYTES..).unwrap_or_default();
         let keys = std::iter::once(published.routing_key()).chain(content::extra_routes(properties));
         let mut addresses: SmallVec<[&[u8]; 4]> = keys.filter(|key| is_address(key)).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let mut delivered = false;
+        let (mut delivered, mut sent) = (false, Sent::new());
         for key in addresses {
             let Some(address) = Address::parse(key) else { continue };
-            delivered |= match numbers::node_in(address.connection) {
-                node if node == self.parts.node => self.deliver_reply(&address, content),
-                node => self.links.reply(node, key, content, self.parts.node),
-            };
+            let node = numbers::node_in(address.connection);
+            if node == self.parts.node {
+                delivered |= self.deliver_reply(&address, content);
+            } else if self.links.reply(node, key, content, self.parts.node) {
+                sent.push(address);
+            }
         }
-        delivered
+        (delivered, sent)
+    }
+
+    /// Asks behind a mandatory reply, on the same link, whether the channel it went to is there: the next one, until one is. If none is, the reply goes
+    /// back to its publisher.
+    pub(super) fn ask_for_reply(&mut self, mut unsure: Unsure) {
+        while let Some(address) = unsure.sent.pop() {
+            let node = numbers::node_in(address.connection);
+            if self.links.reaches(node) {
+                let reply = self.parts.replies.next_unsure;
+                self.parts.replies.next_unsure += 1;
+                self.parts.replies.unsure.insert(reply, unsure);
+                let request = self.links.ask(node, Question::Replied { reply });
+                return self.links.say(node, &Op::Requester { request, address: &address.octets() });
+            }
+        }
+        let Unsure { channel, publish_seq, message, .. } = unsure;
+        if let Some(message) = message
+            && let Some(place) = self.place_of(channel.connection)
+            && let Some(client) = self.clients.get_mut(place)
+        {
+            client.amqp.returned(channel.channel, &message);
+            self.mark_dirty(place);
+        }
+        self.confirm_reply(channel, publish_seq);
+    }
+
+    /// The channel to which a mandatory reply was sent is there, or not.
+    pub(super) fn reply_is_answered(&mut self, reply: u64, taken: bool) {
+        match self.parts.replies.unsure.remove(&reply) {
+            Some(Unsure { channel, publish_seq, .. }) if taken => self.confirm_reply(channel, publish_seq),
+            Some(unsure) => self.ask_for_reply(unsure),
+            None => {}
+        }
+    }
+
+    fn confirm_reply(&mut self, channel: ChannelKey, publish_seq: u64) {
+        if publish_seq != 0 {
+            self.confirm(channel, publish_seq, publish_seq);
+        }
     }
 
     /// Another node asks whether a channel still waits for replies.
@@ -139,6 +209,16 @@ impl Shard {
 }
 
 impl Replies {
+    /// A channel is gone: nothing is returned to it or confirmed. A transaction still has its answer, which the connection then passes over.
+    pub(super) fn forget(&mut self, channel: ChannelKey) {
+        for unsure in self.unsure.values_mut().filter(|unsure| unsure.channel == channel) {
+            unsure.message = None;
+            if unsure.publish_seq & TRANSACTION == 0 {
+                unsure.publish_seq = 0;
+            }
+        }
+    }
+
     fn loss_is_to_be_told(&mut self, now: Instant) -> bool {
         let due = self.loss_told_at.is_none_or(|at| now >= at + LOSS_TOLD_EVERY);
         if due {

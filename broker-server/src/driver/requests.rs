@@ -452,6 +452,7 @@ impl Shard {
         if let Some(key) = self.clients.get(place).map(|client| client.channel_key(channel)) {
             self.give_held_back(key, None);
             self.links.forget_gets(key);
+            self.parts.replies.forget(key);
         }
         let Some(client) = self.clients.get_mut(place) else { return };
         client.limits.retain(|(other, ..)| *other != channel);

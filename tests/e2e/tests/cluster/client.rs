@@ -20,6 +20,8 @@ pub struct Client {
     heard: VecDeque<String>,
     /// The tag of the last delivery or message that was got.
     pub tag: u64,
+    /// Where the last one that was got or delivered asks for its reply.
+    pub reply_to: String,
 }
 
 impl Client {
@@ -45,7 +47,7 @@ impl Client {
         let mut wire = Wire::connect_to(address).map_err(|error| error.to_string())?;
         let surprise = wire.open(login).map_err(|error| error.to_string())?;
         match surprise {
-            None => Ok(Client { wire, heard: VecDeque::new(), tag: 0 }),
+            None => Ok(Client { wire, heard: VecDeque::new(), tag: 0, reply_to: String::new() }),
             Some(event) => Err(show(&event)),
         }
     }
@@ -81,9 +83,17 @@ impl Client {
 
     /// Publishes a message.
     pub fn publish_with(&mut self, arguments: &str, persistent: bool, body: &[u8]) {
+        self.send_message(arguments, ("delivery_mode", if persistent { "2" } else { "1" }), body);
+    }
+
+    /// Publishes a message that asks for a direct reply.
+    pub fn request(&mut self, queue: &str) {
+        self.send_message(&format!("routing_key={queue}"), ("reply_to", "amq.rabbitmq.reply-to"), b"request");
+    }
+
+    fn send_message(&mut self, arguments: &str, property: (&str, &str), body: &[u8]) {
         self.send(&format!("basic.publish {arguments}"));
-        let mode = [("delivery_mode", if persistent { "2" } else { "1" })];
-        self.wire.send_frame(frame::HEADER, 1, &encode_header(60, 0, body.len() as u64, &mode).unwrap());
+        self.wire.send_frame(frame::HEADER, 1, &encode_header(60, 0, body.len() as u64, &[property]).unwrap());
         self.wire.send_body(1, body);
     }
 
@@ -129,7 +139,11 @@ impl Client {
     }
 
     fn take(&mut self, event: &Event) -> String {
-        if let Event::Method(_, decoded, _) = event {
+        if let Event::Method(_, decoded, content) = event {
+            let reply_to = content.iter().flat_map(|content| &content.properties).find(|(name, _)| *name == "reply_to");
+            if let Some((_, address)) = reply_to {
+                self.reply_to.clone_from(address);
+            }
             if let Some(tag) = decoded.argument("delivery_tag") {
                 self.tag = tag.parse().unwrap();
             }

@@ -118,6 +118,31 @@ fn what_a_lost_node_has_not_confirmed_is_refused() {
 }
 
 #[test]
+fn a_mandatory_reply_comes_back_when_the_node_of_who_asked_is_lost() {
+    let mut cluster = start(Plan::nodes(3));
+    let (mut asks, mut replies) = (client(&cluster, 2), client(&cluster, 1));
+    assert_eq!(replies.ask("queue.declare queue=q"), "declare-ok 0 0");
+    replies.ask("confirm.select");
+    asks.ask("basic.consume queue=amq.rabbitmq.reply-to consumer_tag=r no_ack=true");
+    asks.request("q");
+    eventually("the request has come", || replies.ask("basic.get queue=q no_ack=true") == "get-ok request");
+    let reply = format!("routing_key={} mandatory=true", replies.reply_to);
+    replies.publish_with(&reply, false, b"first");
+    assert_eq!(replies.next(PATIENCE), "confirmed", "it is not returned");
+    assert_eq!(asks.next(PATIENCE), "deliver first");
+
+    cluster.freeze(2, true).unwrap();
+    replies.publish_with(&reply, false, b"second");
+    assert_eq!(replies.next(SETTLED), "nothing", "nobody knows yet what becomes of it");
+    cluster.kill_9(2).unwrap();
+    assert_eq!(replies.next(PATIENCE), "return 312 second");
+    assert_eq!(replies.next(PATIENCE), "confirmed");
+    replies.publish_with(&reply, false, b"third");
+    assert_eq!(replies.next(PATIENCE), "return 312 third");
+    assert_eq!(replies.next(PATIENCE), "confirmed");
+}
+
+#[test]
 fn consumers_of_a_node_that_is_lost_give_back_what_they_held() {
     let mut cluster = start(Plan::nodes(3));
     let mut home = client(&cluster, 1);
