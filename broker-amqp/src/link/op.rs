@@ -86,12 +86,12 @@ pub enum Op<'a> {
     },
 
     // From the queue's node to that of the client:
-    /// A message for a consumer of the receiver.
+    /// Messages for consumers of the receiver, which came one behind the other.
     Deliver {
-        /// Where it comes from.
+        /// Where they come from.
         queue: QueueId,
-        /// The message, and whose it is.
-        delivery: Delivery<'a>,
+        /// The messages, and whose they are; at least one.
+        deliveries: &'a [Delivery<'a>],
     },
     /// The message that was asked for.
     Got(Got<'a>),

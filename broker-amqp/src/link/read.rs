@@ -16,7 +16,7 @@ const HEADER_MIN_BYTES: usize = 14;
 /// A piece of a body is at least this long, but for the last: what each takes besides its octets must not add up.
 const PIECE_MIN_BYTES: usize = 2 * 1024;
 
-/// So many publishes are handed on together at most.
+/// So many publishes or deliveries are handed on together at most.
 const RUN_MAX: usize = 32;
 
 /// Why a link cannot go on. The octets behind cannot be understood, so it is closed.
@@ -124,14 +124,8 @@ impl Reader {
             // What came before an error is taken all the same.
             let whole = if self.gathering.is_none() { self.whole(rest) } else { Ok(None) };
             match whole {
-                Ok(Some((Whole::Publish(queues, publish), used))) => {
-                    run.add(queues, publish, sink)?;
-                    at += used;
-                    continue;
-                }
-                Ok(Some((Whole::Other(op), used))) => {
-                    run.give(sink)?;
-                    sink(op)?;
+                Ok(Some((whole, used))) => {
+                    run.add(whole, sink)?;
                     at += used;
                     continue;
                 }
@@ -211,10 +205,9 @@ impl Reader {
         let Some(gathered) = self.gathering.take() else { return Ok(()) };
         let Some(carrier) = carrier(&gathered.method)? else { return Ok(()) };
         let message = carrier.message(&gathered.header, gathered.pieces)?;
-        match carrier.whole(Content::Kept(&message))? {
-            Whole::Publish(queues, publish) => sink(Op::Publish { queues, publishes: &[publish] }),
-            Whole::Other(op) => sink(op),
-        }
+        let mut run = Run::default();
+        run.add(carrier.whole(Content::Kept(&message))?, sink)?;
+        run.give(sink)
     }
 
     /// The size of the body that a content header announces.
@@ -388,51 +381,80 @@ impl<'a> Carrier<'a> {
                 let queues = fields.queues()?;
                 Whole::Publish(queues, Publish { channel: fields.channel()?, publish_seq: fields.long()?, content })
             }
-            method::DELIVER => Whole::Other(Op::Deliver {
-                queue: fields.queue()?,
-                delivery: Delivery { key: fields.consumer()?, queue_tag: fields.long()?, redelivered, content },
-            }),
-            _ => Whole::Other(Op::Got(Got {
+            method::DELIVER => {
+                let queue = fields.queue()?;
+                let (key, queue_tag) = (fields.consumer()?, fields.long()?);
+                Whole::Deliver(queue, Delivery { key, queue_tag, redelivered, content })
+            }
+            _ => Whole::Got(Got {
                 queue: fields.queue()?,
                 channel: fields.channel()?,
                 queue_tag: fields.long()?,
                 redelivered,
                 remaining: fields.long()?,
                 content,
-            })),
+            }),
         })
     }
 }
 
 /// A method with its message.
 enum Whole<'a> {
-    /// It may be one of several that lie one behind the other.
     Publish(Queues<'a>, Publish<'a>),
-    Other(Op<'a>),
+    Deliver(QueueId, Delivery<'a>),
+    Got(Got<'a>),
 }
 
-/// Publishes to the same queues, one behind the other: what is done for each run of them need not be done for each of them.
+/// Publishes to the same queues or deliveries of one, one behind the other: what is done for each run of them need not be done for each of them.
 #[derive(Default)]
 struct Run<'a> {
-    queues: Option<Queues<'a>>,
+    of: Option<Of<'a>>,
     publishes: SmallVec<[Publish<'a>; RUN_MAX]>,
+    deliveries: SmallVec<[Delivery<'a>; RUN_MAX]>,
+}
+
+#[derive(PartialEq)]
+enum Of<'a> {
+    Publishes(Queues<'a>),
+    Deliveries(QueueId),
 }
 
 impl<'a> Run<'a> {
     /// One more; what does not go with it is given first.
-    fn add(&mut self, queues: Queues<'a>, publish: Publish<'a>, sink: &mut impl FnMut(Op<'_>) -> Taken) -> Taken {
-        if self.queues != Some(queues) || self.publishes.len() >= RUN_MAX {
-            self.give(sink)?;
-            self.queues = Some(queues);
+    fn add(&mut self, whole: Whole<'a>, sink: &mut impl FnMut(Op<'_>) -> Taken) -> Taken {
+        match whole {
+            Whole::Publish(queues, publish) => {
+                self.make_room(Of::Publishes(queues), self.publishes.len(), sink)?;
+                self.publishes.push(publish);
+            }
+            Whole::Deliver(queue, delivery) => {
+                self.make_room(Of::Deliveries(queue), self.deliveries.len(), sink)?;
+                self.deliveries.push(delivery);
+            }
+            Whole::Got(got) => {
+                self.give(sink)?;
+                sink(Op::Got(got))?;
+            }
         }
-        self.publishes.push(publish);
+        Ok(())
+    }
+
+    fn make_room(&mut self, of: Of<'a>, len: usize, sink: &mut impl FnMut(Op<'_>) -> Taken) -> Taken {
+        if self.of.as_ref() != Some(&of) || len >= RUN_MAX {
+            self.give(sink)?;
+            self.of = Some(of);
+        }
         Ok(())
     }
 
     fn give(&mut self, sink: &mut impl FnMut(Op<'_>) -> Taken) -> Taken {
-        let Some(queues) = self.queues.take() else { return Ok(()) };
-        let taken = sink(Op::Publish { queues, publishes: &self.publishes });
+        let Some(of) = self.of.take() else { return Ok(()) };
+        let taken = match of {
+            Of::Publishes(queues) => sink(Op::Publish { queues, publishes: &self.publishes }),
+            Of::Deliveries(queue) => sink(Op::Deliver { queue, deliveries: &self.deliveries }),
+        };
         self.publishes.clear();
+        self.deliveries.clear();
         taken
     }
 }

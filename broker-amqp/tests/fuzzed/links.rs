@@ -3,7 +3,7 @@
 use broker_amqp::frame::{self, END};
 use broker_amqp::link::{CLASS, Link, Op};
 use broker_core::message::Content;
-use broker_core::queue::Publish;
+use broker_core::queue::{Delivery, Publish};
 use broker_core::store::QueueId;
 
 const MESSAGE_MAX: u64 = 100_000;
@@ -61,7 +61,7 @@ fn say(link: &mut Link, op: &Op<'_>) {
             let queues: Vec<QueueId> = queues.iter().collect();
             publishes.iter().for_each(|publish| link.publish(&queues, publish));
         }
-        Op::Deliver { queue, delivery } => link.deliver(*queue, delivery),
+        Op::Deliver { queue, deliveries } => deliveries.iter().for_each(|delivery| link.deliver(*queue, delivery)),
         Op::Got(got) => link.got(got),
         small => link.say(small),
     }
@@ -93,10 +93,13 @@ pub fn shown(op: &Op<'_>) -> String {
             };
             publishes.iter().map(shown).collect::<Vec<_>>().join("\n")
         }
-        Op::Deliver { queue, delivery } => {
-            let redelivered = delivery.redelivered;
-            let content = shown_content(&delivery.content);
-            format!("deliver {queue:?} {:?} {} {redelivered} {content}", delivery.key, delivery.queue_tag)
+        Op::Deliver { queue, deliveries } => {
+            let shown = |delivery: &Delivery<'_>| {
+                let redelivered = delivery.redelivered;
+                let content = shown_content(&delivery.content);
+                format!("deliver {queue:?} {:?} {} {redelivered} {content}", delivery.key, delivery.queue_tag)
+            };
+            deliveries.iter().map(shown).collect::<Vec<_>>().join("\n")
         }
         Op::Got(got) => {
             let (tag, left) = (got.queue_tag, got.remaining);

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::client::HeldDelivery;
+use super::client::{Client, HeldDelivery};
 use super::dispatch::Route;
 use super::requests::{Waiter, exception, queue_resource};
 use super::shard::Shard;
@@ -395,25 +395,25 @@ impl Shard {
     /// A message for a consumer here.
     pub(super) fn delivered_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
         let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
+        let is_known = |client: &Client| {
+            let consumer = client.consumers.get(key.consumer as usize);
+            consumer.is_some_and(|consumer| {
+                (consumer.queue, consumer.channel, consumer.no_ack) == (queue, key.channel.channel, queue_tag == 0)
+            })
+        };
         let place = self.place_of(key.channel.connection);
-        let consumer = place.and_then(|place| self.clients.get(place)?.consumers.get(key.consumer as usize));
-        let is_known = consumer.is_some_and(|consumer| {
-            (consumer.queue, consumer.channel, consumer.no_ack) == (queue, key.channel.channel, queue_tag == 0)
-        });
-        if !is_known {
+        let Some((place, client)) =
+            place.and_then(|place| Some((place, self.clients.get_mut(place)?))).filter(|(_, client)| is_known(client))
+        else {
             // It has ended meanwhile, and its number may be another's by now.
-            self.links.give_back(node, queue, queue_tag);
-            return;
-        }
-        if queue_tag != 0
-            && let Some(client) = place.and_then(|place| self.clients.get_mut(place))
-            && client.limit(key.channel.channel).is_some()
-        {
+            return self.links.give_back(node, queue, queue_tag);
+        };
+        if queue_tag != 0 && client.limit(key.channel.channel).is_some() {
             let message = content.keep();
             client.held.push_back(HeldDelivery { queue, key, queue_tag, redelivered, message });
             return self.release_held(key.channel);
         }
-        self.deliver_from_elsewhere(node, queue, delivery);
+        self.deliver_from_elsewhere(place, node, queue, delivery);
     }
 
     /// Delivers what a channel's limit has room for.
@@ -430,7 +430,7 @@ impl Shard {
             let HeldDelivery { queue, key, queue_tag, redelivered, message } = held;
             let content = Content::Kept(&message);
             let delivery = queue::Delivery { key, queue_tag, redelivered, content };
-            self.deliver_from_elsewhere(node, queue, &delivery);
+            self.deliver_from_elsewhere(place, node, queue, &delivery);
         }
     }
 
@@ -450,20 +450,15 @@ impl Shard {
         }
     }
 
-    fn deliver_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
+    fn deliver_from_elsewhere(&mut self, place: usize, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
         let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
-        let place = self.place_of(key.channel.connection);
         let record = self.parts.tracing.is_on().then(|| self.parts.topology.queue_by_id(queue)).flatten();
         let tracer = record.and_then(|record| self.parts.tracing.tracer(record));
-        let client = place.and_then(|place| self.clients.get_mut(place));
+        let Some(client) = self.clients.get_mut(place) else { return self.links.give_back(node, queue, queue_tag) };
         let delivery = Delivery { consumer: key.consumer, queue: queue.0, queue_tag, redelivered, content };
-        let Some((client, true)) = client.map(|client| {
-            let taken = client.amqp.deliver(key.channel.channel, delivery);
-            (client, taken)
-        }) else {
-            self.links.give_back(node, queue, queue_tag);
-            return;
-        };
+        if !client.amqp.deliver(key.channel.channel, delivery) {
+            return self.links.give_back(node, queue, queue_tag);
+        }
         if let Some(consumer) = client.consumers.get_mut(key.consumer as usize) {
             if consumer.spent == 0 {
                 client.spent.push(key.consumer);
@@ -474,9 +469,7 @@ impl Shard {
             tracer.delivered(client, key.channel.channel, redelivered, content);
             self.publish_traced(tracer);
         }
-        if let Some(place) = place {
-            self.mark_dirty(place);
-        }
+        self.mark_dirty(place);
     }
 
     /// The message that a channel here has asked for.

@@ -219,7 +219,7 @@ impl Links {
             }
             link.sender.say(&Op::Reply { address });
         }
-        self.publish(node, &[NO_QUEUE], &publish, me)
+        self.publish(node, &[NO_QUEUE], std::iter::once(publish), me)
     }
 
     /// Gives all nodes a message that an exchange keeps. One that is behind with what it is sent does not get it.
@@ -293,21 +293,28 @@ impl Links {
         true
     }
 
-    /// Sends a publish to queues of a node. False if there is no link any more.
-    pub(super) fn publish(&mut self, node: NodeId, queues: &[QueueId], publish: &Publish<'_>, me: NodeId) -> bool {
+    /// Sends publishes to queues of a node. False if there is no link any more.
+    pub(super) fn publish<'a>(
+        &mut self,
+        node: NodeId,
+        queues: &[QueueId],
+        publishes: impl Iterator<Item = Publish<'a>>,
+        me: NodeId,
+    ) -> bool {
         let Some(link) = self.by_node.get_mut(&node.0) else { return false };
-        let Publish { publish_seq, content, .. } = *publish;
-        let channel = on_the_wire(publish.channel, me);
-        if publish_seq != 0 {
-            link.publishes.sent(channel, publish_seq, queues.len());
+        for Publish { channel, publish_seq, content } in publishes {
+            let channel = on_the_wire(channel, me);
+            if publish_seq != 0 {
+                link.publishes.sent(channel, publish_seq, queues.len());
+            }
+            if link.waiting.is_empty() && link.sender.may_publish() {
+                link.sender.publish(queues, &Publish { channel, publish_seq, content });
+            } else {
+                let message = content.keep();
+                link.waiting.push_back(Waiting { queues: queues.into(), channel, publish_seq, message });
+            }
         }
-        if link.waiting.is_empty() && link.sender.may_publish() {
-            link.sender.publish(queues, &Publish { channel, publish_seq, content });
-            mark(link, &mut self.dirty);
-        } else {
-            let message = content.keep();
-            link.waiting.push_back(Waiting { queues: queues.into(), channel, publish_seq, message });
-        }
+        mark(link, &mut self.dirty);
         true
     }
 }
@@ -549,7 +556,9 @@ impl Shard {
                 let (messages, consumers) = self.counts_of(queue);
                 self.links.say(node, &Op::Answer { request, messages, consumers });
             }
-            Op::Deliver { queue, delivery } => self.delivered_from_elsewhere(node, queue, &delivery),
+            Op::Deliver { queue, deliveries } => {
+                deliveries.iter().for_each(|delivery| self.delivered_from_elsewhere(node, queue, delivery));
+            }
             Op::Got(got) => {
                 if self.takes_get(node, got.channel) {
                     self.got_from_elsewhere(&got);

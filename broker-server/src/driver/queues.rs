@@ -382,13 +382,13 @@ impl Shard {
         self.unflushed_bytes += bytes_to_store;
         if let [queue] = *route.queues {
             if let Some((node, ids)) = route.elsewhere.first() {
-                return publishes.for_each(|publish| self.publish_elsewhere(*node, ids, &publish));
+                return self.publish_elsewhere(*node, ids, publishes);
             }
             return self.publish_to(queue, publishes);
         }
         self.expect_shared_confirms(publishes.clone(), route.queues.len());
         for (node, ids) in &route.elsewhere {
-            publishes.clone().for_each(|publish| self.publish_elsewhere(*node, ids, &publish));
+            self.publish_elsewhere(*node, ids, publishes.clone());
         }
         let mut shared = std::mem::take(&mut self.shared_messages);
         shared.resize(publishes.clone().count(), OnceCell::new());
@@ -403,12 +403,17 @@ impl Shard {
         self.shared_messages = shared;
     }
 
-    fn publish_elsewhere(&mut self, node: NodeId, queues: &[QueueId], publish: &Publish<'_>) {
-        let Publish { channel, publish_seq, .. } = *publish;
-        if !self.links.publish(node, queues, publish, self.parts.node) && publish_seq != 0 {
-            for _ in queues {
-                self.refuse(channel, publish_seq, publish_seq);
-            }
+    fn publish_elsewhere<'a>(
+        &mut self,
+        node: NodeId,
+        queues: &[QueueId],
+        publishes: impl Iterator<Item = Publish<'a>> + Clone,
+    ) {
+        if self.links.publish(node, queues, publishes.clone(), self.parts.node) {
+            return;
+        }
+        for Publish { channel, publish_seq, .. } in publishes.filter(|publish| publish.publish_seq != 0) {
+            queues.iter().for_each(|_| self.refuse(channel, publish_seq, publish_seq));
         }
     }
 
