@@ -78,7 +78,8 @@ impl Store {
         let queues: Vec<(QueueId, Box<LocalQueue>)> = ruled
             .chain(holding.values().map(|record| (record, holding_rules.clone())))
             .map(|(record, rules)| {
-                let state = found.remove(&record.id).unwrap_or_default();
+                let mut state = found.remove(&record.id).unwrap_or_default();
+                state.first_tag = first_tag(now_ms);
                 let queue = Queue::recovered(record.durable, rules, now_ms, state);
                 (record.id, Box::new(LocalQueue::new(record.clone(), queue)))
             })
@@ -168,7 +169,14 @@ fn of_store(queue: RecoveredQueue) -> Recovered {
         body_bytes: queue.bytes,
         redelivered: queue.redelivered,
         expires: queue.expires,
+        ..Recovered::default()
     }
+}
+
+/// The number of a recovered queue's first delivery. A client of another node may settle what it had from an earlier start, and that must not be taken for
+/// what another client has now: a start is a million numbers further for each millisecond, and no queue delivers as fast.
+fn first_tag(now_ms: u64) -> u64 {
+    now_ms << 20
 }
 
 /// Limits and texts of connections.

@@ -119,6 +119,8 @@ pub struct Recovered {
     pub lanes: Vec<RecoveredLane>,
     /// Octets of their bodies, about.
     pub body_bytes: u64,
+    /// The number of its first delivery, if not 1: beyond those of earlier starts, whose deliveries may yet be settled by clients of other nodes.
+    pub first_tag: u64,
     /// Places of messages that may have been delivered before the node stopped.
     pub redelivered: Ranges,
     /// Some of the messages may expire.

@@ -467,7 +467,7 @@ fn damaged_messages_are_left_out_and_counted_off() {
     let stretch = Stretch { run: RunId(1), first: 1, last: 3 };
     let lanes = vec![RecoveredLane { lane: 0, messages: 3, stretches: vec![stretch] }];
     let redelivered = Ranges::from_to(0, 9);
-    let recovered = Recovered { next_seq: 4, lanes, redelivered, body_bytes: 24, expires: false };
+    let recovered = Recovered { next_seq: 4, lanes, redelivered, body_bytes: 24, ..Recovered::default() };
     let mut queue = Queue::recovered(true, Arc::default(), NOW, recovered);
     let mut out = Out::default();
     queue.step(NOW, consumer(1, 0), &mut out);
@@ -485,6 +485,22 @@ fn damaged_messages_are_left_out_and_counted_off() {
     assert_eq!(out.delivered(), [(1, 1, true), (1, 3, true)]);
     assert!(matches!(out.outputs[0], Output::Forget { first: 2, last: 2 }));
     assert_eq!((queue.ready_count(), queue.unacked_count()), (0, 2));
+}
+
+#[test]
+fn what_clients_had_of_an_earlier_start_is_not_what_they_have_now() {
+    let recovered = Recovered { first_tag: 1 << 20, ..Recovered::default() };
+    let mut queue = Queue::recovered(true, Arc::default(), NOW, recovered);
+    let mut out = Out::default();
+    queue.step(NOW, consumer(1, 0), &mut out);
+    publish(&mut queue, 1..3, true);
+    assert_eq!(queue.unacked_count(), 2);
+    // The first delivery of the earlier start had this number.
+    queue.step(NOW, Input::Settle { first: 1, last: 2, outcome: Outcome::Ack }, &mut out);
+    assert_eq!(queue.unacked_count(), 2);
+    let first = 1 << 20;
+    queue.step(NOW, Input::Settle { first, last: first + 1, outcome: Outcome::Ack }, &mut out);
+    assert_eq!(queue.unacked_count(), 0);
 }
 
 proptest! {

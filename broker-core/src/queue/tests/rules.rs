@@ -661,7 +661,9 @@ fn what_was_held_back_before_a_restart_is_held_back_after_it() {
         .collect();
     let stretch = Stretch { run: RunId(1), first: 1, last: 3 };
     let lanes = vec![RecoveredLane { lane: 0, messages: 3, stretches: vec![stretch] }];
-    let recovered = Recovered { next_seq: 4, lanes, redelivered: Ranges::from_to(1, 3), body_bytes: 24, expires: true };
+    let redelivered = Ranges::from_to(1, 3);
+    let recovered =
+        Recovered { next_seq: 4, lanes, redelivered, body_bytes: 24, expires: true, ..Recovered::default() };
     let mut subject = Subject::of(Rules::holding_back());
     subject.queue = Queue::recovered(true, Arc::new(Rules::holding_back()), NOW, recovered);
     subject.runs.insert(1, entries);
