@@ -58,10 +58,6 @@ use network::Peers;
 use store::{Begun, LogStore};
 use types::{Batch, LogIdOf, TypeConfig, VoteOf};
 
-/// Entries after which the catalog is written as a snapshot. Tests see it happen sooner.
-const SNAPSHOT_AFTER: u64 = if cfg!(test) { 60 } else { 10_000 };
-/// Entries before a snapshot that are kept, for nodes that are only a little behind; fewer and Raft might purge what it is about to apply.
-const KEPT_ENTRIES: u64 = if cfg!(test) { 20 } else { 5_000 };
 /// A snapshot from another node is no longer than this, in octets.
 const SNAPSHOT_MAX_BYTES: u64 = 1 << 30;
 /// So long a proposal rests before it is tried again.
@@ -82,11 +78,30 @@ impl Default for Pace {
     }
 }
 
+/// When the beginning of the log is given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Compaction {
+    /// Entries after which the catalog is written as a snapshot.
+    pub after: u64,
+    /// Entries before a snapshot that are kept, for nodes that are only a little behind; fewer than 20 and Raft might purge what it is about to apply.
+    pub kept: u64,
+    /// So many are removed at once at least.
+    pub batch: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Compaction { after: 10_000, kept: 5_000, batch: 256 }
+    }
+}
+
 /// How a log is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening {
     /// How fast Raft is.
     pub pace: Pace,
+    /// When its beginning is given up.
+    pub compaction: Compaction,
     /// Who writes the log.
     pub writing: Writing,
     /// By chance: it tells this start from one of a copy of the disk.
@@ -179,7 +194,7 @@ impl<T: Transport> CatalogRaft<T> {
     /// [`CatalogRaft::found`].
     pub async fn open(
         directory: &Path,
-        Opening { pace, writing, chance }: Opening,
+        Opening { pace, compaction, writing, chance }: Opening,
         transport: Arc<T>,
         listener: Listener,
     ) -> Result<CatalogRaft<T>, OpenError> {
@@ -191,9 +206,9 @@ impl<T: Transport> CatalogRaft<T> {
             election_timeout_max: 2 * millis(pace.election),
             // A piece is answered after it is taken, the last one after all is installed.
             install_snapshot_timeout: 60_000,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
-            max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-            purge_batch_size: if cfg!(test) { 1 } else { 256 },
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(compaction.after),
+            max_in_snapshot_log_to_keep: compaction.kept,
+            purge_batch_size: compaction.batch,
             // A node that was cut off must not depose the leader when it comes back.
             enable_pre_vote: Some(true),
             ..Config::default()

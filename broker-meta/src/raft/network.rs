@@ -18,7 +18,7 @@ use proto::cluster;
 use super::starts::Starts;
 use super::store::{Identity, lock};
 use super::types::{
-    Meaningless, Node, TypeConfig, VoteOf, put_entry, put_log_id, put_vote, take_entry, take_log_id, take_vote,
+    LogIdOf, Meaningless, Node, TypeConfig, VoteOf, put_entry, put_log_id, put_vote, take_entry, take_log_id, take_vote,
 };
 
 /// A piece of a snapshot is no longer than this, in octets.
@@ -75,7 +75,7 @@ pub(super) struct Peers<T> {
     holding: Holding,
 }
 
-/// What each node's log holds, by what it has answered to the leader with this vote. While it follows that leader it cannot lose any of it.
+/// How many entries each node's log holds, by what it has answered to the leader with this vote. While it follows that leader it cannot lose any of them.
 type Holding = Arc<Mutex<BTreeMap<u64, (VoteOf, u64)>>>;
 
 impl<T> Peers<T> {
@@ -126,10 +126,12 @@ impl<T: Transport> Peer<T> {
 
     /// Whether an answer is in keeping with those before it.
     fn still_holds(&self, rpc: &AppendEntriesRequest<TypeConfig>, answer: &AppendEntriesResponse<TypeConfig>) -> bool {
-        let previous = rpc.prev_log_id.map_or(0, |id| id.index);
+        // The first entry has the index 0: a log up to there is not one without any.
+        let up_to = |id: LogIdOf| id.index + 1;
+        let previous = rpc.prev_log_id.map_or(0, up_to);
         let holds = match answer {
-            AppendEntriesResponse::Success => rpc.entries.last().map_or(previous, |entry| entry.log_id.index),
-            AppendEntriesResponse::PartialSuccess(id) => id.map_or(0, |id| id.index),
+            AppendEntriesResponse::Success => rpc.entries.last().map_or(previous, |entry| up_to(entry.log_id)),
+            AppendEntriesResponse::PartialSuccess(id) => id.map_or(0, up_to),
             AppendEntriesResponse::Conflict => {
                 return lock(&self.holding)
                     .get(&self.to)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use broker_meta::raft::{Applied, Listener as OfLog, Writing};
+use broker_meta::raft::{Applied, Compaction, Listener as OfLog, Writing};
 use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -50,6 +50,8 @@ pub trait Given: Send + Sync {
     fn failed(&self, why: &str);
     /// Overhears what the node applies of the log.
     fn applied(&self, applied: &Applied);
+    /// When the beginning of the catalog's log is given up.
+    fn compaction(&self) -> Compaction;
 }
 
 /// Where streams come in.
@@ -167,6 +169,14 @@ impl Ground {
         match self {
             Ground::Machine => Writing::Thread,
             Ground::Given(_) => Writing::Here,
+        }
+    }
+
+    /// When the beginning of the catalog's log is given up.
+    pub fn compaction(&self) -> Compaction {
+        match self {
+            Ground::Machine => Compaction::default(),
+            Ground::Given(given) => given.compaction(),
         }
     }
 }

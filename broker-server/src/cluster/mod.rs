@@ -424,7 +424,8 @@ async fn take_part(
     let ground = ear.gate.ground();
     let listener = ground.overheard(feed.listener());
     let chance = u32::from_ne_bytes(by_chance(&ear.gate)?);
-    let opening = Opening { pace: Pace::default(), writing: ground.writing(), chance };
+    let (pace, compaction, writing) = (Pace::default(), ground.compaction(), ground.writing());
+    let opening = Opening { pace, compaction, writing, chance };
     let raft = Raft::open(&directory, opening, peers.clone(), listener).await.map_err(log_failure)?;
     let raft = Arc::new(raft);
     ear.gate.members(feed.catalog().members().clone());

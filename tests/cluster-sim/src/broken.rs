@@ -21,6 +21,14 @@ pub enum Broken {
     LinksSwap,
     /// A disk says that messages are synced which it loses.
     SyncLies,
+    /// What is delivered or got over a link is not marked as redelivered.
+    MarksLost,
+    /// What is to be rolled back is committed.
+    RollbackCommits,
+    /// Direct replies are lost between nodes.
+    RepliesLost,
+    /// That there is nothing to get in a queue elsewhere is not said.
+    GetsUnanswered,
 }
 
 impl Broken {
@@ -29,6 +37,9 @@ impl Broken {
         match self {
             Broken::AnnouncementsStay => Some(Tampering::KeepsAnnouncements),
             Broken::LinksSwap => Some(Tampering::SwapsPublishes),
+            Broken::MarksLost => Some(Tampering::LosesMarks),
+            Broken::RepliesLost => Some(Tampering::LosesReplies),
+            Broken::GetsUnanswered => Some(Tampering::LeavesGets),
             _ => None,
         }
     }
@@ -43,6 +54,10 @@ impl Broken {
         ("announcements-stay", Broken::AnnouncementsStay),
         ("links-swap", Broken::LinksSwap),
         ("sync-lies", Broken::SyncLies),
+        ("marks-lost", Broken::MarksLost),
+        ("rollback-commits", Broken::RollbackCommits),
+        ("replies-lost", Broken::RepliesLost),
+        ("gets-unanswered", Broken::GetsUnanswered),
     ];
 
     /// The one of this name.

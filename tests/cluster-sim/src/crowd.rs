@@ -3,15 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use crate::client::{Client, Role, Said};
+use crate::broken::Broken;
+use crate::client::{Client, Said};
 use crate::history::{Delivery, Held, LOOKS_EVERY_MS, Linked, Message, While};
 use crate::node::State;
+use crate::role::Role;
 use crate::world::World;
 
 /// At the same time at most.
-const CLIENTS_MAX: usize = 10;
-/// Durable queues.
+const CLIENTS_MAX: usize = 14;
+/// Durable queues from which one client takes at a time.
 const QUEUES: u64 = 6;
+/// Durable queues from which several do, from several nodes.
+const SHARED: u64 = 2;
+/// Durable queues with requests.
+const REQUESTS: u64 = 2;
 /// Exclusive names.
 const NAMES: u64 = 3;
 /// Where queues live is looked at this often, in milliseconds.
@@ -22,6 +28,8 @@ const KNOWN_MS: u64 = 16_000;
 const WELL_KNOWN_MS: u64 = 1_000;
 /// Whoever closes is given so long.
 const PATIENCE_MS: u64 = 3_000;
+/// While all is well an answer comes sooner.
+const ANSWERED_MS: u64 = 2_000;
 
 /// See the module's page.
 #[derive(Default)]
@@ -46,7 +54,7 @@ impl World {
             self.collect()?;
         }
         for mut client in std::mem::take(&mut self.crowd.clients) {
-            if let Role::Consume(queue) = &client.role {
+            if let Some(queue) = client.role.source() {
                 self.crowd.consumed.insert(queue.clone(), self.now);
             }
             if self.goes_on(&mut client) {
@@ -73,15 +81,24 @@ impl World {
 
     fn come(&mut self) -> io::Result<()> {
         let queue = format!("q{}", 1 + self.random.below(QUEUES));
-        let (role, life) = match self.random.below(10) {
-            0..3 => (Role::Publish(vec![queue]), 4_000),
-            3 => {
+        let shared = format!("s{}", 1 + self.random.below(SHARED));
+        let asked = format!("r{}", 1 + self.random.below(REQUESTS));
+        let (role, life) = match self.random.below(20) {
+            0..5 => (Role::Publish(vec![queue]), 4_000),
+            5 => (Role::Publish(BTreeSet::from([queue, shared]).into_iter().collect()), 4_000),
+            6 => {
                 let other = format!("q{}", 1 + self.random.below(QUEUES));
-                let queues = BTreeSet::from([queue, other]).into_iter().collect();
-                (Role::Publish(queues), 4_000)
+                (Role::Publish(BTreeSet::from([queue, other]).into_iter().collect()), 4_000)
             }
-            4..7 if self.had_consumer(&queue) => return Ok(()),
-            4..7 => (Role::Consume(queue), 15_000),
+            7..11 if self.had_consumer(&queue) => return Ok(()),
+            7..10 => (Role::Consume(queue), 15_000),
+            10 => (Role::Get(queue), 15_000),
+            11 => (Role::Consume(shared), 10_000),
+            12 => (Role::Get(shared), 15_000),
+            13 => (Role::Transact(vec![shared]), 10_000),
+            14 => (Role::Transact(vec![shared, queue]), 10_000),
+            15 => (Role::Respond(asked), 15_000),
+            16 => (Role::Request(asked), 10_000),
             _ => (Role::Hold(format!("x{}", 1 + self.random.below(NAMES))), 20_000),
         };
         let until = self.now + 300 + self.random.below(life);
@@ -90,10 +107,10 @@ impl World {
 
     /// At the end all queues are emptied.
     fn collect(&mut self) -> io::Result<()> {
-        for queue in (1..=QUEUES).map(|queue| format!("q{queue}")) {
-            if self.history.homes.contains_key(&queue) && !self.had_consumer(&queue) {
-                self.comes(Role::Consume(queue), u64::MAX)?;
-            }
+        let durable = self.history.homes.keys().filter(|queue| !queue.starts_with('r'));
+        let durable: Vec<String> = durable.cloned().collect();
+        for queue in durable.into_iter().filter(|queue| !self.had_consumer(queue)).collect::<Vec<_>>() {
+            self.comes(Role::Consume(queue), u64::MAX)?;
         }
         Ok(())
     }
@@ -114,13 +131,18 @@ impl World {
         let number = self.crowd.came;
         let name = self.name(at);
         self.tell(&format!("client {number} comes to {name}: {role:?}"));
-        self.crowd.clients.push(Client::new(number, at, role, until, socket));
+        let mut client = Client::new(number, at, role, (self.now, until), socket);
+        if self.broken == Some(Broken::RollbackCommits) {
+            client.always_commits();
+        }
+        self.crowd.clients.push(client);
         Ok(())
     }
 
     /// Whether a client stays.
     fn goes_on(&mut self, client: &mut Client) -> bool {
         if self.now == client.until {
+            self.leaves(client);
             if self.random.one_in(3) {
                 self.tell(&format!("client {} is gone without a word", client.number));
                 self.lets_go(client.number);
@@ -129,28 +151,84 @@ impl World {
             self.lets_go(client.number);
             client.close();
         }
-        if client.may_publish() && self.random.one_in(60) {
-            for _ in 0..1 + self.random.below(6) {
-                let name = client.publish();
-                if let Role::Publish(queues) = &client.role {
-                    let copies = queues.iter().map(|queue| ((name.clone(), queue.clone()), Message::default()));
-                    self.history.messages.extend(copies);
-                }
-            }
-        }
+        self.works(client);
         let mut stays = self.now < client.until.saturating_add(PATIENCE_MS);
-        for said in client.step() {
-            self.tell(&format!("client {} hears {said:?}", client.number));
+        for said in client.step(self.now) {
             stays &= !matches!(said, Said::Over(_));
             self.hears(client, said);
         }
+        self.misses_an_answer(client, stays);
         if !stays {
             self.lets_go(client.number);
         }
         stays
     }
 
+    /// A client's time is over: replies that had time to reach it have done so.
+    fn leaves(&mut self, client: &Client) {
+        let prefix = client.message(0).replace(".0", ".");
+        let (now, from) = (self.now, self.well_from());
+        let of_client =
+            self.history.replies.range_mut(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
+        for (_, reply) in of_client.filter(|_| client.is_at_work()) {
+            reply.is_due = reply.sent.iter().any(|&at| at > from && at + ANSWERED_MS < now);
+        }
+    }
+
+    /// What a client does of itself.
+    fn works(&mut self, client: &mut Client) {
+        let queues = client.role.queues();
+        if !queues.is_empty() && client.may_publish() && self.random.one_in(60) {
+            for _ in 0..1 + self.random.below(6) {
+                let name = client.publish();
+                let queues = client.role.queues();
+                let copies = queues.iter().map(|queue| ((name.clone(), queue.clone()), Message::default()));
+                self.history.messages.extend(copies);
+                if let Role::Transact(_) = client.role {
+                    self.history.withheld.insert(name);
+                }
+            }
+        }
+        let did = match client.role {
+            Role::Get(_) if client.may_get() && self.random.one_in(30) => {
+                client.get();
+                Vec::new()
+            }
+            Role::Get(_) if client.is_at_work() && self.random.one_in(1_500) => {
+                let left = self.random.below(3) as usize;
+                client.settle(left)
+            }
+            Role::Transact(_) if client.is_at_work() && self.random.one_in(150) => {
+                let commits = !self.random.one_in(3);
+                if commits {
+                    let published = client.in_transaction();
+                    self.history.withheld.retain(|name| !published.contains(name));
+                }
+                self.tell(&format!("client {} commits: {commits}", client.number));
+                client.end_transaction(commits)
+            }
+            Role::Request(_) if client.is_at_work() && self.random.one_in(60) => {
+                client.request();
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        did.into_iter().for_each(|did| self.hears(client, did));
+    }
+
+    /// A client that has waited for an answer for long while all was well.
+    fn misses_an_answer(&mut self, client: &Client, stays: bool) {
+        let Some(from) = client.waits_from().filter(|from| *from > self.well_from()) else { return };
+        if self.now == from + ANSWERED_MS && stays {
+            let (number, role) = (client.number, &client.role);
+            let what = format!("client {number}, {role:?}, has waited for an answer since {from} ms");
+            self.tell(&what);
+            self.history.unanswered.push(what);
+        }
+    }
+
     fn hears(&mut self, client: &Client, said: Said) {
+        self.tell(&format!("client {} hears {said:?}", client.number));
         match said {
             Said::Granted => {
                 if let Role::Hold(name) = &client.role
@@ -162,27 +240,39 @@ impl World {
             Said::Answered(count, is_confirmed) => {
                 self.copies(client, &client.message(count), |message| message.confirmed |= is_confirmed);
             }
+            Said::Committed(counts) => {
+                for count in counts {
+                    self.copies(client, &client.message(count), |message| message.confirmed = true);
+                }
+            }
             Said::Returned(name) => {
                 self.copies(client, &name, |message| message.returned = true);
             }
-            Said::Delivered { message: name, redelivered, acknowledged } => {
-                if let Role::Consume(queue) = &client.role
-                    && let Some(message) = self.history.messages.get_mut(&(name.clone(), queue.clone()))
-                {
-                    message.acknowledged |= acknowledged;
-                }
+            Said::Delivered(name, redelivered) => {
                 let (publisher, count) = name.split_once('.').unwrap_or_default();
                 let message = (publisher.parse().unwrap_or(0), count.parse().unwrap_or(0));
-                self.history.deliveries.push(Delivery { consumer: client.number, message, redelivered });
+                let queue = client.role.source().cloned().unwrap_or_default();
+                self.history.deliveries.push(Delivery { consumer: client.number, queue, message, redelivered });
             }
+            Said::Acknowledged(name) => {
+                if let Some(queue) = client.role.source()
+                    && let Some(message) = self.history.messages.get_mut(&(name, queue.clone()))
+                {
+                    message.acknowledged = true;
+                }
+            }
+            Said::Replied(name) => {
+                let at = self.now;
+                self.history.replies.entry(name).or_default().sent.push(at);
+            }
+            Said::Reply(name) => self.history.replies.entry(name).or_default().heard.push(client.number),
             Said::Over(_) => {}
         }
     }
 
     /// The copies of a publisher's message, one for each queue.
     fn copies(&mut self, publisher: &Client, name: &str, note: impl Fn(&mut Message)) {
-        let Role::Publish(queues) = &publisher.role else { return };
-        for queue in queues {
+        for queue in publisher.role.queues() {
             if let Some(message) = self.history.messages.get_mut(&(name.to_owned(), queue.clone())) {
                 note(message);
             }

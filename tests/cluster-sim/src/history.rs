@@ -39,6 +39,15 @@ pub struct Entry {
     pub outcomes: Vec<String>,
 }
 
+/// What a shard was told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The index.
+    pub index: u64,
+    /// It stands for all entries before it.
+    pub is_snapshot: bool,
+}
+
 /// What became of a persistent message in a durable queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
@@ -55,10 +64,23 @@ pub struct Message {
 pub struct Delivery {
     /// The client.
     pub consumer: u64,
+    /// The queue.
+    pub queue: String,
     /// The message: its publisher's number, and how many that one had published before it.
     pub message: (u64, u64),
     /// It may have been delivered before.
     pub redelivered: bool,
+}
+
+/// What became of a direct reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// When it was sent: a request that is delivered twice is replied to twice.
+    pub sent: Vec<u64>,
+    /// The clients that have heard it.
+    pub heard: Vec<u64>,
+    /// All was well when it was sent, and whoever asked was there for long enough.
+    pub is_due: bool,
 }
 
 /// Names and links are looked at this often, in milliseconds.
@@ -127,8 +149,8 @@ pub struct History {
     pub belonged: Vec<(String, String, u64)>,
     /// Digest of the catalog after an entry, by cluster and index, as each node says that applied it.
     pub applied: BTreeMap<(String, u64), Vec<(String, u64)>>,
-    /// What the shard of a node was told of in one start, in order: the node, the cluster, the indexes.
-    pub told: Vec<(String, String, Vec<u64>)>,
+    /// What the shard of a node was told of in one start, in order: the node, the cluster, the entries.
+    pub told: Vec<(String, String, Vec<Told>)>,
     /// Indexes out of order: the node, what came, after what.
     pub backwards: Vec<(String, u64, u64)>,
     /// All proposals.
@@ -141,6 +163,12 @@ pub struct History {
     pub messages: BTreeMap<(String, String), Message>,
     /// Deliveries, in order.
     pub deliveries: Vec<Delivery>,
+    /// Messages that were published in transactions for which no commit was asked.
+    pub withheld: BTreeSet<String>,
+    /// Direct replies by the name of the request: the client that asked, and how many it had asked before.
+    pub replies: BTreeMap<String, Reply>,
+    /// Clients that waited for an answer for long, though all was well.
+    pub unanswered: Vec<String>,
     /// On which nodes a durable queue of this name has lived.
     pub homes: BTreeMap<String, BTreeSet<u64>>,
     /// Nodes that lost their disk.

@@ -13,6 +13,7 @@ pub mod history;
 pub mod invariants;
 mod net;
 mod node;
+mod role;
 mod serving;
 mod socket;
 pub mod world;

@@ -90,7 +90,10 @@ fn one(seed: u64, broken: Option<Broken>, faults_ms: u64, trace: bool) -> ExitCo
         outcome.trace.iter().for_each(|line| println!("{line}"));
     }
     let (faults, acknowledged, confirmed) = (outcome.faults, outcome.acknowledged, outcome.confirmed);
-    println!("seed {seed}: {faults} faults, {acknowledged} changes acknowledged, {confirmed} messages confirmed");
+    let snapshots = outcome.snapshots;
+    println!(
+        "seed {seed}: {faults} faults, {acknowledged} changes acknowledged, {confirmed} messages confirmed, {snapshots} snapshots sent"
+    );
     match outcome.wrong {
         None => ExitCode::SUCCESS,
         Some(what) => {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use broker_meta::raft::Applied;
+use broker_meta::raft::{Applied, Compaction};
 use broker_server::cluster::ground::{Duplex, Given, GivenDatagrams, GivenListener, Pending};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -56,6 +56,7 @@ struct State {
     tampering: Option<Tampering>,
     /// A broken rule: what nodes say of themselves is not spread.
     facts_stay: bool,
+    compaction: Compaction,
 }
 
 #[derive(Default)]
@@ -110,6 +111,7 @@ impl Net {
             applied: BTreeMap::new(),
             tampering: None,
             facts_stay: false,
+            compaction: Compaction::default(),
         })))
     }
 
@@ -121,6 +123,11 @@ impl Net {
     /// Whether datagrams that carry what nodes say of themselves are lost.
     pub fn break_facts(&self, stay: bool) {
         self.lock().facts_stay = stay;
+    }
+
+    /// When nodes that start from now on give up the beginning of the log.
+    pub fn compact(&self, compaction: Compaction) {
+        self.lock().compaction = compaction;
     }
 
     /// What befalls operations on links that come up from now on.
@@ -373,6 +380,10 @@ impl Given for Place {
 
     fn applied(&self, applied: &Applied) {
         self.net.lock().applied.entry(self.node).or_default().push(applied.clone());
+    }
+
+    fn compaction(&self) -> Compaction {
+        self.net.lock().compaction
     }
 }
 

@@ -272,6 +272,11 @@ impl Node {
         self.state == State::Refused && self.why.contains("is an older copy")
     }
 
+    /// Whether it has a snapshot of the catalog.
+    pub fn has_snapshot(&self) -> bool {
+        self.directory.join("catalog/raft.snapshot").exists()
+    }
+
     /// Whether it has the log of a member.
     pub fn has_log(&self) -> bool {
         self.directory.join("catalog/raft.redb").exists()

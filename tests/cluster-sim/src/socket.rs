@@ -10,10 +10,19 @@ use conformance::frame::{self, Frame};
 
 /// Octets read at once.
 const READ_BYTES: usize = 64 * 1024;
-/// The class of what is said on links, and of that a publish and an announcement.
+/// The class of what is said on links, and of that some operations.
 const LINK_CLASS: u16 = 200;
 const PUBLISH: u16 = 10;
+const DELIVER: u16 = 30;
+const GOT: u16 = 31;
+const GOT_NOTHING: u16 = 32;
 const ANNOUNCE: u16 = 42;
+/// Where the flags of a delivery and of what was got are, and the one that says that it may have been delivered before.
+const DELIVER_FLAGS: usize = 34;
+const GOT_FLAGS: usize = 38;
+const REDELIVERED: u8 = 4;
+/// One queue: none.
+const ONE_NO_QUEUE: [u8; 10] = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Our end of a socket. The other is somebody's who knows no difference to one of a network.
 pub struct Socket {
@@ -41,6 +50,12 @@ pub enum Tampering {
     SwapsPublishes,
     /// What exclusive queues there are when a link comes up is not said.
     KeepsAnnouncements,
+    /// Nothing is marked as redelivered.
+    LosesMarks,
+    /// Messages for no queue are lost: direct replies.
+    LosesReplies,
+    /// That there is nothing to get is not said.
+    LeavesGets,
 }
 
 /// What has not gone on yet.
@@ -49,7 +64,7 @@ struct Tampered {
     octets: Vec<u8>,
     /// A publish and its content, and whether it is complete.
     publish: Option<Vec<u8>>,
-    /// Frames of content belong to this publish.
+    /// Frames of content belong to the publish that is tampered with.
     in_publish: bool,
     second: Vec<u8>,
 }
@@ -104,12 +119,32 @@ impl Tampered {
     fn pass(&mut self, tampering: Tampering, octets: &[u8]) -> Vec<u8> {
         self.octets.extend(octets);
         let mut out = Vec::new();
-        while let Some(Frame { kind, channel, payload, .. }) = frame::take(&mut self.octets) {
+        while let Some(Frame { kind, channel, mut payload, .. }) = frame::take(&mut self.octets) {
+            let operation = operation(&payload).filter(|_| kind == frame::METHOD);
+            if tampering == Tampering::LosesMarks {
+                let flags = match operation {
+                    Some(DELIVER) => payload.get_mut(DELIVER_FLAGS),
+                    Some(GOT) => payload.get_mut(GOT_FLAGS),
+                    _ => None,
+                };
+                flags.into_iter().for_each(|flags| *flags &= !REDELIVERED);
+            }
             let octets = frame::encode(kind, channel, &payload);
             match tampering {
+                Tampering::LosesMarks => out.extend(octets),
+                Tampering::LeavesGets if operation == Some(GOT_NOTHING) => {}
+                Tampering::LeavesGets => out.extend(octets),
+                Tampering::LosesReplies => {
+                    if kind == frame::METHOD {
+                        self.in_publish = operation == Some(PUBLISH) && payload.get(4..14) == Some(&ONE_NO_QUEUE);
+                    }
+                    if !self.in_publish {
+                        out.extend(octets);
+                    }
+                }
                 Tampering::KeepsAnnouncements => {
                     let is_unasked = payload.get(4..12) == Some(&[0; 8]);
-                    if !(kind == frame::METHOD && operation(&payload) == Some(ANNOUNCE) && is_unasked) {
+                    if !(operation == Some(ANNOUNCE) && is_unasked) {
                         out.extend(octets);
                     }
                 }

@@ -6,13 +6,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use broker_meta::raft::Applied;
+use broker_meta::raft::{Applied, Compaction};
 use broker_meta::{Catalog, CatalogEvent, command};
 use broker_server::driver::events::Event;
 
 use crate::broken::Broken;
 use crate::crowd::Crowd;
-use crate::history::{Change, Entry, History, Proposal, Standing, digest};
+use crate::history::{Change, Entry, History, Proposal, Standing, Told, digest};
 use crate::invariants;
 use crate::net::Net;
 use crate::node::{Node, State};
@@ -28,10 +28,14 @@ const HEALS_MS: u64 = 30_000;
 const WELL_MS: u64 = 10_000;
 /// Clients stop a while before that, and the queues are emptied.
 const QUIET_MS: u64 = 8_000;
+/// So long after that an alarm may come: by then nobody publishes, whom it would hold back.
+const ALARMS_MS: u64 = 4_000;
 /// Proposals of clients have higher numbers than those of the shard, which knows nothing of them.
 const PROPOSALS: u64 = 1 << 40;
 /// By then a node that has joined is one of the majority.
 const SETTLED_MS: u64 = 2_000;
+/// In half of all lives the log is so short that a node which was away for some seconds is sent a snapshot.
+const SHORT_LOG: Compaction = Compaction { after: 20, kept: 20, batch: 1 };
 /// A disk that lies is this far behind.
 const LIES_EVERY_MS: u64 = 1_000;
 
@@ -48,6 +52,8 @@ pub struct Outcome {
     pub confirmed: usize,
     /// Faults of all kinds.
     pub faults: usize,
+    /// Snapshots that one node has sent another.
+    pub snapshots: usize,
 }
 
 /// See the module's page.
@@ -59,13 +65,17 @@ pub(crate) struct World {
     net: Net,
     pub nodes: Vec<Node>,
     pub crowd: Crowd,
-    broken: Option<Broken>,
+    pub broken: Option<Broken>,
     pub history: History,
     trace: Vec<String>,
     /// The last index that a node has applied in this start.
     last: Vec<u64>,
     /// What it has applied and was not looked at yet: until it serves its cluster is not known.
     applied: Vec<Vec<Applied>>,
+    /// Snapshots among that, by index.
+    snapshots: Vec<BTreeSet<u64>>,
+    /// What it applies next is a snapshot of its own.
+    has_own: Vec<bool>,
     /// Indexes after which its catalog was looked at, in any start with this disk.
     looked_at: Vec<BTreeSet<u64>>,
     alarms: Vec<bool>,
@@ -82,6 +92,7 @@ pub(crate) struct World {
     /// When one of them last became one of the cluster.
     joined_at: u64,
     faults: usize,
+    sent_snapshots: usize,
 }
 
 /// Lives through a seed, with faults for so many milliseconds. Everything random in the process must follow from the same seed.
@@ -94,6 +105,9 @@ pub fn run(seed: u64, broken: Option<Broken>, faults_ms: u64, root: &Path) -> io
     let net = Net::new(random.draw());
     net.break_facts(broken == Some(Broken::FactsStay));
     net.break_links(broken.and_then(Broken::tampering));
+    if random.one_in(2) {
+        net.compact(SHORT_LOG);
+    }
     let mut node = |number| Node::new(number, count, root, &net, Random::new(random.draw()));
     let nodes = (1..=count).map(&mut node).collect::<io::Result<Vec<_>>>()?;
     let mut world = World {
@@ -108,6 +122,8 @@ pub fn run(seed: u64, broken: Option<Broken>, faults_ms: u64, root: &Path) -> io
         trace: Vec::new(),
         last: vec![0; count],
         applied: vec![Vec::new(); count],
+        snapshots: vec![BTreeSet::new(); count],
+        has_own: vec![false; count],
         looked_at: vec![BTreeSet::new(); count],
         alarms: vec![false; count],
         alarms_elsewhere: vec![false; count],
@@ -118,12 +134,20 @@ pub fn run(seed: u64, broken: Option<Broken>, faults_ms: u64, root: &Path) -> io
         belonged: vec![None; count],
         joined_at: 0,
         faults: 0,
+        sent_snapshots: 0,
     };
     world.live()?;
     let wrong = invariants::check(&world.history).err();
     let acknowledged = world.history.proposals.iter().filter(|proposal| proposal.acknowledged.is_some()).count();
     let confirmed = world.history.messages.values().filter(|message| message.confirmed).count();
-    Ok(Outcome { trace: world.trace, wrong, acknowledged, confirmed, faults: world.faults })
+    Ok(Outcome {
+        trace: world.trace,
+        wrong,
+        acknowledged,
+        confirmed,
+        faults: world.faults,
+        snapshots: world.sent_snapshots,
+    })
 }
 
 impl World {
@@ -140,9 +164,14 @@ impl World {
         self.end_ms() - QUIET_MS
     }
 
+    /// From then on all has been well for long.
+    pub fn well_from(&self) -> u64 {
+        self.healed_ms + WELL_MS
+    }
+
     /// Whether all has been well for long.
     pub fn is_well(&self) -> bool {
-        self.now > self.healed_ms + WELL_MS
+        self.now > self.well_from()
     }
 
     fn live(&mut self) -> io::Result<()> {
@@ -183,6 +212,13 @@ impl World {
             }
             if self.now == self.healed_ms {
                 self.heal();
+            }
+            if self.now == self.well_from() {
+                (0..self.nodes.len()).for_each(|at| self.alarm(at, false));
+            }
+            if self.now == self.quiet_ms() + ALARMS_MS && self.random.one_in(2) {
+                let at = self.random.below(self.nodes.len() as u64) as usize;
+                self.alarm(at, true);
             }
             if self.now > self.healed_ms && self.now.is_multiple_of(2_000) {
                 self.mend()?;
@@ -236,7 +272,8 @@ impl World {
                 self.nodes[at].stopped = false;
                 self.tell(&format!("{name} goes on"));
             } else {
-                (self.last[at], self.applied[at]) = (0, Vec::new());
+                (self.last[at], self.applied[at], self.snapshots[at]) = (0, Vec::new(), BTreeSet::new());
+                self.has_own[at] = self.nodes[at].has_snapshot();
                 self.nodes[at].start()?;
                 self.tell(&format!("{name} starts"));
             }
@@ -288,7 +325,14 @@ impl World {
                     }
                     (index, catalog)
                 }
-                Applied::Snapshot { index, catalog } => (index, catalog),
+                Applied::Snapshot { index, catalog } => {
+                    self.snapshots[at].insert(index);
+                    if !std::mem::take(&mut self.has_own[at]) {
+                        self.tell(&format!("{name} was sent a snapshot"));
+                        self.sent_snapshots += 1;
+                    }
+                    (index, catalog)
+                }
             };
             if index <= self.last[at] {
                 self.history.backwards.push((name.clone(), index, self.last[at]));
@@ -317,7 +361,7 @@ impl World {
                     return false;
                 }
                 if let Some((_, _, told)) = self.history.told.iter_mut().rev().find(|(node, ..)| *node == name) {
-                    told.push(index);
+                    told.push(Told { index, is_snapshot: self.snapshots[at].contains(&index) });
                 }
                 for (number, events) in &applied.outcomes {
                     let Some(place) = number.checked_sub(PROPOSALS + 1) else { continue };
@@ -426,7 +470,11 @@ impl World {
                 self.net.weather(loss, delay);
                 self.tell(&format!("fault: loss {loss}, delay {delay}"));
             }
-            6 | 7 if self.nodes[at].state != State::Down => self.kill(at, 300, 4_000)?,
+            6 | 7 if self.nodes[at].state != State::Down => {
+                // For long now and then: the others give up the beginning of the log meanwhile.
+                let (least, most) = if self.random.one_in(3) { (6_000, 12_000) } else { (300, 4_000) };
+                self.kill(at, least, most)?;
+            }
             8 if self.nodes[at].state == State::Live && !self.nodes[at].stopped => {
                 let rests = 100 + self.random.below(9_000);
                 self.nodes[at].stopped = true;
@@ -434,12 +482,8 @@ impl World {
                 self.tell(&format!("fault: {name} stands still for {rests} ms"));
             }
             9 => {
-                self.alarms[at] = !self.alarms[at];
-                let alarm = self.alarms[at];
-                if let Some(handle) = self.nodes[at].handle() {
-                    handle.say(|facts| facts.memory_alarm = alarm);
-                }
-                self.tell(&format!("{name} has an alarm: {alarm}"));
+                let alarm = !self.alarms[at];
+                self.alarm(at, alarm);
             }
             10 => {
                 for at in 0..self.nodes.len() {
@@ -451,6 +495,16 @@ impl World {
             _ => self.empty(at)?,
         }
         Ok(())
+    }
+
+    /// A node has an alarm, or has none any more.
+    fn alarm(&mut self, at: usize, alarm: bool) {
+        self.alarms[at] = alarm;
+        if let Some(handle) = self.nodes[at].handle() {
+            handle.say(|facts| facts.memory_alarm = alarm);
+        }
+        let name = self.name(at);
+        self.tell(&format!("{name} has an alarm: {alarm}"));
     }
 
     fn kill(&mut self, at: usize, least: u64, most: u64) -> io::Result<()> {

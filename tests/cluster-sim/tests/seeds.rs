@@ -50,40 +50,60 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn a_node_that_founds_with_an_emptied_disk_is_found() {
-    breaks(9, "emptied-founds", "one_cluster");
+    breaks(2, "emptied-founds", "one_cluster");
 }
 
 #[test]
 fn a_node_that_votes_on_with_an_emptied_disk_is_kept_out() {
-    is_kept_out(9, "emptied-votes", "is an older copy");
+    is_kept_out(2, "emptied-votes", "is an older copy");
 }
 
 #[test]
 fn a_disk_of_one_start_ago_is_kept_out() {
-    is_kept_out(1, "old-disk", "which was an older copy");
+    is_kept_out(9, "old-disk", "which was an older copy");
 }
 
 #[test]
 fn a_shard_that_is_not_told_of_an_entry_is_found() {
-    breaks(4, "feed-skips", "nothing_passed_over");
+    breaks(1, "feed-skips", "nothing_passed_over");
 }
 
 #[test]
 fn alarms_that_are_not_spread_are_found() {
-    breaks(2, "facts-stay", "alarms_reach_everyone");
+    breaks(1, "facts-stay", "alarms_reach_everyone");
 }
 
 #[test]
 fn publishes_that_overtake_each_other_on_a_link_are_found() {
-    breaks(2, "links-swap", "links_ordered");
+    breaks(1, "links-swap", "links_ordered");
 }
 
 #[test]
 fn a_disk_that_loses_what_it_says_is_synced_is_found() {
-    breaks(2, "sync-lies", "confirmed_not_lost");
+    breaks(1, "sync-lies", "confirmed_not_lost");
 }
 
 #[test]
 fn exclusive_queues_that_are_not_announced_on_a_new_link_are_found() {
     breaks(0, "announcements-stay", "exclusive_names_unique");
+}
+
+#[test]
+fn messages_that_come_again_without_a_mark_are_found() {
+    breaks(1, "marks-lost", "marked_when_again");
+}
+
+#[test]
+fn a_transaction_that_is_not_rolled_back_is_found() {
+    breaks(1, "rollback-commits", "rolled_back_is_nowhere");
+}
+
+#[test]
+fn direct_replies_that_are_lost_between_nodes_are_found() {
+    breaks(1, "replies-lost", "replies_come_home");
+}
+
+#[test]
+fn a_get_that_is_not_answered_is_found() {
+    breaks(3, "gets-unanswered", "all_is_answered");
 }

@@ -15,13 +15,17 @@ use crate::command;
 
 pub(super) const WAIT: Duration = Duration::from_secs(20);
 pub(super) const CLUSTER: [u8; 16] = [1; 16];
-/// Fast, and slow enough for a busy machine.
+/// Snapshots come soon.
+pub(super) const COMPACTION: Compaction = Compaction { after: 60, kept: 20, batch: 1 };
+
 /// How the tests open a log.
 pub(super) fn opening(pace: Pace) -> Opening {
     static CHANCE: AtomicU32 = AtomicU32::new(1);
-    Opening { pace, writing: Writing::Thread, chance: CHANCE.fetch_add(1, Ordering::Relaxed) }
+    let chance = CHANCE.fetch_add(1, Ordering::Relaxed);
+    Opening { pace, compaction: COMPACTION, writing: Writing::Thread, chance }
 }
 
+/// Fast, and slow enough for a busy machine.
 pub(super) const PACE: Pace = Pace { heartbeat: Duration::from_millis(60), election: Duration::from_millis(400) };
 
 /// The network between all nodes.

@@ -1,10 +1,19 @@
 //! What must hold whatever happens to the network and to nodes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::{CatalogRaft, KEPT_ENTRIES, OpenError, Pace, ProposeError, Role, SNAPSHOT_AFTER};
-use super::cluster_of_nodes::{WAIT, Wire, World, opening, place};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use prost::Message;
+use proto::cluster;
+
+use super::super::network::{Peers, put_append_answer};
+use super::super::types::{take_log_id, take_vote};
+use super::super::{CatalogRaft, Kind, Node, NotReached, OpenError, Pace, ProposeError, Role, Transport};
+use super::cluster_of_nodes::{COMPACTION, WAIT, Wire, World, opening, place};
 
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -86,7 +95,7 @@ async fn members_come_and_go() {
     world.until("node 1 to lead", || (world.at(1).status().role == Role::Leader).then_some(())).await;
     // Who has founded a cluster, or joined one, founds no other.
     assert!(matches!(world.at(1).found([(1, place(1))].into()).await, Err(ProposeError::Members(_))));
-    for number in 0..2 * SNAPSHOT_AFTER + KEPT_ENTRIES {
+    for number in 0..2 * COMPACTION.after + COMPACTION.kept {
         world.create(1, &format!("v{number}"), WAIT).await.unwrap();
     }
     // The beginning of the log is gone: who comes now is sent a snapshot.
@@ -252,4 +261,39 @@ async fn a_log_that_went_back_is_noticed_and_the_leader_goes_on() {
     world.create(third, "afterwards", WAIT).await.unwrap();
     assert_eq!(world.at(leader).failed(), None);
     assert_eq!(world.at(leader).status().role, Role::Leader);
+}
+
+/// Answers as a node with an empty log: it does not hold what anything is said to follow.
+#[derive(Default)]
+struct Empty {
+    went_back: AtomicBool,
+}
+
+impl Transport for Empty {
+    fn log_went_back(&self, _: u64) {
+        self.went_back.store(true, Ordering::SeqCst);
+    }
+
+    async fn request(&self, _: u64, _: &Node, _: Kind, octets: Vec<u8>) -> Result<Vec<u8>, NotReached> {
+        let request = cluster::AppendRequest::decode(&*octets).unwrap();
+        let answer = match request.previous {
+            None => AppendEntriesResponse::Success,
+            Some(_) => AppendEntriesResponse::Conflict,
+        };
+        Ok(put_append_answer(&answer))
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_hold_the_first_entry_has_not_gone_back() {
+    let empty = Arc::new(Empty::default());
+    let mut peer = Peers::new(empty.clone()).new_client(2, &place(2)).await;
+    let vote = take_vote(Some(cluster::Vote { term: 1, voted_for: 1, committed: true })).unwrap();
+    let first = take_log_id(cluster::LogId { term: 0, index: 0 });
+    // That the leader is there is said to a log of which nothing is known yet.
+    for prev_log_id in [None, Some(first)] {
+        let request = AppendEntriesRequest { vote, prev_log_id, entries: Vec::new(), leader_commit: None };
+        peer.append_entries(request, RPCOption::new(WAIT)).await.unwrap();
+    }
+    assert!(!empty.went_back.load(Ordering::SeqCst));
 }

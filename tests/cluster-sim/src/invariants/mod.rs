@@ -2,16 +2,20 @@
 
 pub mod acknowledged_in_order;
 pub mod alarms_reach_everyone;
+pub mod all_is_answered;
 pub mod confirmed_not_lost;
 pub mod convergence;
 pub mod exclusive_names_unique;
 pub mod links_ordered;
+pub mod marked_when_again;
 pub mod nothing_acknowledged_lost;
 pub mod nothing_passed_over;
 pub mod numbers_given_once;
 pub mod one_cluster;
 pub mod one_history;
 pub mod replayed;
+pub mod replies_come_home;
+pub mod rolled_back_is_nowhere;
 
 use crate::history::History;
 
@@ -27,10 +31,14 @@ pub const ALL: &[(&str, Check)] = &[
     ("acknowledged_in_order", acknowledged_in_order::check),
     ("replayed", replayed::check),
     ("exclusive_names_unique", exclusive_names_unique::check),
+    ("marked_when_again", marked_when_again::check),
     ("links_ordered", links_ordered::check),
+    ("rolled_back_is_nowhere", rolled_back_is_nowhere::check),
     ("convergence", convergence::check),
     ("nothing_acknowledged_lost", nothing_acknowledged_lost::check),
     ("confirmed_not_lost", confirmed_not_lost::check),
+    ("replies_come_home", replies_come_home::check),
+    ("all_is_answered", all_is_answered::check),
     ("alarms_reach_everyone", alarms_reach_everyone::check),
 ];
 
