@@ -118,6 +118,29 @@ fn what_a_lost_node_has_not_confirmed_is_refused() {
 }
 
 #[test]
+fn an_acknowledgement_from_before_a_restart_settles_nothing_of_others() {
+    let mut cluster = start(Plan::nodes(3));
+    let mut home = client(&cluster, 2);
+    assert_eq!(home.ask("queue.declare queue=q durable=true"), "declare-ok 0 0");
+    home.ask("confirm.select");
+    assert_eq!(home.publish_confirmed("q", "m", 1), "confirmed");
+    let mut before = client(&cluster, 1);
+    assert_eq!(before.ask("basic.get queue=q"), "get-ok m");
+
+    cluster.kill_9(2).unwrap();
+    cluster.start_node(2).unwrap();
+    let mut after = client(&cluster, 3);
+    eventually("it is there again", || after.ask("basic.get queue=q") == "get-ok m again");
+    before.send(&format!("basic.ack delivery_tag={}", before.tag));
+    assert_eq!(before.next(SETTLED), "nothing");
+    drop(after);
+    let mut last = client(&cluster, 1);
+    eventually("it comes back, for the other has not acknowledged it", || {
+        last.ask("basic.get queue=q") == "get-ok m again"
+    });
+}
+
+#[test]
 fn a_mandatory_reply_comes_back_when_the_node_of_who_asked_is_lost() {
     let mut cluster = start(Plan::nodes(3));
     let (mut asks, mut replies) = (client(&cluster, 2), client(&cluster, 1));
