@@ -140,6 +140,10 @@ impl SendBuffer {
         let count = self.tail.len() - before;
         self.len += count;
         self.appended += count as u64;
+        if self.len == 0 {
+            // There was nothing to append after all, and nothing will be consumed.
+            leave(std::mem::take(&mut self.tail));
+        }
     }
 
     /// Appends octets that others hold too: small ones are copied.
@@ -202,6 +206,8 @@ mod tests {
         buffer.consume(1);
         assert_eq!(buffer.memory(), 0);
         let mut next = SendBuffer::default();
+        next.append(|_| {});
+        assert_eq!(next.memory(), 0);
         next.append(|tail| tail.push(1));
         assert_eq!(next.memory(), room);
         assert_eq!(all(&next), [1]);

@@ -25,7 +25,7 @@ impl Settling {
         let Unacked { queue, queue_tag, consumer, .. } = unacked;
         for run in self.runs.iter_mut().rev().take(LOOK_BACK) {
             if (run.queue, run.consumer, run.channel, run.outcome) == (queue, consumer, channel, outcome) {
-                if run.last + 1 == queue_tag {
+                if run.last.checked_add(1) == Some(queue_tag) {
                     run.last = queue_tag;
                     return;
                 }

@@ -76,7 +76,7 @@ pub struct Queue {
     now_ms: u64,
     next_seq: Seq,
     ready: ReadyLanes,
-    /// By queue tag, from 1.
+    /// By queue tag: from 1, or from where a recovered queue begins.
     unacked: Window<Unacked>,
     /// Octets of unacked messages in memory, and how many of them are on their way to the store.
     unacked_bytes: usize,

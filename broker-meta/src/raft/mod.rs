@@ -157,7 +157,7 @@ pub struct Status {
     pub voters: BTreeSet<u64>,
     /// Who does not yet.
     pub learners: BTreeSet<u64>,
-    /// How far the log of each other node is, where this one leads.
+    /// How far the log of each other node is, where this one leads; without those that have not said that they have any of it.
     pub matching: BTreeMap<u64, u64>,
 }
 
@@ -422,7 +422,7 @@ impl<T: Transport> CatalogRaft<T> {
                 .iter()
                 .flatten()
                 .filter(|(node, _)| **node != self.identity.node)
-                .map(|(&node, id)| (node, index(id)))
+                .filter_map(|(&node, id)| Some((node, id.as_ref()?.index)))
                 .collect(),
         }
     }

@@ -127,7 +127,7 @@ impl<T: Transport> Peer<T> {
     /// Whether an answer is in keeping with those before it.
     fn still_holds(&self, rpc: &AppendEntriesRequest<TypeConfig>, answer: &AppendEntriesResponse<TypeConfig>) -> bool {
         // The first entry has the index 0: a log up to there is not one without any.
-        let up_to = |id: LogIdOf| id.index + 1;
+        let up_to = |id: LogIdOf| id.index.saturating_add(1);
         let previous = rpc.prev_log_id.map_or(0, up_to);
         let holds = match answer {
             AppendEntriesResponse::Success => rpc.entries.last().map_or(previous, |entry| up_to(entry.log_id)),

@@ -289,6 +289,12 @@ impl Client {
         self.target_node = route.elsewhere.first().map(|(node, _)| *node);
     }
 
+    /// It has sent a direct reply to another node.
+    pub fn has_published_to(&mut self, node: NodeId) {
+        self.publisher = true;
+        self.target_node = Some(node);
+    }
+
     /// How the queues know one of its channels.
     pub fn channel_key(&self, channel: u16) -> ChannelKey {
         ChannelKey { connection: self.number, channel }

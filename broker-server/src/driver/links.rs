@@ -131,6 +131,8 @@ struct NodeLink {
     gets: VecDeque<(ChannelKey, bool)>,
     /// Who gets the next message, if no queue.
     receiver_of_next: Option<NoQueue>,
+    /// The direct reply that was heard just before, and whether its channel took it.
+    reply_before: Option<(Address, bool)>,
     /// What it said of queues that this node does not know yet.
     early: Early,
     /// Octets of messages that were taken while the store was behind: their sender hears of it later.
@@ -150,6 +152,8 @@ struct Waiting {
     channel: ChannelKey,
     publish_seq: u64,
     message: Message,
+    /// What is asked behind it: the request, and the address.
+    asks: Option<(u64, Box<[u8]>)>,
 }
 
 impl Links {
@@ -220,6 +224,23 @@ impl Links {
             link.sender.say(&Op::Reply { address });
         }
         self.publish(node, &[NO_QUEUE], std::iter::once(publish), me)
+    }
+
+    /// Asks a node what became of the direct reply that it was sent just now.
+    pub(super) fn ask_behind_reply(&mut self, node: NodeId, address: &[u8], question: Question) {
+        let request = self.ask(node, question);
+        let Some(link) = self.by_node.get_mut(&node.0) else { return };
+        if let Some(reply) = link.waiting.back_mut() {
+            reply.asks = Some((request, address.into()));
+            return;
+        }
+        link.sender.say(&Op::Requester { request, address });
+        mark(link, &mut self.dirty);
+    }
+
+    /// The direct reply that a node sent just before, and whether its channel took it.
+    pub(super) fn reply_before(&mut self, node: NodeId) -> Option<(Address, bool)> {
+        self.by_node.get_mut(&node.0)?.reply_before.take()
     }
 
     /// Gives all nodes a message that an exchange keeps. One that is behind with what it is sent does not get it.
@@ -311,7 +332,7 @@ impl Links {
                 link.sender.publish(queues, &Publish { channel, publish_seq, content });
             } else {
                 let message = content.keep();
-                link.waiting.push_back(Waiting { queues: queues.into(), channel, publish_seq, message });
+                link.waiting.push_back(Waiting { queues: queues.into(), channel, publish_seq, message, asks: None });
             }
         }
         mark(link, &mut self.dirty);
@@ -371,6 +392,7 @@ impl Shard {
             waiting: VecDeque::new(),
             gets: VecDeque::new(),
             receiver_of_next: None,
+            reply_before: None,
             early: Early::default(),
             untaken: 0,
         };
@@ -497,8 +519,11 @@ impl Shard {
     /// One operation of another node.
     fn heard(&mut self, node: NodeId, op: Op<'_>) {
         let index = self.parts.catalog.index();
-        let early = self.links.by_node.get_mut(&node.0).map(|link| &mut link.early);
-        if let Some(op) = early.and_then(|early| early.hold(index, op)) {
+        let Some(link) = self.links.by_node.get_mut(&node.0) else { return };
+        if !matches!(op, Op::Requester { .. }) {
+            link.reply_before = None;
+        }
+        if let Some(op) = link.early.hold(index, op) {
             self.carry_out_op(node, op);
         }
     }
@@ -587,10 +612,13 @@ impl Shard {
                 if let Some(link) = self.links.by_node.get_mut(&node.0) {
                     link.sender.credited(octets);
                     while link.sender.may_publish()
-                        && let Some(Waiting { queues, channel, publish_seq, message }) = link.waiting.pop_front()
+                        && let Some(Waiting { queues, channel, publish_seq, message, asks }) = link.waiting.pop_front()
                     {
                         let content = Content::Kept(&message);
                         link.sender.publish(&queues, &Publish { channel, publish_seq, content });
+                        if let Some((request, address)) = asks {
+                            link.sender.say(&Op::Requester { request, address: &address });
+                        }
                         mark(link, &mut self.links.dirty);
                     }
                 }
@@ -640,7 +668,12 @@ impl Shard {
     fn take_for_no_queue(&mut self, node: NodeId, content: Content<'_>) {
         let receiver = self.links.by_node.get_mut(&node.0).and_then(|link| link.receiver_of_next.take());
         match receiver.or_else(|| Address::parse(content.routing_key()).map(NoQueue::Channel)) {
-            Some(NoQueue::Channel(address)) => drop(self.deliver_reply(&address, content)),
+            Some(NoQueue::Channel(address)) => {
+                let taken = self.deliver_reply(&address, content);
+                if let Some(link) = self.links.by_node.get_mut(&node.0) {
+                    link.reply_before = Some((address, taken));
+                }
+            }
             Some(NoQueue::Exchange(vhost, exchange)) => self.keep_for(&vhost, &exchange, content),
             None => {}
         }

@@ -144,17 +144,18 @@ impl Shard {
         let stripped = copies.then(|| content::without_bcc(&published.keep())).flatten();
         let content = stripped.as_ref().map_or(published, Content::Kept);
         self.trace_publish(place, channel.channel, published, content, route);
-        let (taken, sent) = self.deliver_replies(published, content);
+        let number = (mandatory && route.queues.is_empty()).then(|| self.next_unsure());
+        let (taken, sent) = self.deliver_replies(place, published, content, number);
         if !route.kept_by.is_empty() {
             self.keep(&route.kept_by, content);
         }
-        if mandatory && !taken && !sent.is_empty() && route.queues.is_empty() {
-            self.ask_for_reply(Unsure { channel, publish_seq, message: Some(content.keep()), sent });
+        if let Some(number) = number.filter(|_| !taken && sent > 0) {
+            self.await_reply(number, Unsure { channel, publish_seq, message: Some(content.keep()), missing: sent });
             return true;
         }
         let Some(client) = self.clients.get_mut(place) else { return false };
         // What is held back has not been routed yet.
-        if mandatory && !taken && sent.is_empty() && route.queues.len() == route.held {
+        if mandatory && !taken && sent == 0 && route.queues.len() == route.held {
             client.amqp.returned(channel.channel, &content.keep());
         }
         if route.queues.is_empty() {

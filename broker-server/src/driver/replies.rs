@@ -50,12 +50,9 @@ pub(super) struct Unsure {
     pub publish_seq: u64,
     /// What is returned if nobody took it; none when the channel is gone.
     pub message: Option<Message>,
-    /// To whom it was sent; those that have answered are left out.
-    pub sent: Sent,
+    /// Nodes that have not said what became of it; at least one.
+    pub missing: usize,
 }
-
-/// Channels of other nodes to which a reply was sent.
-pub(super) type Sent = SmallVec<[Address; 1]>;
 
 impl Replies {
     /// Nobody asks yet. The octets must be random.
@@ -122,71 +119,80 @@ impl Shard {
     }
 
     /// Delivers a message to the addresses among its routing keys, each once. `published` has those keys, `content` is what may be seen. Returns
-    /// whether any here took it, and to whom elsewhere it was sent.
-    pub(super) fn deliver_replies(&mut self, published: Content<'_>, content: Content<'_>) -> (bool, Sent) {
+    /// whether any here took it, and to how many elsewhere it was sent: with a number, they are asked what became of the reply of that number.
+    pub(super) fn deliver_replies(
+        &mut self,
+        place: usize,
+        published: Content<'_>,
+        content: Content<'_>,
+        number: Option<u64>,
+    ) -> (bool, usize) {
         if published.route().first() != Some(&0) {
-            return (false, Sent::new());
+            return (false, 0);
         }
         let properties = published.header().get(HEADER_FIXED_BYTES..).unwrap_or_default();
         let keys = std::iter::once(published.routing_key()).chain(content::extra_routes(properties));
         let mut addresses: SmallVec<[&[u8]; 4]> = keys.filter(|key| is_address(key)).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let (mut delivered, mut sent) = (false, Sent::new());
+        let (mut delivered, mut sent) = (false, 0);
         for key in addresses {
             let Some(address) = Address::parse(key) else { continue };
             let node = numbers::node_in(address.connection);
             if node == self.parts.node {
                 delivered |= self.deliver_reply(&address, content);
             } else if self.links.reply(node, key, content, self.parts.node) {
-                sent.push(address);
+                sent += 1;
+                if let Some(reply) = number {
+                    self.links.ask_behind_reply(node, key, Question::Replied { reply });
+                }
+                if let Some(client) = self.clients.get_mut(place) {
+                    client.has_published_to(node);
+                }
             }
         }
         (delivered, sent)
     }
 
-    /// Asks behind a mandatory reply, on the same link, whether the channel it went to is there: the next one, until one is. If none is, the reply goes
-    /// back to its publisher.
-    pub(super) fn ask_for_reply(&mut self, mut unsure: Unsure) {
-        while let Some(address) = unsure.sent.pop() {
-            let node = numbers::node_in(address.connection);
-            if self.links.reaches(node) {
-                let reply = self.parts.replies.next_unsure;
-                self.parts.replies.next_unsure += 1;
-                self.parts.replies.unsure.insert(reply, unsure);
-                let request = self.links.ask(node, Question::Replied { reply });
-                return self.links.say(node, &Op::Requester { request, address: &address.octets() });
-            }
+    /// The number of a mandatory reply.
+    pub(super) fn next_unsure(&mut self) -> u64 {
+        self.parts.replies.next_unsure += 1;
+        self.parts.replies.next_unsure
+    }
+
+    /// A mandatory reply was sent to other nodes only: whether anybody took it is not known yet.
+    pub(super) fn await_reply(&mut self, number: u64, unsure: Unsure) {
+        self.parts.replies.unsure.insert(number, unsure);
+    }
+
+    /// A node says whether a channel took a mandatory reply. If none did on any node, it goes back to its publisher.
+    pub(super) fn reply_is_answered(&mut self, reply: u64, taken: bool) {
+        let Some(unsure) = self.parts.replies.unsure.get_mut(&reply) else { return };
+        unsure.missing = unsure.missing.saturating_sub(1);
+        if !taken && unsure.missing > 0 {
+            return;
         }
+        let Some(unsure) = self.parts.replies.unsure.remove(&reply) else { return };
         let Unsure { channel, publish_seq, message, .. } = unsure;
-        if let Some(message) = message
+        if let Some(message) = message.filter(|_| !taken)
             && let Some(place) = self.place_of(channel.connection)
             && let Some(client) = self.clients.get_mut(place)
         {
             client.amqp.returned(channel.channel, &message);
             self.mark_dirty(place);
         }
-        self.confirm_reply(channel, publish_seq);
-    }
-
-    /// The channel to which a mandatory reply was sent is there, or not.
-    pub(super) fn reply_is_answered(&mut self, reply: u64, taken: bool) {
-        match self.parts.replies.unsure.remove(&reply) {
-            Some(Unsure { channel, publish_seq, .. }) if taken => self.confirm_reply(channel, publish_seq),
-            Some(unsure) => self.ask_for_reply(unsure),
-            None => {}
-        }
-    }
-
-    fn confirm_reply(&mut self, channel: ChannelKey, publish_seq: u64) {
         if publish_seq != 0 {
             self.confirm(channel, publish_seq, publish_seq);
         }
     }
 
-    /// Another node asks whether a channel still waits for replies.
+    /// Another node asks whether a channel still waits for replies; right behind a reply to it, whether that was taken.
     pub(super) fn answer_whether_requester(&mut self, node: NodeId, request: u64, address: &[u8]) {
-        if Address::parse(address).is_some_and(|address| self.takes_replies(&address)) {
+        let is_there = Address::parse(address).is_some_and(|address| match self.links.reply_before(node) {
+            Some((of, taken)) if of == address => taken,
+            _ => self.takes_replies(&address),
+        });
+        if is_there {
             self.links.say(node, &Op::Answer { request, messages: 0, consumers: 1 });
         } else {
             self.links.say(node, &Op::Refusal { request, code: 404, text: "nobody waits for replies there" });

@@ -89,6 +89,20 @@ async fn a_node_that_was_cut_off_does_not_depose_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_answered_nothing_is_not_said_to_have_any_of_the_log() {
+    let world = World::strangers(2).await;
+    world.at(1).found([(1, place(1))].into()).await.unwrap();
+    world.until("node 1 to lead", || (world.at(1).status().role == Role::Leader).then_some(())).await;
+    world.net.isolate(2);
+    assert!(matches!(world.at(1).add_learner(2, place(2), SHORT).await, Err(ProposeError::Members(_))));
+    let status = world.at(1).status();
+    // A log as short as this is no further behind than one that may vote.
+    assert_eq!((status.learners, status.matching.get(&2)), ([2].into(), None));
+    world.net.heal();
+    world.until("node 2 to follow", || world.at(1).status().matching.contains_key(&2).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go() {
     let world = World::strangers(4).await;
     world.at(1).found([(1, place(1))].into()).await.unwrap();
