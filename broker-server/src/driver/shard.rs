@@ -412,6 +412,7 @@ impl Shard {
             || self.letters.wait()
             || !self.slices.is_empty()
             || self.admission.wants_backlog()
+            || !self.committed_transactions.is_empty()
             || self.links.busy();
         if busy {
             return poll(&mut self.parts.poll, events, Some(Duration::ZERO));

@@ -8,24 +8,35 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use super::queues::TRANSACTION;
+
 /// Ranges of numbers, both ends included.
 pub type Answered = SmallVec<[(u64, u64); 2]>;
 
-/// Publishes of this node's channels, by channel: the number, and how many queues have yet to answer. Numbers of a channel grow.
+/// Publishes of this node's channels, by channel: the number, and how many queues have yet to answer.
 #[derive(Default)]
-pub struct Publishes(HashMap<ChannelKey, VecDeque<(u64, u32)>, RandomState>);
+pub struct Publishes(HashMap<Numbering, VecDeque<(u64, u32)>, RandomState>);
+
+/// A channel, and whether it is of its transactions: numbers of both kinds grow, but a channel that is closed while its transaction is stored may be opened
+/// again and select confirms.
+type Numbering = (ChannelKey, bool);
+
+fn numbering(channel: ChannelKey, publish_seq: u64) -> Numbering {
+    (channel, publish_seq & TRANSACTION != 0)
+}
 
 impl Publishes {
     /// A publish was sent to so many queues.
     pub fn sent(&mut self, channel: ChannelKey, publish_seq: u64, queues: usize) {
         let queues = u32::try_from(queues).unwrap_or(u32::MAX);
-        self.0.entry(channel).or_default().push_back((publish_seq, queues));
+        self.0.entry(numbering(channel, publish_seq)).or_default().push_back((publish_seq, queues));
     }
 
     /// A queue has answered these. Those that nothing is known of are passed over: returns the ones that count.
     pub fn answered(&mut self, channel: ChannelKey, first: u64, last: u64) -> Answered {
         let mut counted = Answered::new();
-        let Some(publishes) = self.0.get_mut(&channel) else { return counted };
+        let numbering = numbering(channel, first);
+        let Some(publishes) = self.0.get_mut(&numbering) else { return counted };
         let from = publishes.partition_point(|(seq, _)| *seq < first);
         for (seq, missing) in publishes.iter_mut().skip(from).take_while(|(seq, _)| *seq <= last) {
             if *missing == 0 {
@@ -41,14 +52,14 @@ impl Publishes {
             publishes.pop_front();
         }
         if publishes.is_empty() {
-            self.0.remove(&channel);
+            self.0.remove(&numbering);
         }
         counted
     }
 
     /// All that are not answered, sorted, each as often as an answer is missing.
     pub fn left(&self) -> Vec<(ChannelKey, u64)> {
-        let of_channel = |(&channel, publishes): (&ChannelKey, &VecDeque<(u64, u32)>)| {
+        let of_channel = |(&(channel, _), publishes): (&Numbering, &VecDeque<(u64, u32)>)| {
             let each = publishes.iter().flat_map(|&(seq, missing)| std::iter::repeat_n(seq, missing as usize));
             each.map(move |seq| (channel, seq)).collect::<Vec<_>>()
         };
@@ -152,6 +163,18 @@ mod tests {
         assert_eq!(publishes.answered(channel(2), 1, 1).as_slice(), [(1, 1)]);
         assert!(publishes.left().is_empty() && publishes.0.is_empty());
         assert_eq!(publishes.answered(channel(3), 1, 1).as_slice(), []);
+    }
+
+    #[test]
+    fn what_a_channel_confirms_is_found_beside_a_transaction_of_one_before_it() {
+        let mut publishes = Publishes::default();
+        publishes.sent(channel(1), TRANSACTION | 7, 1);
+        publishes.sent(channel(1), 1, 1);
+        publishes.sent(channel(1), 2, 1);
+        assert_eq!(publishes.answered(channel(1), 1, 2).as_slice(), [(1, 2)]);
+        assert_eq!(publishes.left(), [(channel(1), TRANSACTION | 7)]);
+        assert_eq!(publishes.answered(channel(1), TRANSACTION | 7, TRANSACTION | 7).len(), 1);
+        assert!(publishes.0.is_empty());
     }
 
     #[test]

@@ -12,6 +12,13 @@ use rand::rngs::StdRng;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let known = ["--seeds", "--from", "--faults", "--broken", "--trace"];
+    if let Some(unknown) =
+        arguments.iter().find(|argument| argument.starts_with('-') && !known.contains(&argument.as_str()))
+    {
+        eprintln!("{unknown} is no option; there are {known:?}, and `one SEED` before them");
+        return ExitCode::from(2);
+    }
     let value = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
