@@ -78,8 +78,8 @@ impl Store {
         let queues: Vec<(QueueId, Box<LocalQueue>)> = ruled
             .chain(holding.values().map(|record| (record, holding_rules.clone())))
             .map(|(record, rules)| {
-                let mut state = found.remove(&record.id).unwrap_or_default();
-                state.first_tag = first_tag(now_ms);
+                let found = found.remove(&record.id).unwrap_or_default();
+                let state = Recovered { first_tag: first_tag(now_ms), ..found };
                 let queue = Queue::recovered(record.durable, rules, now_ms, state);
                 (record.id, Box::new(LocalQueue::new(record.clone(), queue)))
             })

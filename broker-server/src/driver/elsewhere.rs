@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::client::{Client, HeldDelivery};
+use super::client::HeldDelivery;
 use super::dispatch::Route;
 use super::requests::{Waiter, exception, queue_resource};
 use super::shard::Shard;
@@ -90,7 +90,7 @@ pub enum Question {
         /// Until then it is said again when it is refused.
         until: Instant,
     },
-    /// Whether the channel is there to which a mandatory reply was sent.
+    /// Whether a channel took a mandatory reply that was sent to it.
     Replied {
         /// The reply's number.
         reply: u64,
@@ -395,20 +395,19 @@ impl Shard {
     /// A message for a consumer here.
     pub(super) fn delivered_from_elsewhere(&mut self, node: NodeId, queue: QueueId, delivery: &queue::Delivery<'_>) {
         let queue::Delivery { key, queue_tag, redelivered, content } = *delivery;
-        let is_known = |client: &Client| {
-            let consumer = client.consumers.get(key.consumer as usize);
-            consumer.is_some_and(|consumer| {
-                (consumer.queue, consumer.channel, consumer.no_ack) == (queue, key.channel.channel, queue_tag == 0)
-            })
-        };
         let place = self.place_of(key.channel.connection);
-        let Some((place, client)) =
-            place.and_then(|place| Some((place, self.clients.get_mut(place)?))).filter(|(_, client)| is_known(client))
-        else {
+        let consumer = place.and_then(|place| self.clients.get(place)?.consumers.get(key.consumer as usize));
+        let is_known = consumer.is_some_and(|consumer| {
+            (consumer.queue, consumer.channel, consumer.no_ack) == (queue, key.channel.channel, queue_tag == 0)
+        });
+        let Some(place) = place.filter(|_| is_known) else {
             // It has ended meanwhile, and its number may be another's by now.
             return self.links.give_back(node, queue, queue_tag);
         };
-        if queue_tag != 0 && client.limit(key.channel.channel).is_some() {
+        if queue_tag != 0
+            && let Some(client) = self.clients.get_mut(place)
+            && client.limit(key.channel.channel).is_some()
+        {
             let message = content.keep();
             client.held.push_back(HeldDelivery { queue, key, queue_tag, redelivered, message });
             return self.release_held(key.channel);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::client::Transaction;
 use super::dispatch::Route;
 use super::queues::TRANSACTION;
-use super::replies::Unsure;
+use super::replies::Replied;
 use super::shard::Shard;
 
 impl Shard {
@@ -144,18 +144,16 @@ impl Shard {
         let stripped = copies.then(|| content::without_bcc(&published.keep())).flatten();
         let content = stripped.as_ref().map_or(published, Content::Kept);
         self.trace_publish(place, channel.channel, published, content, route);
-        let number = (mandatory && route.queues.is_empty()).then(|| self.next_unsure());
-        let (taken, sent) = self.deliver_replies(place, published, content, number);
+        let replied = self.deliver_replies(place, &publish, content, mandatory && route.queues.is_empty());
         if !route.kept_by.is_empty() {
             self.keep(&route.kept_by, content);
         }
-        if let Some(number) = number.filter(|_| !taken && sent > 0) {
-            self.await_reply(number, Unsure { channel, publish_seq, message: Some(content.keep()), missing: sent });
+        if replied == Replied::Asked {
             return true;
         }
         let Some(client) = self.clients.get_mut(place) else { return false };
         // What is held back has not been routed yet.
-        if mandatory && !taken && sent == 0 && route.queues.len() == route.held {
+        if mandatory && replied == Replied::Nowhere && route.queues.len() == route.held {
             client.amqp.returned(channel.channel, &content.keep());
         }
         if route.queues.is_empty() {

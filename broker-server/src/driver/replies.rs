@@ -8,7 +8,7 @@ use broker_amqp::reply_to::{Address, QUEUE, is_address};
 use broker_amqp::{Exception, Reply, content};
 use broker_core::message::{Content, Message};
 use broker_core::name::{NodeId, VhostName};
-use broker_core::queue::ChannelKey;
+use broker_core::queue::{ChannelKey, Publish};
 use broker_core::refusal::Refusal;
 use broker_core::secret::SecretKey;
 use foldhash::fast::RandomState;
@@ -43,27 +43,37 @@ pub struct Replies {
 }
 
 /// A mandatory reply of which it is not known whether anybody took it.
-pub(super) struct Unsure {
+struct Unsure {
     /// The channel that published it.
-    pub channel: ChannelKey,
+    channel: ChannelKey,
     /// 0 if it waits for no confirm.
-    pub publish_seq: u64,
+    publish_seq: u64,
     /// What is returned if nobody took it; none when the channel is gone.
-    pub message: Option<Message>,
+    message: Option<Message>,
     /// Nodes that have not said what became of it; at least one.
-    pub missing: usize,
+    missing: usize,
+}
+
+/// What became of a publish as a direct reply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replied {
+    /// It went to no channel.
+    Nowhere,
+    /// A channel here took it, or it went to another node that is not asked.
+    Sent,
+    /// Other nodes will say; then it is confirmed, and returned if nobody took it.
+    Asked,
 }
 
 impl Replies {
     /// Nobody asks yet. The octets must be random.
     pub fn new(random: [u8; 32]) -> Self {
-        let unsure = HashMap::default();
         Replies {
             key: SecretKey::new(random),
             consumers: 0,
             nowhere: Arc::default(),
             loss_told_at: None,
-            unsure,
+            unsure: HashMap::default(),
             next_unsure: 0,
         }
     }
@@ -118,32 +128,34 @@ impl Shard {
         Ok(self.parts.replies.nowhere.clone())
     }
 
-    /// Delivers a message to the addresses among its routing keys, each once. `published` has those keys, `content` is what may be seen. Returns
-    /// whether any here took it, and to how many elsewhere it was sent: with a number, they are asked what became of the reply of that number.
+    /// Delivers a message to the addresses among its routing keys, each once. `publish` has those keys, `content` is what may be seen. If nobody here
+    /// took it, what became of it elsewhere is asked if `asks` says so.
     pub(super) fn deliver_replies(
         &mut self,
         place: usize,
-        published: Content<'_>,
+        publish: &Publish<'_>,
         content: Content<'_>,
-        number: Option<u64>,
-    ) -> (bool, usize) {
+        asks: bool,
+    ) -> Replied {
+        let Publish { channel, publish_seq, content: published } = *publish;
         if published.route().first() != Some(&0) {
-            return (false, 0);
+            return Replied::Nowhere;
         }
         let properties = published.header().get(HEADER_FIXED_BYTES..).unwrap_or_default();
         let keys = std::iter::once(published.routing_key()).chain(content::extra_routes(properties));
         let mut addresses: SmallVec<[&[u8]; 4]> = keys.filter(|key| is_address(key)).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let (mut delivered, mut sent) = (false, 0);
+        let (mut taken, mut sent) = (false, 0);
+        let reply = self.parts.replies.next_unsure;
         for key in addresses {
             let Some(address) = Address::parse(key) else { continue };
             let node = numbers::node_in(address.connection);
             if node == self.parts.node {
-                delivered |= self.deliver_reply(&address, content);
+                taken |= self.deliver_reply(&address, content);
             } else if self.links.reply(node, key, content, self.parts.node) {
                 sent += 1;
-                if let Some(reply) = number {
+                if asks {
                     self.links.ask_behind_reply(node, key, Question::Replied { reply });
                 }
                 if let Some(client) = self.clients.get_mut(place) {
@@ -151,18 +163,16 @@ impl Shard {
                 }
             }
         }
-        (delivered, sent)
-    }
-
-    /// The number of a mandatory reply.
-    pub(super) fn next_unsure(&mut self) -> u64 {
+        if !asks || sent == 0 {
+            return if taken || sent > 0 { Replied::Sent } else { Replied::Nowhere };
+        }
         self.parts.replies.next_unsure += 1;
-        self.parts.replies.next_unsure
-    }
-
-    /// A mandatory reply was sent to other nodes only: whether anybody took it is not known yet.
-    pub(super) fn await_reply(&mut self, number: u64, unsure: Unsure) {
-        self.parts.replies.unsure.insert(number, unsure);
+        if taken {
+            return Replied::Sent;
+        }
+        let unsure = Unsure { channel, publish_seq, message: Some(content.keep()), missing: sent };
+        self.parts.replies.unsure.insert(reply, unsure);
+        Replied::Asked
     }
 
     /// A node says whether a channel took a mandatory reply. If none did on any node, it goes back to its publisher.

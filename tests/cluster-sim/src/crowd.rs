@@ -166,7 +166,7 @@ impl World {
 
     /// A client's time is over: replies that had time to reach it have done so.
     fn leaves(&mut self, client: &Client) {
-        let prefix = client.message(0).replace(".0", ".");
+        let prefix = format!("{}.", client.number);
         let (now, from) = (self.now, self.well_from());
         let of_client =
             self.history.replies.range_mut(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
