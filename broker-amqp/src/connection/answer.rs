@@ -59,6 +59,7 @@ impl Connection {
     fn reply(&mut self, number: u16, reply: Reply, out: &mut Vec<Output>) {
         if let Some(place) = self.orphans.iter().position(|&orphan| orphan == number) {
             self.orphans.remove(place);
+            self.answered(number);
             return give_back(number, reply, out);
         }
         let waiting = self.channels.find_mut(number).and_then(|channel| channel.waiting.take());

@@ -209,6 +209,10 @@ impl Connection {
             (_, Err(exception)) if exception.code != ReplyCode::CommandInvalid => {
                 self.raise_on_connection(exception, out)
             }
+            (Some((20, 10)), _) if self.orphans.contains(&number) => {
+                self.hold = Hold::Channel(number);
+                Flow::Hold
+            }
             (Some((20, 10)), _) => {
                 let mut channel = Channel::new(number);
                 channel.confirms_base = self.confirms_base();

@@ -107,7 +107,8 @@ pub struct Connection {
     waiting: usize,
     /// Channels with confirms to flush.
     to_flush: Vec<u16>,
-    /// Channels that ended while a request was outstanding, once per answer to be ignored.
+    /// Channels that ended while a request was outstanding: its answer is passed over, and until it has come the number is not given to another
+    /// channel, whose request it would seem to answer.
     orphans: Vec<u16>,
     /// Channels that ended with publishes nobody had answered yet.
     unanswered: u64,
@@ -157,7 +158,7 @@ enum Hold {
     No,
     /// Until the driver has carried out what it was given.
     Resume,
-    /// Until this channel's request is answered.
+    /// Until the request of this channel, or of the last one with its number, is answered.
     Channel(u16),
     /// Until all channels' requests are answered.
     Answers,

@@ -281,13 +281,11 @@ impl Links {
         }
     }
 
-    /// A channel is gone: a message that comes for it goes back.
-    pub(super) fn forget_gets(&mut self, channel: ChannelKey) {
-        for link in self.by_node.values_mut() {
-            for (_, waits) in link.gets.iter_mut().filter(|(other, _)| *other == channel) {
-                *waits = false;
-            }
-        }
+    /// A channel is gone: a message that comes for it goes back. How many it has asked for.
+    pub(super) fn forget_gets(&mut self, channel: ChannelKey) -> usize {
+        let gets = self.by_node.values_mut().flat_map(|link| &mut link.gets);
+        let forgotten = gets.filter(|(other, waits)| *other == channel && *waits).map(|(_, waits)| *waits = false);
+        forgotten.count()
     }
 
     /// Delivers to a consumer of another node. False if there is no link any more.

@@ -451,7 +451,10 @@ impl Shard {
     pub(super) fn cancel_consumers(&mut self, place: usize, channel: u16) {
         if let Some(key) = self.clients.get(place).map(|client| client.channel_key(channel)) {
             self.give_held_back(key, None);
-            self.links.forget_gets(key);
+            for _ in 0..self.links.forget_gets(key) {
+                // Nobody hears this, but the next channel of that number waits for it.
+                self.replies.push_back((key.connection, channel, Reply::GetEmpty));
+            }
             self.parts.replies.forget(key);
         }
         let Some(client) = self.clients.get_mut(place) else { return };

@@ -118,6 +118,27 @@ fn what_a_lost_node_has_not_confirmed_is_refused() {
 }
 
 #[test]
+fn a_channel_that_is_closed_while_another_node_is_asked_for_a_message_serves_again() {
+    let conf = "consumer_timeout = 1000\nbroker.channel_tick_interval = 200";
+    let cluster = start(Plan::nodes(3).conf(conf));
+    assert_eq!(client(&cluster, 2).ask("queue.declare queue=far durable=true"), "declare-ok 0 0");
+    let mut near = client(&cluster, 1);
+    assert_eq!(near.ask("queue.declare queue=near durable=true"), "declare-ok 0 0");
+    near.publish("near", "m");
+    assert_eq!(near.ask("basic.consume queue=near consumer_tag=c"), "basic.consume-ok");
+    assert_eq!(near.next(PATIENCE), "deliver m");
+    // Nobody answers this, and the delivery is held too long.
+    cluster.freeze(2, true).unwrap();
+    near.send("basic.get queue=far");
+    let closed = near.next(PATIENCE);
+    assert!(closed.starts_with("channel 406 PRECONDITION_FAILED - delivery acknowledgement"), "{closed}");
+    assert_eq!(near.ask("queue.declare queue=near passive=true"), "declare-ok 1 0");
+    cluster.freeze(2, false).unwrap();
+    assert_eq!(near.ask("queue.declare queue=near passive=true"), "declare-ok 1 0");
+    eventually("it answers", || near.ask("basic.get queue=far") == "basic.get-empty");
+}
+
+#[test]
 fn an_acknowledgement_from_before_a_restart_settles_nothing_of_others() {
     let mut cluster = start(Plan::nodes(3));
     let mut home = client(&cluster, 2);
