@@ -170,18 +170,16 @@ impl Ord for Due {
 struct Wanted {
     sends: Vec<(Id, Vec<u8>)>,
     timers: Vec<(Timer<Id>, Duration)>,
-    ups: Vec<Id>,
-    downs: Vec<Id>,
+    /// Nodes of which something has changed: foca's members say what. Of several notices one may be undone by the next, and a node that has
+    /// another identity (`Rename`) may be down under that as well.
+    changed: Vec<u64>,
 }
 
 impl Runtime<Id> for &mut Wanted {
     fn notify(&mut self, notification: Notification<'_, Id>) {
         match notification {
-            Notification::MemberUp(id) => self.ups.push(id.clone()),
-            Notification::MemberDown(id) => self.downs.push(id.clone()),
-            Notification::Rename(before, after) => {
-                self.downs.push(before.clone());
-                self.ups.push(after.clone());
+            Notification::MemberUp(id) | Notification::MemberDown(id) | Notification::Rename(_, id) => {
+                self.changed.push(id.node);
             }
             Notification::Active | Notification::Idle | Notification::Defunct | Notification::Rejoin(_) => {}
         }
@@ -337,29 +335,26 @@ impl Gossip {
         for (to, octets) in wanted.sends {
             self.send(to.address, Kind::Probe, &octets, out);
         }
-        for id in wanted.downs {
-            // Of a node that has started again only its later start counts.
-            if self.up.get(&id.node).is_some_and(|known| *known == id) {
-                self.up.remove(&id.node);
-                out.push(Output::Down { node: id.node, incarnation: id.incarnation });
-                self.sees_others(out);
-            }
+        for node in wanted.changed {
+            self.look_at(node, out);
         }
-        self.note_up(wanted.ups, out);
     }
 
-    fn note_up(&mut self, ids: Vec<Id>, out: &mut Vec<Output>) {
-        for id in ids {
-            let (node, incarnation) = (id.node, id.incarnation);
-            if !self.members.contains_key(&node) {
-                continue;
-            }
-            let before = self.up.insert(node, id);
-            if before.is_none_or(|before| before.incarnation != incarnation) {
-                out.push(Output::Up { node, incarnation });
-                self.sees_others(out);
-            }
+    /// Whether a node answers, as foca has it now.
+    fn look_at(&mut self, node: u64, out: &mut Vec<Output>) {
+        let active = self.foca.iter_members().map(|member| member.id()).find(|id| id.node == node).cloned();
+        let active = active.filter(|_| self.members.contains_key(&node));
+        if self.up.get(&node) == active.as_ref() {
+            return;
         }
+        if let Some(Id { incarnation, .. }) = self.up.remove(&node) {
+            out.push(Output::Down { node, incarnation });
+        }
+        if let Some(id) = active {
+            out.push(Output::Up { node, incarnation: id.incarnation });
+            self.up.insert(node, id);
+        }
+        self.sees_others(out);
     }
 
     fn send(&mut self, to: SocketAddr, kind: Kind, carried: &[u8], out: &mut Vec<Output>) {
@@ -417,9 +412,10 @@ impl Gossip {
         self.windows.retain(|node, _| members.contains_key(node));
         self.sees_others(out);
         // Others may have told of a node before the catalog did here: foca does not say a second time that it is up.
-        let told = self.foca.iter_members().map(|member| member.id()).filter(|id| !self.up.contains_key(&id.node));
-        let told: Vec<Id> = told.cloned().collect();
-        self.note_up(told, out);
+        let told: Vec<u64> = self.foca.iter_members().map(|member| member.id().node).collect();
+        for node in told {
+            self.look_at(node, out);
+        }
         self.call(out);
     }
 

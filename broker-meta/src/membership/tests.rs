@@ -191,6 +191,30 @@ impl World {
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// A node that was cut off may hear first that a later start of another one, of which it knew nothing, is over as well.
+#[test]
+fn whoever_starts_and_ends_while_others_are_cut_off_is_seen_by_nobody_once_it_has_ended() {
+    for seed in 0..100 {
+        let mut world = World::new(4, seed);
+        world.run(Duration::from_secs(3));
+        for _ in 0..14 {
+            let node = world.dice.random_range(1..=4);
+            match world.dice.random_range(0..4) {
+                0 => world.isolate(node),
+                1 => world.cuts.clear(),
+                // One stays, so that there is somebody to see nobody.
+                2 if world.nodes.len() > 1 => drop(world.nodes.remove(&node)),
+                _ if !world.nodes.contains_key(&node) => world.start(node),
+                _ => {}
+            }
+            let time = world.dice.random_range(300..5000);
+            world.run(Duration::from_millis(time));
+        }
+        world.cuts.clear();
+        world.until(&format!("they agree (seed {seed})"), SOON, World::agrees);
+    }
+}
+
 #[test]
 fn nodes_that_start_together_find_each_other() {
     for seed in 0..60 {
