@@ -18,6 +18,8 @@ use broker_server::driver::events::Event;
 use broker_server::exit::Failure;
 use harness::random::Random;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::net::{Net, PORT};
@@ -65,6 +67,7 @@ pub struct Node {
     starting: Option<Starting>,
     serving: Option<Serving>,
     handle: Option<Handle>,
+    leaving: Option<JoinHandle<Result<(), String>>>,
     runtime: Option<Runtime>,
 }
 
@@ -97,6 +100,7 @@ impl Node {
             starting: None,
             serving: None,
             handle: None,
+            leaving: None,
             runtime: None,
         })
     }
@@ -195,7 +199,7 @@ impl Node {
     }
 
     fn end(&mut self) {
-        (self.starting, self.serving, self.handle) = (None, None, None);
+        (self.starting, self.serving, self.handle, self.leaving) = (None, None, None, None);
         self.runtime = None;
         self.net.gone(self.number);
         (self.state, self.stopped, self.missed) = (State::Down, false, 0);
@@ -255,6 +259,28 @@ impl Node {
         }
     }
 
+    /// An operator drains it, or revives it.
+    pub fn drain(&self, drained: bool) {
+        if let Some(handle) = &self.handle {
+            handle.drain(drained);
+            self.hear(Event::Drain(drained, oneshot::channel().0));
+        }
+    }
+
+    /// An operator has it leave the cluster.
+    pub fn leave(&mut self) {
+        if let (Some(runtime), Some(handle), None) = (&self.runtime, self.handle.clone(), &self.leaving) {
+            self.leaving = Some(runtime.spawn(async move { handle.leave().await }));
+        }
+    }
+
+    /// What became of that, once.
+    pub fn has_left(&mut self) -> Option<Result<(), String>> {
+        let leaving = self.leaving.take_if(|leaving| leaving.is_finished())?;
+        let left = self.runtime.as_ref()?.block_on(leaving);
+        Some(left.unwrap_or_else(|error| Err(error.to_string())))
+    }
+
     /// A broken rule: it founds a cluster at its next start, whatever it is told of others.
     pub fn plan_to_found(&self) -> io::Result<()> {
         plan_to_be_blank(&self.directory).map_err(|failure| io::Error::other(failure.message))
@@ -267,9 +293,10 @@ impl Node {
         create_log(&directory, &Identity { cluster, node }).map_err(io::Error::other)
     }
 
-    /// Whether it has found that its disk is an older copy.
-    pub fn is_outdated(&self) -> bool {
-        self.state == State::Refused && self.why.contains("is an older copy")
+    /// Whether it needs an empty disk: its own is an older copy, or it was killed between being removed and knowing it.
+    pub fn needs_empty_disk(&self) -> bool {
+        self.state == State::Refused
+            && (self.why.contains("is an older copy") || self.why.contains("was removed from its cluster"))
     }
 
     /// Whether it has a snapshot of the catalog.

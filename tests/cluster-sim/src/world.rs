@@ -83,6 +83,10 @@ pub(crate) struct World {
     /// When a node that does not run or stands still goes on.
     goes_on: Vec<Option<u64>>,
     emptied: Option<usize>,
+    /// Who is to leave, or has left.
+    leaves: Option<usize>,
+    /// When a node that is drained is revived.
+    revived_at: Vec<Option<u64>>,
     /// Of whose disk there is a copy.
     kept: Option<usize>,
     /// An operator has had the emptied node forgotten.
@@ -129,6 +133,8 @@ pub fn run(seed: u64, broken: Option<Broken>, faults_ms: u64, root: &Path) -> io
         alarms_elsewhere: vec![false; count],
         goes_on: vec![None; count],
         emptied: None,
+        leaves: None,
+        revived_at: vec![None; count],
         kept: None,
         forgotten: false,
         belonged: vec![None; count],
@@ -190,6 +196,7 @@ impl World {
                 let before = self.nodes[at].state;
                 let events = self.nodes[at].tick(self.now)?;
                 self.noticed(at, before);
+                self.has_left(at)?;
                 let applied = self.net.applied(self.nodes[at].number);
                 self.applied[at].extend(applied);
                 self.has_applied(at);
@@ -260,9 +267,14 @@ impl World {
         format!("n{}", self.nodes[at].number)
     }
 
-    /// Nodes start that were down long enough, and go on that stood still.
+    /// Nodes start that were down long enough, go on that stood still, and are revived.
     fn go_on(&mut self) -> io::Result<()> {
         for at in 0..self.nodes.len() {
+            if self.revived_at[at].is_some_and(|due| self.now >= due) && !self.nodes[at].stopped {
+                self.revived_at[at] = None;
+                self.nodes[at].drain(false);
+                self.tell(&format!("{} is revived", self.name(at)));
+            }
             if self.goes_on[at].is_none_or(|due| self.now < due) {
                 continue;
             }
@@ -441,7 +453,7 @@ impl World {
         let at = self.random.below(self.nodes.len() as u64) as usize;
         let name = self.name(at);
         let others: Vec<usize> = self.those(|node| node.number != self.nodes[at].number);
-        match self.random.below(12) {
+        match self.random.below(14) {
             0 => {
                 let other = self.random.pick(&others).copied().unwrap_or(at);
                 self.net.cut(self.nodes[at].number, self.nodes[other].number);
@@ -492,7 +504,33 @@ impl World {
                     }
                 }
             }
-            _ => self.empty(at)?,
+            11 => self.empty(at)?,
+            12 if self.nodes[at].state == State::Live && self.may_lose(at) => {
+                self.leaves = Some(at);
+                self.nodes[at].leave();
+                // Whatever is heard of it: it may be removed from then on, and its queues with it.
+                self.history.emptied.extend(self.belonged[at].map(|(_, number)| number));
+                self.tell(&format!("an operator has {name} leave"));
+            }
+            _ if self.nodes[at].state == State::Live => {
+                let rests = 100 + self.random.below(6_000);
+                self.revived_at[at] = Some(self.now + rests);
+                self.nodes[at].drain(true);
+                self.tell(&format!("an operator drains {name} for {rests} ms"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A node that was to leave has done so: it stops, and comes again with an empty disk, as a new one.
+    fn has_left(&mut self, at: usize) -> io::Result<()> {
+        let Some(left) = self.nodes[at].has_left() else { return Ok(()) };
+        self.tell(&format!("{} has left: {left:?}", self.name(at)));
+        if left.is_ok() {
+            self.kill(at, 300, 1_000)?;
+            self.nodes[at].empty()?;
+            self.looked_at[at].clear();
         }
         Ok(())
     }
@@ -511,6 +549,7 @@ impl World {
         let rests = least + self.random.below(most);
         let may_lose = self.may_lose(at);
         self.nodes[at].kill(self.broken == Some(Broken::SyncLies))?;
+        self.revived_at[at] = None;
         self.crowd_ends(at);
         self.goes_on[at] = Some(self.now + rests);
         let name = self.name(at);
@@ -544,7 +583,8 @@ impl World {
             })
         });
         let is_settled = self.now > self.joined_at + SETTLED_MS;
-        self.emptied.is_none() && all_vote && is_settled && self.nodes[at].state != State::Down
+        let is_first = self.emptied.is_none() && self.leaves.is_none();
+        is_first && all_vote && is_settled && self.nodes[at].state != State::Down
     }
 
     /// A node loses its disk.
@@ -574,17 +614,24 @@ impl World {
             if self.goes_on[at].is_some() {
                 self.goes_on[at] = Some(self.now + 1);
             }
+            if self.revived_at[at].is_some() {
+                self.revived_at[at] = Some(self.now + 1);
+            }
         }
         self.tell("all is well again");
     }
 
     /// An operator has the cluster forget a node that has lost its disk, so that it can come as a new one.
     fn mend(&mut self) -> io::Result<()> {
-        let Some(at) = self.emptied else { return Ok(()) };
-        if self.nodes[at].is_outdated() {
+        let Some(at) = self.emptied.or(self.leaves) else { return Ok(()) };
+        if self.nodes[at].needs_empty_disk() {
             let name = self.name(at);
             self.nodes[at].empty()?;
-            self.tell(&format!("an operator has emptied the disk of {name}, which was an older copy"));
+            self.looked_at[at].clear();
+            self.tell(&format!("an operator has emptied the disk of {name}: {}", self.nodes[at].why));
+        }
+        if self.leaves.is_some() {
+            return Ok(());
         }
         if self.forgotten || self.nodes[at].has_log() {
             return Ok(());

@@ -238,6 +238,36 @@ fn lists_and_changes_reach_all_nodes() {
 }
 
 #[test]
+fn without_a_majority_nobody_joins_leaves_or_is_forgotten() {
+    let mut nodes = Nodes::start(4);
+    for at in [1, 2] {
+        nodes.ok(at, &["cluster", "join", &nodes.address(0)]);
+    }
+    nodes.ok(0, &["cluster", "await", "3"]);
+    until("all vote", || nodes.status(0)["nodes"].as_array().unwrap().iter().all(|node| node["role"] != "learner"));
+    nodes.all[1].kill_9().unwrap();
+    nodes.all[2].kill_9().unwrap();
+    until("they are missed", || (1..3).all(|at| nodes.status(0)["nodes"][at]["state"] == "not seen"));
+
+    let refused = nodes.ctl(0, &["cluster", "forget", &name(2)]);
+    assert!(refused.code != 0 && refused.err.contains("majority"), "{refused:?}");
+    let refused = nodes.ctl(0, &["cluster", "leave"]);
+    assert!(refused.code != 0 && refused.err.contains("no other node that votes is running"), "{refused:?}");
+    let refused = nodes.ctl(3, &["cluster", "join", &nodes.address(0)]);
+    assert!(refused.code != 0 && refused.err.contains("majority"), "{refused:?}");
+    assert_eq!(nodes.names(3), [name(3)], "it goes on as it was");
+    assert_eq!(nodes.names(0), [name(0), name(1), name(2)]);
+
+    for at in [1, 2] {
+        nodes.all[at].restart().unwrap();
+    }
+    nodes.ok(0, &["cluster", "await", "3"]);
+    assert_eq!(nodes.names(0), [name(0), name(1), name(2)], "nothing of it has happened");
+    nodes.ok(3, &["cluster", "join", &nodes.address(0)]);
+    nodes.ok(0, &["cluster", "await", "4"]);
+}
+
+#[test]
 fn a_drained_node_has_no_clients_and_does_not_lead() {
     let nodes = Nodes::cluster(3);
     let leader = nodes.status(0)["leader"].as_str().unwrap().to_owned();
