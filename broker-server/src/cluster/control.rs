@@ -31,7 +31,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::CHANGE_TIME;
 use super::proposals::Proposals;
@@ -111,7 +111,13 @@ impl Transport for Peers {
     async fn request(&self, to: u64, node: &Node, kind: Kind, octets: Vec<u8>) -> Result<Vec<u8>, NotReached> {
         let request = RaftRequest { kind: number_of(kind), octets };
         let answer = self.client(to, node).raft(request).await;
-        let answer = answer.map_err(|status| NotReached { node: to, why: why(&status) })?;
+        let answer = answer.map_err(|status| {
+            if status.code() == Code::PermissionDenied {
+                // If this node was removed it is told so when it opens another stream.
+                self.lock().remove(&to);
+            }
+            NotReached { node: to, why: why(&status) }
+        })?;
         Ok(answer.into_inner().octets)
     }
 }

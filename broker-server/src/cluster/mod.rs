@@ -620,7 +620,12 @@ async fn follow_members(handle: Handle) {
     }
 }
 
-/// After a failure of the log the process has to end: the next start reads what is there. So it has to when the disk turns out to be an older copy.
+/// What a node says that is no member any more.
+const REMOVED: &str =
+    "this node was removed from its cluster. To have it join again, start it with an empty data directory";
+
+/// After a failure of the log the process has to end: the next start reads what is there. So it has to when the disk turns out to be an older copy, and when
+/// the others say that it was removed, unless it is just leaving.
 async fn watch_for_failure(handle: Handle) {
     let failed = |why: &str| handle.gate.ground().failed(why);
     loop {
@@ -633,6 +638,9 @@ async fn watch_for_failure(handle: Handle) {
         }
         if handle.raft.starts().is_outdated() {
             return failed(&OpenError::Outdated(handle.data_dir.join(CATALOG)).to_string());
+        }
+        if handle.gate.was_removed() && !handle.moving.load(Ordering::SeqCst) {
+            return failed(REMOVED);
         }
     }
 }
@@ -651,11 +659,8 @@ async fn catch_up(handle: &Handle) -> Result<bool, Failure> {
             Err(_) if handle.data_dir.join(plan::FILE).exists() => return Ok(false),
             Err(problem) => {
                 let members = handle.feed.catalog().members().clone();
-                if members.knows_of(node) && members.get(NodeId(node)).is_none() {
-                    return Err(Failure::new(
-                        Code::Config,
-                        "this node was removed from its cluster. To have it join again, start it with an empty data directory",
-                    ));
+                if handle.gate.was_removed() || members.knows_of(node) && members.get(NodeId(node)).is_none() {
+                    return Err(Failure::new(Code::Config, REMOVED));
                 }
                 if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
                     told_at = Some(Instant::now());

@@ -47,6 +47,8 @@ struct State {
     starts: Option<Arc<Starts>>,
     /// It takes no part at the moment.
     closed: bool,
+    /// Another node has said that this one was removed from the cluster.
+    removed: bool,
 }
 
 /// Why there is no stream to another node.
@@ -75,7 +77,12 @@ impl Gate {
     /// A node that belongs to no cluster yet, or to that of its identity.
     pub fn new(ground: Ground, secret: Secret, tls: Option<NodeTls>, identity: Identity) -> Gate {
         let members = Members::default();
-        Gate { ground, secret, tls, state: Mutex::new(State { identity, members, starts: None, closed: false }) }
+        Gate {
+            ground,
+            secret,
+            tls,
+            state: Mutex::new(State { identity, members, starts: None, closed: false, removed: false }),
+        }
     }
 
     /// One that belongs to no cluster, for the same node: the nodes of a cluster talk to no member of another.
@@ -115,6 +122,11 @@ impl Gate {
     /// Who belongs to the cluster has changed.
     pub fn members(&self, members: Members) {
         self.lock().members = members;
+    }
+
+    /// Whether another node of the cluster has said that this one was removed. It may not know: nobody sends it the log any more.
+    pub fn was_removed(&self) -> bool {
+        self.lock().removed
     }
 
     /// It talks to nobody from now on.
@@ -279,8 +291,11 @@ async fn shake_hands(
                     return Ok((peer, rest));
                 }
                 Output::Refused { why, by_us } => {
-                    if why == Refusal::Outdated && !by_us {
-                        gate.give_up().await?;
+                    match why {
+                        Refusal::Outdated if !by_us => gate.give_up().await?,
+                        // A number is that of one node for ever: whoever knows that it is no member's any more is not behind.
+                        Refusal::NotAMember if !by_us => gate.lock().removed = true,
+                        _ => {}
                     }
                     return Err(StreamError::Refused { why, by_us });
                 }

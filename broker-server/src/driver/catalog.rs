@@ -117,6 +117,7 @@ impl Shard {
                 self.tell(place, Input::ConsumerCancelled { channel, consumer });
             }
         }
+        self.part_from_removed();
         self.see_departures();
         self.hear_early();
         self.revise(&revision);

@@ -411,6 +411,17 @@ impl Shard {
         tracing::info!(node = node.0, start = count_of(incarnation), "link to another node is up");
     }
 
+    /// Links to nodes that were removed from the cluster end, whether these know of it or not.
+    pub(super) fn part_from_removed(&mut self) {
+        let catalog = self.parts.catalog.clone();
+        let members = catalog.members();
+        let is_removed = |node: &NodeId| members.get(*node).is_none() && members.knows_of(node.0);
+        let removed: SmallVec<[NodeId; 1]> = self.links.nodes().filter(is_removed).collect();
+        for node in removed {
+            self.link_is_lost(node, "it was removed from the cluster");
+        }
+    }
+
     fn tell_of_lost_link(&self, node: NodeId) {
         if let Some(cluster) = self.parts.meta.cluster() {
             cluster.link_is_down(node);

@@ -195,7 +195,7 @@ impl World {
             for at in 0..self.nodes.len() {
                 let before = self.nodes[at].state;
                 let events = self.nodes[at].tick(self.now)?;
-                self.noticed(at, before);
+                self.noticed(at, before)?;
                 self.has_left(at)?;
                 let applied = self.net.applied(self.nodes[at].number);
                 self.applied[at].extend(applied);
@@ -293,10 +293,10 @@ impl World {
         Ok(())
     }
 
-    fn noticed(&mut self, at: usize, before: State) {
+    fn noticed(&mut self, at: usize, before: State) -> io::Result<()> {
         let node = &self.nodes[at];
         if node.state == before {
-            return;
+            return Ok(());
         }
         let (state, why) = (node.state, node.why.clone());
         let name = self.name(at);
@@ -312,12 +312,17 @@ impl World {
             self.tell(&format!("{name} serves as node {number} of {cluster}"));
             self.history.told.push((name.clone(), cluster.clone(), Vec::new()));
             self.history.belonged.push((name, cluster, number));
+            Ok(())
         } else {
             self.tell(&format!("{name} is {state:?}: {why}"));
             if state == State::Refused {
                 // As a supervisor would.
                 self.goes_on[at] = Some(self.now + 1_000);
+                if self.now > self.healed_ms {
+                    self.mend()?;
+                }
             }
+            Ok(())
         }
     }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use harness::{Cluster, Plan};
+use harness::{Cluster, Plan, has_own_network};
 
 use crate::{client, eventually, founded, is_one_cluster, start};
 
@@ -137,6 +137,31 @@ fn an_older_copy_of_a_disk_is_kept_out_and_the_node_comes_back_as_a_new_one() {
     cluster.empty_disk(3).unwrap();
     cluster.start_node(3).unwrap();
     assert_eq!(client(&cluster, 2).ask("queue.declare queue=r durable=true"), "declare-ok 0 0");
+}
+
+#[test]
+fn a_node_that_is_forgotten_while_it_is_cut_off_ends_when_it_hears_of_it() {
+    if !has_own_network("forming::a_node_that_is_forgotten_while_it_is_cut_off_ends_when_it_hears_of_it").unwrap() {
+        return;
+    }
+    let conf = "cluster_partition_handling = ignore";
+    let mut cluster = start(Plan::nodes(3).on_hosts().conf(conf));
+    assert_eq!(client(&cluster, 3).ask("queue.declare queue=q durable=true"), "declare-ok 0 0");
+    cluster.network().unwrap().isolate(3).unwrap();
+    eventually("the node to be forgotten", || {
+        cluster.brokerctl(1).unwrap().run(&["cluster", "forget", cluster.name(3).unwrap()]).unwrap().succeeded
+    });
+    assert!(cluster.serves(3).unwrap(), "it knows nothing of it");
+    cluster.network().unwrap().heal_all().unwrap();
+    eventually("it to end", || cluster.has_ended(3).unwrap());
+    // However often a supervisor tries.
+    cluster.launch(3).unwrap();
+    eventually("it to end again", || cluster.has_ended(3).unwrap());
+    let log = cluster.log(3).unwrap();
+    assert!(log.contains("this node was removed from its cluster"), "{log}");
+    cluster.empty_disk(3).unwrap();
+    cluster.start_node(3).unwrap();
+    assert_eq!(client(&cluster, 3).ask("queue.declare queue=q durable=true"), "declare-ok 0 0", "as a new one");
 }
 
 #[test]
