@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use broker_amqp::link::Op;
-use broker_amqp::{Exception, Input, Reply};
+use broker_amqp::{Exception, Input, Reply, ReplyCode};
 use broker_core::arguments::QueueType;
 use broker_core::name::{NodeId, VhostName};
 use broker_core::queue::{self, ChannelKey, ConsumerKey, Queue, Rules};
+use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
 use broker_core::topology::{Binding, Destination, ExchangeRecord, QueueRecord};
 use broker_meta::CatalogEvent;
@@ -57,7 +58,7 @@ impl Shard {
                         self.queue_declared(record);
                     }
                     CatalogEvent::QueueDeleted(record) => cancelled.extend(self.queue_deleted(&record)),
-                    CatalogEvent::Refused(why) => refusal = Some(exception(why)),
+                    CatalogEvent::Refused(why) => refusal = Some(self.refusal(proposal, why)),
                     CatalogEvent::VhostDeleted { vhost, queues } => {
                         vhosts_changed = true;
                         self.histories.forget_vhost(&vhost);
@@ -180,6 +181,19 @@ impl Shard {
             }
             None => self.reply_to_proposal(proposal, connection, channel, reply),
         }
+    }
+
+    /// Why something is refused. To another node that announces a queue it makes a difference whose the name is: if it is this node's, which knows
+    /// best, there is nothing to wait for.
+    fn refusal(&self, proposal: u64, why: Refusal) -> Exception {
+        let is_of_another = match (&why, self.waiters.get(&proposal)) {
+            (Refusal::Locked(vhost, name), Some(Waiter::AnnouncedBy { .. })) => {
+                self.parts.topology.queue(vhost, name).is_none_or(|holder| holder.node != self.parts.node)
+            }
+            _ => false,
+        };
+        let refused = exception(why);
+        if is_of_another { Exception { code: ReplyCode::ResourceError, ..refused } } else { refused }
     }
 
     /// Tells a node what was made of its announcement.

@@ -312,6 +312,9 @@ impl Shard {
     /// A node will not do it.
     pub(super) fn question_is_refused(&mut self, node: NodeId, question: Question, code: u16, text: &str) {
         if let Question::Announced { proposal, octets, until } = question {
+            if code == ReplyCode::ResourceLocked.number() && self.announced_name_is_taken(proposal) {
+                return;
+            }
             return self.announcement_is_refused(node, proposal, octets, until, text);
         }
         if code == ReplyCode::NotFound.number() {

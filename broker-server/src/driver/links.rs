@@ -785,6 +785,24 @@ impl Shard {
         }
     }
 
+    /// Another node has a queue of that name itself: the one that was announced gives way, as if that node's had been heard of. Whether there is one.
+    pub(super) fn announced_name_is_taken(&mut self, proposal: u64) -> bool {
+        let Some(Announced { queue: Some(queue), reply, .. }) = self.links.announced.get(&proposal) else {
+            return false;
+        };
+        let is_gone = reply.is_some() && !self.queues.contains_key(queue);
+        let deletion = command::announce_deletion([*queue]);
+        match self.parts.meta.cluster() {
+            Some(cluster) if !is_gone => {
+                // Nobody waits for this: the client is answered when its queue gives way.
+                self.next_proposal += 1;
+                cluster.announce(self.parts.node, &deletion, self.next_proposal - 1);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// A node does not take an announcement. It may not have heard yet that the name is free again: another node tells it so, on another link.
     pub(super) fn announcement_is_refused(
         &mut self,

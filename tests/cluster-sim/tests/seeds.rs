@@ -40,6 +40,12 @@ fn some_more_seeds_hold_all_promises() {
     hold(2..4);
 }
 
+/// In which a node would take an exclusive name that another one has and that it did not hear of, because it took it for a third one's until that was gone.
+#[test]
+fn a_seed_with_a_name_that_a_node_has_not_heard_of_holds() {
+    hold(20_093..20_094);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     let (held, trace) = live(1, &["--trace"]);
