@@ -256,6 +256,14 @@ pub fn announce_unbinding(vhost: &str, binding: &Binding) -> Announcement {
     announcement(announcement::Kind::Unbind(unbind))
 }
 
+/// The queue that an announcement declares, if that is what it does.
+pub fn announced_queue(announcement: &Announcement) -> Option<QueueId> {
+    match &announcement.kind {
+        Some(announcement::Kind::Declare(state)) => Some(QueueId(state.id)),
+        _ => None,
+    }
+}
+
 /// Announces that exclusive queues are gone.
 pub fn announce_deletion(ids: impl IntoIterator<Item = QueueId>) -> Announcement {
     let ids = ids.into_iter().map(|id| id.0).collect();

@@ -7,11 +7,10 @@
 //! Of two nodes that announce the same name at the same time the one with the lower number keeps it, on every node.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use broker_core::name::{NodeId, QueueId};
 use broker_core::refusal::Refusal;
-use broker_core::topology::{Destination, QueueRecord};
+use broker_core::topology::Destination;
 use proto::meta::announcement::Kind;
 use proto::meta::command::Kind as CommandKind;
 use proto::meta::{Announcement, Command, QueueState};
@@ -210,14 +209,17 @@ impl View {
 
     /// Everything that a node has announced, for another that has heard nothing yet.
     pub fn announcements(&self, node: NodeId) -> Vec<Announcement> {
-        let of = |kind: Kind| Announcement { kind: Some(kind) };
         let own = self.announced.iter().filter(|(_, of)| **of == node);
-        let records = own.filter_map(|(id, _)| self.seen.topology.queue_by_id(*id));
-        let records: Vec<&Arc<QueueRecord>> = records.collect();
-        let mut all: Vec<Announcement> =
-            records.iter().map(|record| of(Kind::Declare(queue_message(record)))).collect();
-        for record in records {
-            let Some(vhost) = self.seen.topology.vhost(&record.vhost) else { continue };
+        own.flat_map(|(id, _)| self.announcements_of(*id)).collect()
+    }
+
+    /// What was announced of a queue: first the queue, then what it is bound to.
+    pub fn announcements_of(&self, queue: QueueId) -> Vec<Announcement> {
+        let of = |kind: Kind| Announcement { kind: Some(kind) };
+        let record = self.seen.topology.queue_by_id(queue).filter(|_| self.announced.contains_key(&queue));
+        let Some(record) = record else { return Vec::new() };
+        let mut all = vec![of(Kind::Declare(queue_message(record)))];
+        if let Some(vhost) = self.seen.topology.vhost(&record.vhost) {
             let to = Destination::Queue(record.name.clone());
             let bindings = vhost.bindings_to(&to).filter(|binding| !binding.source.is_empty());
             all.extend(bindings.map(|binding| of(Kind::Bind(binding_message(&record.vhost, binding)))));

@@ -98,6 +98,11 @@ impl Feed {
         self.lock().view.announcements(node)
     }
 
+    /// What this node has announced of one of its queues.
+    pub fn announcements_of(&self, queue: QueueId) -> Vec<Announcement> {
+        self.lock().view.announcements_of(queue)
+    }
+
     /// A batch is about to be proposed.
     pub fn expect(&self, origin: Origin, askers: Vec<Asker>) {
         self.lock().mine = Some((origin, askers));

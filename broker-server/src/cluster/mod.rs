@@ -375,6 +375,11 @@ impl Handle {
         self.feed.announcements(self.node())
     }
 
+    /// What this node has announced of one of its queues.
+    pub fn announcements_of(&self, queue: QueueId) -> Vec<Announcement> {
+        self.feed.announcements_of(queue)
+    }
+
     /// Work that the shard has no time for.
     pub fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
         drop(self.runtime.spawn_blocking(work));

@@ -90,6 +90,11 @@ pub enum Question {
         /// Until then it is said again when it is refused.
         until: Instant,
     },
+    /// To take an announcement of a queue, for which nobody waits.
+    AnnouncedLate {
+        /// The queue.
+        queue: QueueId,
+    },
     /// Whether a channel took a mandatory reply that was sent to it.
     Replied {
         /// The reply's number.
@@ -113,7 +118,9 @@ impl Question {
             | Question::Deleted { queue, .. }
             | Question::Cancelled { queue, .. }
             | Question::Consume { queue, .. } => Some(*queue),
-            Question::Announced { .. } | Question::Requester { .. } | Question::Replied { .. } => None,
+            // These are about this node's queues.
+            Question::Announced { .. } | Question::AnnouncedLate { .. } => None,
+            Question::Requester { .. } | Question::Replied { .. } => None,
         }
     }
 
@@ -123,7 +130,7 @@ impl Question {
             | Question::Requester { connection, channel, .. }
             | Question::Purged { connection, channel, .. }
             | Question::Deleted { connection, channel, .. } => (*connection, *channel),
-            Question::Announced { .. } | Question::Replied { .. } => (0, 0),
+            Question::Announced { .. } | Question::AnnouncedLate { .. } | Question::Replied { .. } => (0, 0),
             Question::Consume { key, .. } | Question::Cancelled { key, .. } => {
                 (key.channel.connection, key.channel.channel)
             }
@@ -279,6 +286,7 @@ impl Shard {
             }
             Question::Purged { .. } => Reply::Purged { messages: count(messages) },
             Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
+            Question::AnnouncedLate { .. } => return,
             Question::Replied { reply } => return self.reply_is_answered(reply, true),
             Question::Cancelled { key, .. } => {
                 self.forget_consumer_elsewhere(&key);
@@ -311,11 +319,14 @@ impl Shard {
 
     /// A node will not do it.
     pub(super) fn question_is_refused(&mut self, node: NodeId, question: Question, code: u16, text: &str) {
-        if let Question::Announced { proposal, octets, until } = question {
-            if code == ReplyCode::ResourceLocked.number() && self.announced_name_is_taken(proposal) {
-                return;
+        let is_its_own = code == ReplyCode::ResourceLocked.number();
+        match question {
+            Question::Announced { proposal, .. } if is_its_own && self.announced_name_is_taken(proposal) => return,
+            Question::Announced { proposal, octets, until } => {
+                return self.announcement_is_refused(node, proposal, octets, until, text);
             }
-            return self.announcement_is_refused(node, proposal, octets, until, text);
+            Question::AnnouncedLate { queue } => return self.late_announcement_is_refused(node, queue, is_its_own),
+            _ => {}
         }
         if code == ReplyCode::NotFound.number() {
             return self.queue_is_leaving(question);
@@ -336,6 +347,8 @@ impl Shard {
         let (connection, channel) = question.asker();
         match question {
             Question::Announced { proposal, .. } => return self.announcement_is_taken(proposal),
+            // A new link begins with all of them.
+            Question::AnnouncedLate { .. } => return,
             Question::Replied { reply } => return self.reply_is_answered(reply, false),
             Question::Consume { key, .. } => self.forget_consumer_elsewhere(&key),
             // Whether its channel is gone or its node makes no difference.

@@ -6,27 +6,24 @@
 //! new link is passed over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_amqp::link::{Got, Link, Op, Queues, Receiver, Sender};
 use broker_amqp::reply_to::Address;
-use broker_amqp::{Exception, Input, Reply, ReplyCode};
+use broker_amqp::{Exception, Reply, ReplyCode};
 use broker_core::message::{Content, Message};
 use broker_core::name::{ExchangeName, NodeId, VhostName};
 use broker_core::queue::{self, ChannelKey, ConsumerKey, ConsumerSettings, Outcome, Publish};
-use broker_core::refusal::Refusal;
 use broker_core::store::QueueId;
-use broker_core::topology::{ExchangeRecord, QueueRecord};
-use broker_meta::command::{self, Announcement};
+use broker_core::topology::ExchangeRecord;
 use broker_meta::raft::count_of;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
-use prost::Message as _;
 use smallvec::SmallVec;
 
+use super::announcing::Announcing;
 use super::client::Progress;
 use super::departures::Departures;
 use super::dispatch::Route;
@@ -35,7 +32,6 @@ use super::elsewhere::Question;
 use super::letters::LETTERS;
 use super::link_stream::{LinkStream, Socket};
 use super::numbers;
-use super::requests::{Waiter, exception};
 use super::shard::Shard;
 use super::unanswered::{Deliveries, Publishes};
 use crate::admin;
@@ -48,10 +44,6 @@ pub const TOKENS_COUNT: usize = 4096;
 pub(super) const NO_QUEUE: QueueId = QueueId(0);
 /// One read of a link takes at most so many octets.
 const READ_BYTES: usize = 256 * 1024;
-/// An announcement that is refused is said again for so long...
-const ANNOUNCE_WAIT: Duration = Duration::from_secs(3);
-/// ...and this often.
-const ANNOUNCE_AGAIN: Duration = Duration::from_millis(20);
 /// An answer that waits until every node has applied a change waits no longer than this.
 pub(super) const SEEN_WAIT: Duration = Duration::from_secs(3);
 
@@ -66,28 +58,14 @@ pub struct Links {
     pub(super) questions: HashMap<u64, (NodeId, Question), RandomState>,
     /// Consumers of this node's clients on queues of others.
     pub(super) consumers: HashMap<QueueId, BTreeSet<ConsumerKey>, RandomState>,
-    /// Announcements that were refused and are said again, when and to whom.
-    again: VecDeque<(Instant, NodeId, Question)>,
-    /// Announcements that not all other nodes have taken, by the number of the proposal.
-    announced: HashMap<u64, Announced, RandomState>,
+    /// What this node has announced of its exclusive queues and not all have taken.
+    pub(super) announcing: Announcing,
     /// Answers to changes that some node has not applied yet, in the order of the log.
     unseen: VecDeque<Unseen>,
     /// What is done when queues of other nodes are gone.
     pub(super) departures: Departures,
     /// The last entry applied here.
     applied: u64,
-}
-
-/// What this node has announced of its exclusive queues, and who waits for it.
-#[derive(Default)]
-struct Announced {
-    /// Nodes that have not answered.
-    missing: usize,
-    /// The queue, if one is declared.
-    queue: Option<QueueId>,
-    reply: Option<(u64, u16, Reply)>,
-    /// A connection that closes when all know that its queues are gone.
-    goodbye: Option<u64>,
 }
 
 /// An answer that waits until every node knows.
@@ -185,8 +163,14 @@ impl Links {
 
     /// When an answer has waited long enough for the other nodes.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let again = self.again.front().map(|(at, ..)| *at);
-        self.unseen.front().map(|unseen| unseen.until).into_iter().chain(again).chain(self.departures.until()).min()
+        let announcing = self.announcing.next_timeout();
+        self.unseen
+            .front()
+            .map(|unseen| unseen.until)
+            .into_iter()
+            .chain(announcing)
+            .chain(self.departures.until())
+            .min()
     }
 
     /// A number for a question to a node.
@@ -404,7 +388,7 @@ impl Shard {
             cluster.link_is_up(node);
         }
         for announcement in cluster.map(|cluster| cluster.announcements()).unwrap_or_default() {
-            self.links.say(node, &Op::Announce { request: 0, octets: &announcement.encode_to_vec() });
+            self.announce_to(node, &announcement);
         }
         // Queues there can be reached.
         self.generation += 1;
@@ -435,6 +419,7 @@ impl Shard {
         tracing::warn!(node = node.0, start = count_of(link.incarnation), "link to another node is lost: {why}");
         self.tell_of_lost_link(node);
         self.tally.forget(node);
+        self.links.announcing.forget(node);
         self.generation += 1;
         // What its channels had here goes back, before others are given anything.
         let mut consumers: Vec<(ConsumerKey, QueueId)> = link.consumers.drain().collect();
@@ -751,158 +736,6 @@ impl Shard {
         }
         self.links.applied = index;
         self.links.say_to_all(&Op::Applied { index });
-    }
-
-    /// Tells all nodes something of this node's exclusive queues, this one first. Who waits is answered when all have taken it.
-    pub(super) fn announce(&mut self, announcement: &Announcement, queue: Option<QueueId>, waiter: Waiter) {
-        let number = self.next_proposal;
-        self.next_proposal += 1;
-        self.waiters.insert(number, waiter);
-        let octets: Arc<[u8]> = announcement.encode_to_vec().into();
-        let until = self.now + ANNOUNCE_WAIT;
-        let nodes: Vec<NodeId> = self.links.nodes().collect();
-        self.links.announced.insert(number, Announced { missing: nodes.len(), queue, reply: None, goodbye: None });
-        for node in nodes {
-            let request = self.links.ask(node, Question::Announced { proposal: number, octets: octets.clone(), until });
-            self.links.say(node, &Op::Announce { request, octets: &octets });
-        }
-        if let Some(cluster) = self.parts.meta.cluster() {
-            cluster.announce(self.parts.node, announcement, number);
-        }
-    }
-
-    /// Another node says something of its exclusive queues.
-    fn hear_announcement(&mut self, node: NodeId, request: u64, octets: &[u8]) {
-        let Ok(announcement) = Announcement::decode(octets) else {
-            return self.links.say(node, &Op::Refusal { request, code: 541, text: "an announcement that is none" });
-        };
-        let number = self.next_proposal;
-        self.next_proposal += 1;
-        // It is answered when this node routes by it.
-        self.waiters.insert(number, Waiter::AnnouncedBy { node, request });
-        if let Some(cluster) = self.parts.meta.cluster() {
-            cluster.announce(node, &announcement, number);
-        }
-    }
-
-    /// Another node has a queue of that name itself: the one that was announced gives way, as if that node's had been heard of. Whether there is one.
-    pub(super) fn announced_name_is_taken(&mut self, proposal: u64) -> bool {
-        let Some(Announced { queue: Some(queue), reply, .. }) = self.links.announced.get(&proposal) else {
-            return false;
-        };
-        let is_gone = reply.is_some() && !self.queues.contains_key(queue);
-        let deletion = command::announce_deletion([*queue]);
-        match self.parts.meta.cluster() {
-            Some(cluster) if !is_gone => {
-                // Nobody waits for this: the client is answered when its queue gives way.
-                self.next_proposal += 1;
-                cluster.announce(self.parts.node, &deletion, self.next_proposal - 1);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// A node does not take an announcement. It may not have heard yet that the name is free again: another node tells it so, on another link.
-    pub(super) fn announcement_is_refused(
-        &mut self,
-        node: NodeId,
-        proposal: u64,
-        octets: Arc<[u8]>,
-        until: Instant,
-        why: &str,
-    ) {
-        let still_waits = self.links.announced.contains_key(&proposal);
-        if still_waits && self.now < until {
-            let question = Question::Announced { proposal, octets, until };
-            return self.links.again.push_back((self.now + ANNOUNCE_AGAIN, node, question));
-        }
-        if still_waits {
-            tracing::warn!(node = node.0, "another node does not know an exclusive queue of this one: {why}");
-        }
-        self.announcement_is_taken(proposal);
-    }
-
-    /// Says again what was refused, if it is time.
-    pub(super) fn announce_again(&mut self) {
-        while self.links.again.front().is_some_and(|(at, ..)| *at <= self.now)
-            && let Some((_, node, question)) = self.links.again.pop_front()
-        {
-            let Question::Announced { proposal, ref octets, .. } = question else { continue };
-            // Of a queue that has gone meanwhile nobody must hear behind its deletion: it would stay there.
-            let is_gone =
-                |announced: &Announced| announced.queue.is_some_and(|queue| !self.queues.contains_key(&queue));
-            let is_moot = self.links.announced.get(&proposal).is_none_or(is_gone);
-            if is_moot || !self.links.reaches(node) {
-                self.announcement_is_taken(proposal);
-                continue;
-            }
-            let octets = octets.clone();
-            let request = self.links.ask(node, question);
-            self.links.say(node, &Op::Announce { request, octets: &octets });
-        }
-    }
-
-    /// A node has taken an announcement, or cannot be reached any more.
-    pub(super) fn announcement_is_taken(&mut self, proposal: u64) {
-        let Some(announced) = self.links.announced.get_mut(&proposal) else { return };
-        announced.missing = announced.missing.saturating_sub(1);
-        if announced.missing > 0 || (announced.reply.is_none() && announced.goodbye.is_none()) {
-            return;
-        }
-        let Some(Announced { reply, goodbye, .. }) = self.links.announced.remove(&proposal) else { return };
-        self.replies.extend(reply);
-        if let Some(place) = goodbye.and_then(|connection| self.place_of(connection)) {
-            self.tell(place, Input::ConnectionClosed);
-        }
-    }
-
-    /// Answers a channel that has waited for a proposal; of an announcement when all nodes have taken it.
-    pub(super) fn reply_to_proposal(&mut self, proposal: u64, connection: u64, channel: u16, reply: Reply) {
-        match self.links.announced.get_mut(&proposal) {
-            Some(announced) if announced.missing > 0 => announced.reply = Some((connection, channel, reply)),
-            Some(_) => {
-                self.links.announced.remove(&proposal);
-                self.replies.push_back((connection, channel, reply));
-            }
-            None => self.answer_when_seen(Owed::Channel { connection, channel, reply }),
-        }
-    }
-
-    /// Whether a proposal is an announcement of this node's.
-    pub(super) fn has_announced(&self, proposal: u64) -> bool {
-        self.links.announced.contains_key(&proposal)
-    }
-
-    /// A connection's exclusive queues are gone here. Whether it has to wait for the other nodes to know.
-    pub(super) fn goodbye_waits(&mut self, proposal: u64, connection: u64) -> bool {
-        match self.links.announced.get_mut(&proposal) {
-            Some(announced) if announced.missing > 0 => {
-                announced.goodbye = Some(connection);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// An announcement was refused here: nobody waits for the others.
-    pub(super) fn forget_announcement(&mut self, proposal: u64) {
-        self.links.announced.remove(&proposal);
-    }
-
-    /// Another node, or the log, keeps the name of an exclusive queue: who declares it is told so, and the others are told that it is gone, for they may have
-    /// heard of it behind the one that keeps the name.
-    pub(super) fn announced_queue_gave_way(&mut self, record: &QueueRecord) {
-        let octets = command::announce_deletion([record.id]).encode_to_vec();
-        self.links.say_to_all(&Op::Announce { request: 0, octets: &octets });
-        let is_its = |(_, announced): &(&u64, &Announced)| announced.queue == Some(record.id);
-        let waits = self.links.announced.iter().find(is_its).map(|(&proposal, _)| proposal);
-        if let Some(Announced { reply: Some((connection, channel, _)), .. }) =
-            waits.and_then(|proposal| self.links.announced.remove(&proposal))
-        {
-            let locked = exception(Refusal::Locked(record.vhost.clone(), record.name.clone()));
-            self.replies.push_back((connection, channel, Reply::Refused(locked)));
-        }
     }
 
     /// Answers once all nodes have applied what was applied here: whoever hears of a change finds it everywhere.

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod admission;
+mod announcing;
 pub mod catalog;
 pub mod client;
 pub mod connections;

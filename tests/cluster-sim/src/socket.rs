@@ -67,6 +67,8 @@ struct Tampered {
     /// Frames of content belong to the publish that is tampered with.
     in_publish: bool,
     second: Vec<u8>,
+    /// What a link begins with has been said.
+    has_begun: bool,
 }
 
 impl Socket {
@@ -143,14 +145,14 @@ impl Tampered {
                     }
                 }
                 Tampering::KeepsAnnouncements => {
-                    let is_unasked = payload.get(4..12) == Some(&[0; 8]);
-                    if !(operation == Some(ANNOUNCE) && is_unasked) {
+                    if operation != Some(ANNOUNCE) || self.has_begun {
                         out.extend(octets);
                     }
                 }
                 Tampering::SwapsPublishes => self.swap(kind, &payload, &octets, &mut out),
             }
         }
+        self.has_begun = true;
         out
     }
 

@@ -260,3 +260,28 @@ fn every_pair_is_cut_and_healed() {
     network.heal_all().unwrap();
     comes_together(&cluster);
 }
+
+#[test]
+fn a_node_that_took_a_name_for_that_of_another_hears_later_whose_it_is() {
+    if !has_own_network("partitions::a_node_that_took_a_name_for_that_of_another_hears_later_whose_it_is").unwrap() {
+        return;
+    }
+    let cluster = start(Plan::nodes(3).on_hosts());
+    let mut first = client(&cluster, 1);
+    assert_eq!(first.ask("queue.declare queue=x exclusive=true"), "declare-ok 0 0");
+    // The second node does not hear that the name is free; until it gives up its link to the first it takes it for that one's.
+    cluster.network().unwrap().cut(1, 2).unwrap();
+    drop(first);
+    let mut next = client(&cluster, 3);
+    eventually("the name is free on the third node", || {
+        next.ask("queue.declare queue=x exclusive=true") == "declare-ok 0 0"
+    });
+    assert!(next.ask("queue.bind queue=x exchange=amq.fanout").ends_with("bind-ok"));
+    eventually("the second node knows whose it is", || {
+        client(&cluster, 2).ask("queue.declare queue=x passive=true").starts_with("channel 405 RESOURCE_LOCKED")
+    });
+    eventually("and what it is bound to", || {
+        client(&cluster, 2).publish_with("exchange=amq.fanout", false, b"m");
+        next.ask("basic.get queue=x no_ack=true").starts_with("get-ok m")
+    });
+}
