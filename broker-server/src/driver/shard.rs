@@ -732,8 +732,14 @@ impl Shard {
 
     pub(super) fn give_replies(&mut self) {
         while let Some((number, channel, reply)) = self.replies.pop_front() {
-            if let Some(place) = self.place_of(number) {
-                self.tell(place, Input::Reply { channel, reply });
+            match (self.place_of(number), reply) {
+                (Some(place), reply) => self.tell(place, Input::Reply { channel, reply }),
+                // Its connection went while the message was read from the disk or came from another node.
+                (None, Reply::GetOk { queue, queue_tag, .. }) if queue_tag != 0 => {
+                    let outcome = queue::Outcome::Undelivered;
+                    self.feed(QueueId(queue), queue::Input::Settle { first: queue_tag, last: queue_tag, outcome });
+                }
+                (None, _) => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::wire;
+use e2e::wire::{self, Said, Wire};
 use harness::{Broker, Brokerd, Options};
 
 /// How long anything may take on a busy machine.
@@ -77,4 +77,32 @@ fn nobody_who_said_goodbye_holds_up_a_stop() {
     broker.terminate().unwrap();
     assert!(began.elapsed() < Duration::from_secs(4), "the stop took {:?}", began.elapsed());
     drop(stream);
+}
+
+/// The message of a basic.get may have to be read from the disk, and whoever asked is gone by then.
+#[test]
+fn a_message_for_which_nobody_waits_any_more_stays_in_its_queue() {
+    let mut broker = start();
+    // Long enough that it takes a moment.
+    let body = vec![7; 100_000];
+    let mut wire = Wire::open(broker.amqp_port()).unwrap();
+    wire.declare("q", true).unwrap();
+    wire.confirm_select(1).unwrap();
+    for _ in 0..3 {
+        wire.send(&wire::publish(1, "q", true, &body)).unwrap();
+    }
+    wire.find(|said| matches!(said, Said::Ack(3, _))).unwrap();
+    drop(wire);
+    broker.restart().unwrap();
+    for _ in 0..20 {
+        let mut hasty = Wire::open(broker.amqp_port()).unwrap();
+        hasty.send(&wire::method(1, (60, 70), &[&[0, 0][..], &wire::short("q"), &[0]].concat())).unwrap();
+        hasty.hang_up();
+    }
+    let mut wire = Wire::open(broker.amqp_port()).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    for _ in 0..3 {
+        assert!(wire.get("q").unwrap().is_some_and(|got| got == body));
+    }
+    assert_eq!(wire.get("q").unwrap(), None);
 }
