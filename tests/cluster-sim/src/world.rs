@@ -455,6 +455,16 @@ impl World {
     /// Something goes wrong.
     fn fault(&mut self) -> io::Result<()> {
         self.faults += 1;
+        // What the broken rule is about comes as soon as it can.
+        match (self.broken, self.kept) {
+            (Some(Broken::EmptiedFounds | Broken::EmptiedVotes), _) => {
+                if let Some(at) = (0..self.nodes.len()).find(|at| self.may_lose(*at)) {
+                    return self.empty(at);
+                }
+            }
+            (Some(Broken::OldDisk), Some(kept)) if self.may_lose(kept) => return self.kill(kept, 300, 1_000),
+            _ => {}
+        }
         let at = self.random.below(self.nodes.len() as u64) as usize;
         let name = self.name(at);
         let others: Vec<usize> = self.those(|node| node.number != self.nodes[at].number);

@@ -1,5 +1,5 @@
 //! A few seeds of whole nodes with every test, each in a process of its own; the long run is `./dev cluster-sim --seeds N`.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 /// Whether a seed held all promises, and what was told.
 fn live(seed: u64, more: &[&str]) -> (bool, String) {
@@ -18,17 +18,34 @@ fn hold(seeds: std::ops::Range<u64>) {
     }
 }
 
-/// The seed shows that the rule is broken: this promise is not held.
-fn breaks(seed: u64, rule: &str, promise: &str) {
-    let (held, told) = live(seed, &["--broken", rule]);
-    assert!(!held && told.contains(&format!("broke a promise: {promise}:")), "{told}");
+/// One of some seeds shows that the rule is broken: this promise is not held.
+fn breaks(rule: &str, promise: &str) {
+    let broken = format!("broke a promise: {promise}:");
+    let mut all = String::new();
+    for seed in 0..TRIED {
+        let (held, told) = live(seed, &["--broken", rule]);
+        if !held && told.contains(&broken) {
+            return;
+        }
+        all.push_str(&told);
+    }
+    panic!("{all}");
 }
 
-/// The seed shows that nothing comes of it: all promises are held, and it was told why.
-fn is_kept_out(seed: u64, rule: &str, why: &str) {
-    let (held, told) = live(seed, &["--broken", rule, "--trace"]);
-    assert!(held && told.contains(why), "{told}");
+/// Some seeds show that nothing comes of it: all promises are held, and in one at least it was told why.
+fn is_kept_out(rule: &str, why: &str) {
+    for seed in 0..TRIED {
+        let (held, told) = live(seed, &["--broken", rule, "--trace"]);
+        assert!(held, "{}", told.lines().last().unwrap_or_default());
+        if told.contains(why) {
+            return;
+        }
+    }
+    panic!("none of the seeds was told that it {why}");
 }
+
+/// What a seed shows may be another thing after any change to what runs.
+const TRIED: u64 = 8;
 
 #[test]
 fn some_seeds_hold_all_promises() {
@@ -56,55 +73,55 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn a_node_that_founds_with_an_emptied_disk_is_found() {
-    breaks(11, "emptied-founds", "one_cluster");
+    breaks("emptied-founds", "one_cluster");
 }
 
 #[test]
 fn a_node_that_votes_on_with_an_emptied_disk_is_kept_out() {
-    is_kept_out(11, "emptied-votes", "is an older copy");
+    is_kept_out("emptied-votes", "is an older copy");
 }
 
 #[test]
 fn a_disk_of_one_start_ago_is_kept_out() {
-    is_kept_out(7, "old-disk", "is an older copy");
+    is_kept_out("old-disk", "is an older copy");
 }
 
 #[test]
 fn a_shard_that_is_not_told_of_an_entry_is_found() {
-    breaks(1, "feed-skips", "nothing_passed_over");
+    breaks("feed-skips", "nothing_passed_over");
 }
 
 #[test]
 fn alarms_that_are_not_spread_are_found() {
-    breaks(2, "facts-stay", "alarms_reach_everyone");
+    breaks("facts-stay", "alarms_reach_everyone");
 }
 
 #[test]
 fn publishes_that_overtake_each_other_on_a_link_are_found() {
-    breaks(1, "links-swap", "links_ordered");
+    breaks("links-swap", "links_ordered");
 }
 
 #[test]
 fn a_disk_that_loses_what_it_says_is_synced_is_found() {
-    breaks(1, "sync-lies", "confirmed_not_lost");
+    breaks("sync-lies", "confirmed_not_lost");
 }
 
 #[test]
 fn messages_that_come_again_without_a_mark_are_found() {
-    breaks(1, "marks-lost", "marked_when_again");
+    breaks("marks-lost", "marked_when_again");
 }
 
 #[test]
 fn a_transaction_that_is_not_rolled_back_is_found() {
-    breaks(1, "rollback-commits", "rolled_back_is_nowhere");
+    breaks("rollback-commits", "rolled_back_is_nowhere");
 }
 
 #[test]
 fn direct_replies_that_are_lost_between_nodes_are_found() {
-    breaks(1, "replies-lost", "replies_come_home");
+    breaks("replies-lost", "replies_come_home");
 }
 
 #[test]
 fn a_get_that_is_not_answered_is_found() {
-    breaks(0, "gets-unanswered", "all_is_answered");
+    breaks("gets-unanswered", "all_is_answered");
 }
