@@ -156,16 +156,13 @@ impl Shard {
         until: Instant,
         why: &str,
     ) {
-        let still_waits = self.links.announcing.announced.contains_key(&proposal);
-        if still_waits && self.now < until {
+        let Some(&Announced { queue, .. }) = self.links.announcing.announced.get(&proposal) else { return };
+        if self.now < until {
             let question = Question::Announced { proposal, octets, until };
             return self.links.announcing.again.push_back((self.now + ANNOUNCE_AGAIN, node, question));
         }
-        if still_waits {
-            tracing::warn!(node = node.0, "another node does not know an exclusive queue of this one yet: {why}");
-        }
-        if let Some(Announced { queue: Some(queue), .. }) = self.links.announcing.announced.get(&proposal) {
-            let queue = *queue;
+        tracing::warn!(node = node.0, "another node does not know an exclusive queue of this one yet: {why}");
+        if let Some(queue) = queue {
             self.links.announcing.is_late(node, queue, self.now);
         }
         self.announcement_is_taken(proposal);

@@ -267,9 +267,13 @@ impl Links {
 
     /// A channel is gone: a message that comes for it goes back. How many it has asked for.
     pub(super) fn forget_gets(&mut self, channel: ChannelKey) -> usize {
-        let gets = self.by_node.values_mut().flat_map(|link| &mut link.gets);
-        let forgotten = gets.filter(|(other, waits)| *other == channel && *waits).map(|(_, waits)| *waits = false);
-        forgotten.count()
+        let mut asked = 0;
+        for (other, waits) in self.by_node.values_mut().flat_map(|link| &mut link.gets) {
+            if *other == channel && std::mem::take(waits) {
+                asked += 1;
+            }
+        }
+        asked
     }
 
     /// Delivers to a consumer of another node. False if there is no link any more.

@@ -312,7 +312,6 @@ impl World {
             self.tell(&format!("{name} serves as node {number} of {cluster}"));
             self.history.told.push((name.clone(), cluster.clone(), Vec::new()));
             self.history.belonged.push((name, cluster, number));
-            Ok(())
         } else {
             self.tell(&format!("{name} is {state:?}: {why}"));
             if state == State::Refused {
@@ -322,8 +321,8 @@ impl World {
                     self.mend()?;
                 }
             }
-            Ok(())
         }
+        Ok(())
     }
 
     /// What a node has applied of the log.
